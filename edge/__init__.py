@@ -1,0 +1,1 @@
+"""Lineside on the device: sources, pipeline, runtimes, actuators, store, link and model slots."""

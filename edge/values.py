@@ -1,0 +1,65 @@
+"""The values that flow through the pipeline, each frozen, each the result of one step."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.wire.terms import Action, DeferReason, Mode, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One thing to decide on, as its source gave it.
+
+    `data` is a picture (height, width, 3) uint8 in BGR order, or sound (samples,) float32 in −1…1, or None
+    when `problem` says why there is none. `raw` are the bytes as they came (encoded file), or None for live frames.
+    """
+
+    source: str
+    name: str
+    key: str
+    """Identity of this input at its source: a window with a key that was decided is not read again."""
+    media_type: str
+    data: NDArray[Any] | None
+    raw: bytes | None = None
+    sample_rate_hz: int | None = None
+    problem: str | None = None
+    decode_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A window with the gate's measurements; `problem` is why it must not be judged, or None."""
+
+    window: Window
+    metrics: dict[str, float]
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the rules made of one window."""
+
+    verdict: Verdict
+    action: Action
+    reason: DeferReason | None
+    detail: str | None
+    label: str | None
+    confidence: float | None
+    scores: dict[str, float]
+    audit_probability: float
+    policy: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StationSettings:
+    """What the station's config and the cloud say about deciding; changes take effect at the next window."""
+
+    station: str
+    mode: Mode = "partial"
+    audit_share: float = 0.0
+    deadline_ms: float = 1000.0
+    defer_budget_per_h: int | None = None
+    policy_overrides: dict[str, float] = field(default_factory=dict)

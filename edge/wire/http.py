@@ -1,0 +1,59 @@
+"""What devices and the control plane say over HTTP.
+
+| what            | call                                             | body                           | answer           |
+|-----------------|--------------------------------------------------|--------------------------------|------------------|
+| enrol           | `POST /v1/enrol`                                 | `EnrolRequest`                 | `EnrolAnswer`    |
+| send an input   | `PUT /v1/inputs/{sha256}` with device token      | raw bytes                      | 201, or 200      |
+| TUF metadata    | `GET /tuf/metadata/{file}`                       |                                | raw bytes        |
+| bundle          | `GET /tuf/targets/{sha256}.{name}` (Range works) |                                | raw bytes        |
+
+Rules:
+- A claim token is bound to the first public key that shows it: the same key may ask again (power was
+  cut before the answer was kept), another key may not.
+- `proof` signs `enrol_statement(...)` with the device's Ed25519 key, so a stolen token alone is not enough
+  to take over a name that is already enrolled.
+"""
+
+from pydantic import Field
+
+from edge.wire.base import Name, WireModel
+
+
+class EnrolRequest(WireModel):
+    """A device asks to become part of the fleet."""
+
+    device: Name
+    claim: str = Field(min_length=16, max_length=200)
+    profile: str = Field(max_length=64)
+    site: str = Field(max_length=64)
+    public_key: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Raw Ed25519 public key, hexadecimal."""
+    proof: str = Field(pattern=r"^[0-9a-f]{128}$")
+    """Ed25519 signature over `enrol_statement(device, claim, public_key)`, hexadecimal."""
+    models: list[Name] = Field(default_factory=list, max_length=64)
+    """Names of the models that the device's stations run."""
+
+
+class BrokerAddress(WireModel):
+    """Where and as whom to connect by MQTT."""
+
+    host: str
+    port: int
+    username: str
+    password: str
+    tls: bool = False
+
+
+class EnrolAnswer(WireModel):
+    """The device is in: its credentials for broker and HTTP."""
+
+    device: Name
+    broker: BrokerAddress
+    token: str
+    """Bearer token for the device's own HTTP calls."""
+    server_time_ms: int
+
+
+def enrol_statement(device: str, claim: str, public_key: str) -> bytes:
+    """Return the bytes that the device signs to prove that it holds the key."""
+    return f"lineside-enrol-1\n{device}\n{claim}\n{public_key}".encode()

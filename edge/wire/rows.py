@@ -1,0 +1,155 @@
+"""The rows that a device keeps in its outbox until the cloud has stored them.
+
+Rules:
+- `seq` is given by the device's store, starts at 1 and has no holes within an incarnation.
+- A decision holds everything needed to explain and replay it; an outcome names its decision by seq.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from edge.wire.base import BundleRef, Digest, Name, WireModel
+from edge.wire.terms import Action, DeferReason, Mode, OutcomeState, Verdict
+
+
+class InputRef(WireModel):
+    """What was looked at or listened to."""
+
+    source: str
+    """Kind of source, for example `folder`."""
+    name: str
+    """The source's own name for it, for example a path."""
+    digest: Digest
+    """SHA-256 of the raw bytes as they came (of the array's bytes where there were none)."""
+    media_type: str
+    """For example `image/jpeg` or `audio/wav`."""
+    size_bytes: int
+    kept: bool
+    """Whether the device keeps the raw bytes, so that people can see them and replay works."""
+
+
+class DecisionRow(WireModel):
+    """One window decided."""
+
+    kind: Literal["decision"] = "decision"
+    seq: int = Field(ge=1)
+    station: Name
+    at_ms: int
+    """Wall clock of the device when the decision was made."""
+    boot_id: str
+    monotonic_ms: int
+    """Monotonic clock of the device: orders the decisions of one boot whatever the wall clock did."""
+    mode: Mode
+    verdict: Verdict
+    action: Action
+    reason: DeferReason | None = None
+    """Why it was deferred; also `audit` on a confident decision that is drawn for review."""
+    detail: str | None = None
+    """The reason in words, for example the error's message."""
+    audit_probability: float = 0.0
+    """Probability with which a decision like this one is drawn for audit."""
+    label: str | None = None
+    confidence: float | None = None
+    """Calibrated probability of `label`, or of the verdict's side for inspection."""
+    scores: dict[str, float] = Field(default_factory=dict)
+    """Calibrated probability per label."""
+    bundle: BundleRef | None = None
+    runtime: str | None = None
+    policy: dict[str, float] = Field(default_factory=dict)
+    """The thresholds in force, overrides included."""
+    input: InputRef
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Input metrics of the gate, for example brightness and sharpness."""
+    latency_ms: dict[str, float] = Field(default_factory=dict)
+    """Milliseconds per step of the pipeline, and `total`."""
+
+
+class OutcomeRow(WireModel):
+    """What became of an action."""
+
+    kind: Literal["outcome"] = "outcome"
+    seq: int = Field(ge=1)
+    decision_seq: int = Field(ge=1)
+    at_ms: int
+    state: OutcomeState
+    actuator: str
+    detail: str | None = None
+    latency_ms: float | None = None
+
+
+class EventRow(WireModel):
+    """Something changed or went wrong, in the past tense: `bundle_promoted`, `drift_raised`."""
+
+    kind: Literal["event"] = "event"
+    seq: int = Field(ge=1)
+    at_ms: int
+    boot_id: str
+    name: Name
+    severity: Literal["info", "warning", "alarm"] = "info"
+    station: Name | None = None
+    model: Name | None = None
+    detail: str = ""
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class Histogram(WireModel):
+    """Counts between fixed edges; two with the same edges add up bin by bin.
+
+    `counts` has one more entry than `edges`: below the first edge, between each two, and from the last on.
+    """
+
+    edges: list[float] = Field(min_length=1)
+    counts: list[int]
+
+    def model_post_init(self, _context: Any) -> None:
+        if len(self.counts) != len(self.edges) + 1:
+            raise ValueError(f"counts: expected {len(self.edges) + 1} entries, got {len(self.counts)}")
+        if list(self.edges) != sorted(self.edges):
+            raise ValueError("edges: expected ascending order")
+
+    def __add__(self, other: "Histogram") -> "Histogram":
+        if self.edges != other.edges:
+            raise ValueError("histograms with different edges cannot be added")
+        return Histogram(edges=self.edges, counts=[a + b for a, b in zip(self.counts, other.counts, strict=True)])
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts)
+
+
+class TelemetryRow(WireModel):
+    """One window of time at one station; every part can be added to that of another window."""
+
+    kind: Literal["telemetry"] = "telemetry"
+    seq: int = Field(ge=1)
+    station: Name
+    model: Name
+    bundle: BundleRef | None = None
+    started_at_ms: int
+    ended_at_ms: int
+    counts: dict[str, int] = Field(default_factory=dict)
+    """`decisions`, `verdict.pass`, `reason.unsure`, `deadline_misses`, `label.scratch`, …"""
+    histograms: dict[str, Histogram] = Field(default_factory=dict)
+    """`latency_ms.total`, `latency_ms.infer`, `confidence`, and each input metric of the gate."""
+
+
+Row = Annotated[DecisionRow | OutcomeRow | EventRow | TelemetryRow, Field(discriminator="kind")]
+ROWS: tuple[type[WireModel], ...] = (DecisionRow, OutcomeRow, EventRow, TelemetryRow)
+_ADAPTER: TypeAdapter[DecisionRow | OutcomeRow | EventRow | TelemetryRow] = TypeAdapter(Row)
+
+
+def parse_row(payload: bytes | str) -> DecisionRow | OutcomeRow | EventRow | TelemetryRow:
+    """Return the row in a JSON text.
+
+    Raises:
+        pydantic.ValidationError: it is not one.
+    """
+    return _ADAPTER.validate_json(payload)
+
+
+LATENCY_EDGES_MS: list[float] = [round(0.1 * 2 ** (i / 4), 6) for i in range(68)]
+"""Edges for latencies: 0.1 ms to about 11 s, four to an octave, so a percentile is known within 19 %."""
+
+UNIT_EDGES: list[float] = [round(i / 20, 2) for i in range(1, 20)]
+"""Edges for shares and confidences between 0 and 1."""

@@ -1,0 +1,148 @@
+"""Reads a bundle: the archive's bytes in, a checked manifest and the files' bytes out. No IO beyond reading.
+
+Rules:
+- The digest of the whole archive is compared before anything parses a byte of it.
+- The bytes that were checked are the bytes that are handed on; nothing is read from disk twice.
+- Every bound is checked before memory is taken: archive, number of members, size of each.
+"""
+
+import hashlib
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from edge.errors import ModelError, UpdateError
+from edge.wire.base import BundleRef
+from edge.wire.manifest import MANIFEST_NAME, Manifest, ModelFile
+
+MAX_ARCHIVE_BYTES = 256 * 2**20
+"""Largest bundle: edge models are megabytes; more is a mistake or an attack."""
+MAX_MEMBERS = 64
+MAX_MANIFEST_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory, its files checked against its manifest."""
+
+    ref: BundleRef
+    manifest: Manifest
+    files: dict[str, bytes]
+
+    def model(self, runtime: str) -> tuple[ModelFile, bytes]:
+        """Return the network for this runtime, and its file.
+
+        Raises:
+            ModelError: the bundle holds no such format.
+        """
+        for key, entry in self.manifest.models.items():
+            if key == runtime:
+                return entry, self.files[entry.file]
+        have = ", ".join(sorted(self.manifest.models))
+        raise ModelError(f"{self.ref.name} {self.ref.version} has no {runtime} model", hint=f"it has: {have}")
+
+    def golden(self, runtime: str) -> tuple[NDArray[np.generic], NDArray[np.float32]]:
+        """Return golden inputs (n, …) and the logits (n, labels) that this runtime must give.
+
+        Raises:
+            ModelError: there are none for this runtime, or they are damaged.
+        """
+        golden = self.manifest.golden
+        if runtime not in golden.outputs:
+            raise ModelError(f"{self.ref.name} {self.ref.version} has no golden outputs for {runtime}")
+        inputs, outputs = _array(self.files[golden.inputs]), _array(self.files[golden.outputs[runtime]])
+        if len(inputs) != golden.count or len(outputs) != golden.count:
+            raise ModelError(f"golden examples: expected {golden.count}, got {len(inputs)} and {len(outputs)}")
+        return inputs, outputs.astype(np.float32)
+
+
+def digest_of(data: bytes) -> str:
+    """Return the SHA-256 of bytes in lower-case hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def load(path: Path, *, expected_digest: str | None = None) -> Bundle:
+    """Read and check a bundle file.
+
+    Raises:
+        ModelError: there is no such file.
+        UpdateError: it is too large, altered, or not a bundle.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_ARCHIVE_BYTES:
+            raise UpdateError(f"{path}: expected at most {MAX_ARCHIVE_BYTES} bytes, got {size}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot read the bundle: {error.strerror}", hint="check the path") from error
+    return parse(data, expected_digest=expected_digest, where=str(path))
+
+
+def parse(data: bytes, *, expected_digest: str | None = None, where: str = "bundle") -> Bundle:
+    """Check and open the bytes of a bundle.
+
+    Raises:
+        UpdateError: digest, archive, manifest or a file is not as it should be.
+    """
+    digest = digest_of(data)
+    if expected_digest is not None and digest != expected_digest:
+        raise UpdateError(
+            f"{where}: digest is {digest[:12]}…, expected {expected_digest[:12]}…",
+            hint="the file was cut short or altered; fetch it again",
+        )
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            manifest = _manifest(archive, where)
+            files = {name: _member(archive, name, manifest, where) for name in manifest.files}
+            _nothing_else(archive, manifest, where)
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, KeyError) as error:
+        raise UpdateError(f"{where}: not a bundle: {error}", hint="expected a .lsb file as `lineside-export` writes it") from error
+    ref = BundleRef(name=manifest.name, version=manifest.version, digest=digest, size_bytes=len(data))
+    return Bundle(ref, manifest, files)
+
+
+def _manifest(archive: zipfile.ZipFile, where: str) -> Manifest:
+    members = archive.infolist()
+    if len(members) > MAX_MEMBERS:
+        raise UpdateError(f"{where}: expected at most {MAX_MEMBERS} files, got {len(members)}")
+    names = [member.filename for member in members]
+    if MANIFEST_NAME not in names:
+        raise UpdateError(f"{where}: {MANIFEST_NAME} is missing")
+    if archive.getinfo(MANIFEST_NAME).file_size > MAX_MANIFEST_BYTES:
+        raise UpdateError(f"{where}: {MANIFEST_NAME} is larger than {MAX_MANIFEST_BYTES} bytes")
+    try:
+        return Manifest.model_validate_json(archive.read(MANIFEST_NAME))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UpdateError(f"{where}: manifest: {place}: {first['msg']}") from error
+
+
+def _member(archive: zipfile.ZipFile, name: str, manifest: Manifest, where: str) -> bytes:
+    entry = manifest.files[name]
+    if entry.size_bytes > MAX_ARCHIVE_BYTES:
+        raise UpdateError(f"{where}: {name} says {entry.size_bytes} bytes, more than {MAX_ARCHIVE_BYTES}")
+    with archive.open(name) as stream:
+        content = stream.read(entry.size_bytes + 1)
+    if len(content) != entry.size_bytes or digest_of(content) != entry.digest:
+        raise UpdateError(f"{where}: {name} is not the file that the manifest lists")
+    return content
+
+
+def _nothing_else(archive: zipfile.ZipFile, manifest: Manifest, where: str) -> None:
+    names = [member.filename for member in archive.infolist()]
+    extra = sorted(set(names) - set(manifest.files) - {MANIFEST_NAME})
+    if extra or len(names) != len(set(names)):
+        raise UpdateError(f"{where}: files that the manifest does not list: {', '.join(extra) or 'repeated names'}")
+
+
+def _array(data: bytes) -> NDArray[np.generic]:
+    try:
+        return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
+    except (ValueError, OSError, EOFError) as error:
+        raise ModelError(f"golden examples are damaged: {error}") from error

@@ -1,0 +1,44 @@
+"""What every runtime gives: a session that turns one tensor into logits."""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.wire.manifest import ModelFile
+
+
+class Session(Protocol):
+    """A loaded network. Used by one thread at a time."""
+
+    description: str
+    """Runtime and version for the records, for example `onnxruntime 1.32.0`."""
+
+    def infer(self, tensor: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Return the logits, shape (labels,), for one input of the shape and dtype that the model file declares.
+
+        Raises:
+            ModelError: wrong shape or dtype, the engine failed, the deadline passed, or the child died.
+        """
+        ...
+
+    def memory_bytes(self) -> int:
+        """Return the memory of a child process that the session runs in, 0 if it runs in this process."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back. Safe to call twice."""
+        ...
+
+
+class OpenSession(Protocol):
+    """A runtime is a callable that opens a session on the bytes of a model file."""
+
+    def __call__(self, model: bytes, spec: ModelFile, *, threads: int = 1) -> Session:
+        """Open a session.
+
+        Raises:
+            ModelError: the engine does not take this file.
+            ConfigError: the library is not installed; the hint names the extra.
+        """
+        ...

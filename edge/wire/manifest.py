@@ -153,7 +153,8 @@ class Limits(WireModel):
 class Golden(WireModel):
     """Recorded inputs with the outputs they must give: `.npy` files, first axis the examples.
 
-    Inputs are the model's own tensors (after preprocessing, dtype of `input`), outputs float32 logits.
+    Inputs are preprocessed values before `edge.preprocess.to_model` (uint8 picture bytes or float32 features, without
+    the batch axis), the same for every format; outputs are float32 logits.
     """
 
     inputs: FileName

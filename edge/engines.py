@@ -1,0 +1,126 @@
+"""A loaded bundle that has proved itself: opened in its runtime, golden examples replayed.
+
+Rules:
+- The format is chosen by the station's setting, else by what the bundle prefers among what is installed;
+  falling back from the preferred one is said in words, never done in silence.
+- A bundle whose golden outputs are not met within its tolerance is refused: it is not the model that was audited.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from edge.bundle import Bundle
+from edge.errors import ConfigError, UpdateError
+from edge.preprocess import to_model
+from edge.runtimes import open_session
+from edge.runtimes.interface import Session
+from edge.wire.base import BundleRef
+from edge.wire.manifest import Manifest, ModelFile
+
+Isolation = Literal["process", "inline"]
+START_TIMEOUT_S = 20.0
+"""A child that has not loaded its model by then is given up; edge boxes load in well under a second."""
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How a station runs its networks."""
+
+    runtime: Literal["auto", "onnx", "tflite"] = "auto"
+    isolation: Isolation = "process"
+    threads: int = 1
+    deadline_s: float = 1.0
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A bundle ready to judge. `session` is used by one thread at a time."""
+
+    bundle: Bundle
+    spec: ModelFile
+    session: Session
+    note: str = ""
+    """What a person should know about how it runs, for example a fallback of runtime."""
+
+    @property
+    def ref(self) -> BundleRef:
+        return self.bundle.ref
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.bundle.manifest
+
+
+def open_engine(bundle: Bundle, settings: EngineSettings) -> Engine:
+    """Open a bundle and replay its golden examples.
+
+    Raises:
+        ConfigError: no installed runtime takes any of its formats.
+        ModelError: the engine refuses the file or fails.
+        UpdateError: it does not give the golden outputs.
+    """
+    names = _candidates(bundle, settings.runtime)
+    missing: list[ConfigError] = []
+    for name in names:
+        try:
+            spec, session = _open(bundle, name, settings)
+        except ConfigError as error:
+            missing.append(error)
+            continue
+        try:
+            replay_golden(bundle, name, spec, session)
+        except BaseException:
+            session.close()
+            raise
+        note = f"{names[0]} is preferred but not installed; running {name}" if missing else ""
+        return Engine(bundle, spec, session, note)
+    raise missing[0]
+
+
+def replay_golden(bundle: Bundle, runtime: str, spec: ModelFile, session: Session) -> float:
+    """Run the golden examples; return the largest difference of any logit.
+
+    Raises:
+        UpdateError: it is beyond the bundle's tolerance.
+    """
+    inputs, expected = bundle.golden(runtime)
+    worst = 0.0
+    for values, logits in zip(inputs, expected, strict=True):
+        got = session.infer(to_model(values[None], spec.input))
+        if not np.isfinite(got).all():
+            raise UpdateError(f"{bundle.ref.name} {bundle.ref.version}: a golden example gives {got}")
+        worst = max(worst, float(np.max(np.abs(got - logits))))
+    if worst > spec.golden_tolerance:
+        raise UpdateError(
+            f"{bundle.ref.name} {bundle.ref.version}: golden outputs differ by {worst:.3g} under {session.description}, "
+            f"tolerance {spec.golden_tolerance:.3g}",
+            hint="this engine or processor computes differently from the one the thresholds were made for",
+        )
+    return worst
+
+
+def _candidates(bundle: Bundle, wanted: str) -> list[str]:
+    if wanted != "auto":
+        bundle.model(wanted)
+        return [wanted]
+    preferred = bundle.manifest.prefer
+    return [preferred, *(name for name in bundle.manifest.models if name != preferred)]
+
+
+def _open(bundle: Bundle, name: str, settings: EngineSettings) -> tuple[ModelFile, Session]:
+    spec, model = bundle.model(name)
+    if settings.isolation == "inline":
+        return spec, open_session(name, model, spec, threads=settings.threads)
+    from edge.runtimes.isolated import IsolatedSession
+
+    session = IsolatedSession(
+        name,
+        model,
+        spec,
+        threads=settings.threads,
+        deadline_s=settings.deadline_s,
+        start_timeout_s=START_TIMEOUT_S,
+    )
+    return spec, session

@@ -1,0 +1,170 @@
+"""Which bundle of a model decides, which is on trial, which are trusted: a pure book with a transition table.
+
+Rules:
+- A bundle on trial is never recorded as current: losing power at any moment leaves the last good one current.
+- Every change of the book is persisted (see `slotfile`) before it takes effect.
+- A bundle that failed here stays bad here: it is never downloaded or tried again on this device.
+- Falling back needs no network: the previous good bundle stays on disk.
+
+The table: event, state before, state after, and what a power cut right after it means.
+
+| event      | from   | to     | if the power dies here                                                    |
+|------------|--------|--------|---------------------------------------------------------------------------|
+| preloaded  | empty  | good   | the file was on the medium before first start; it is simply read again     |
+| downloaded | empty  | staged | the checked file is on disk; the current bundle goes on deciding           |
+| activated  | staged | trial  | next start counts one more start of the trial, then goes on with it        |
+| activated  | good   | good   | a switch between trusted bundles: the book names the new current           |
+| served     | trial  | good   | promoted: the book names it current and its forerunner previous            |
+| breached   | trial  | bad    | the current bundle was never changed; it decides at next start             |
+| breached   | good   | bad    | only where a previous good one exists, which becomes current               |
+| withdrawn  | trial  | staged | asked to go back before the probation was over: nothing is held against it |
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from edge.wire.base import BundleRef
+from edge.wire.terms import SlotState
+
+Event = Literal["preloaded", "downloaded", "activated", "served", "breached", "withdrawn"]
+
+TRANSITIONS: dict[tuple[Event, SlotState], SlotState] = {
+    ("preloaded", "empty"): "good",
+    ("downloaded", "empty"): "staged",
+    ("activated", "staged"): "trial",
+    ("activated", "good"): "good",
+    ("served", "trial"): "good",
+    ("breached", "trial"): "bad",
+    ("breached", "good"): "bad",
+    ("withdrawn", "trial"): "staged",
+}
+
+MAX_TRIAL_STARTS = 4
+"""Starts of the daemon that a trial may see: more means that it kills the daemon before it can be judged."""
+MAX_REMEMBERED = 32
+"""Bundles that the book remembers, the oldest unused forgotten first."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One bundle and what has become of it."""
+
+    ref: BundleRef
+    state: SlotState
+    since_ms: int
+    reason: str | None = None
+    starts: int = 0
+
+
+@dataclass(frozen=True)
+class Book:
+    """All that a device knows about the bundles of one model."""
+
+    slots: tuple[Slot, ...] = ()
+    current: str | None = None
+    """Digest of the good bundle that decides unless another is on trial."""
+    previous: str | None = None
+    """Digest of the good bundle to return to."""
+
+    def slot(self, digest: str | None) -> Slot | None:
+        return next((slot for slot in self.slots if slot.ref.digest == digest), None)
+
+    def state(self, digest: str) -> SlotState:
+        found = self.slot(digest)
+        return found.state if found else "empty"
+
+    @property
+    def trial(self) -> Slot | None:
+        return next((slot for slot in self.slots if slot.state == "trial"), None)
+
+    @property
+    def serving(self) -> Slot | None:
+        """The bundle that should decide: the one on trial, else the current one."""
+        return self.trial or self.slot(self.current)
+
+    @property
+    def needed(self) -> set[str]:
+        """Digests whose files must stay on disk."""
+        kept = {slot.ref.digest for slot in self.slots if slot.state in ("staged", "trial")}
+        return kept | {digest for digest in (self.current, self.previous) if digest}
+
+
+def next_state(event: Event, state: SlotState) -> SlotState:
+    """Return the state after an event.
+
+    Raises:
+        ValueError: the table has no such line (a bug in the caller).
+    """
+    if (event, state) not in TRANSITIONS:
+        raise ValueError(f"slot: {event} is not possible in state {state}")
+    return TRANSITIONS[event, state]
+
+
+def preloaded(book: Book, ref: BundleRef, now_ms: int) -> Book:
+    """The bundle that the device was set up with, golden examples passed: good from the start."""
+    return replace(_put(book, ref, "preloaded", now_ms), current=ref.digest)
+
+
+def downloaded(book: Book, ref: BundleRef, now_ms: int) -> Book:
+    """A checked bundle lies on disk."""
+    return _put(book, ref, "downloaded", now_ms)
+
+
+def activated(book: Book, ref: BundleRef, now_ms: int) -> Book:
+    """Serve this bundle: on trial if it is new here, at once if it was good here before."""
+    after = _put(withdrawn(book, now_ms), ref, "activated", now_ms)
+    if after.state(ref.digest) == "trial" or ref.digest == book.current:
+        return after
+    return replace(after, current=ref.digest, previous=book.current)
+
+
+def withdrawn(book: Book, now_ms: int) -> Book:
+    """End a trial without a verdict, if one runs."""
+    return _put(book, book.trial.ref, "withdrawn", now_ms) if book.trial else book
+
+
+def served(book: Book, now_ms: int) -> Book:
+    """The trial has lasted its probation: it becomes current."""
+    trial = _the_trial(book)
+    return replace(_put(book, trial.ref, "served", now_ms), current=trial.ref.digest, previous=book.current)
+
+
+def breached(book: Book, ref: BundleRef, reason: str, now_ms: int) -> Book:
+    """A bundle crashed, hung, leaked or answered nonsense: back to the last good one.
+
+    A current bundle with no good one before it stays current: deferring with a known model beats having none.
+    """
+    if book.state(ref.digest) == "good":
+        if ref.digest != book.current or book.previous is None:
+            return book
+        book = replace(book, current=book.previous, previous=None)
+    return _put(book, ref, "breached", now_ms, reason)
+
+
+def started(book: Book, now_ms: int) -> Book:
+    """Count a start of the daemon; a trial that has seen too many is bad."""
+    if book.trial is None:
+        return book
+    trial = replace(book.trial, starts=book.trial.starts + 1)
+    book = replace(book, slots=tuple(trial if s.ref.digest == trial.ref.digest else s for s in book.slots))
+    if trial.starts > MAX_TRIAL_STARTS:
+        return breached(book, trial.ref, f"the daemon started {trial.starts} times before its probation was over", now_ms)
+    return book
+
+
+def _put(book: Book, ref: BundleRef, event: Event, now_ms: int, reason: str | None = None) -> Book:
+    slot = Slot(ref, next_state(event, book.state(ref.digest)), now_ms, reason)
+    others = tuple(s for s in book.slots if s.ref.digest != ref.digest)
+    return _forget(replace(book, slots=(*others, slot)))
+
+
+def _forget(book: Book) -> Book:
+    unused = [s for s in book.slots if s.ref.digest not in book.needed]
+    surplus = {s.ref.digest for s in unused[: max(0, len(book.slots) - MAX_REMEMBERED)]}
+    return replace(book, slots=tuple(s for s in book.slots if s.ref.digest not in surplus))
+
+
+def _the_trial(book: Book) -> Slot:
+    if book.trial is None:
+        raise ValueError("slot: no bundle is on trial")
+    return book.trial

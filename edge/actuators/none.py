@@ -1,0 +1,48 @@
+"""Does nothing, for stations where a person or another system acts on the record."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from edge.errors import ActuatorError
+from edge.settings import Settings, read_settings
+from edge.wire.rows import DecisionRow
+
+if TYPE_CHECKING:
+    from edge.clock import Clock
+
+
+class NoneSettings(Settings):
+    """The `none` actuator has no settings."""
+
+
+class NoneActuator:
+    """Takes every action and says so."""
+
+    kind = "none"
+
+    def __init__(self) -> None:
+        self._closed = False
+
+    def act(self, decision: DecisionRow) -> str | None:
+        self._refuse_closed()
+        return f"nothing is wired: {decision.action}"
+
+    def safe(self, why: str) -> None:  # noqa: ARG002: the Protocol's argument
+        self._refuse_closed()
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise ActuatorError("the actuator is closed", retry=False)
+
+
+def open_actuator(settings: Mapping[str, Any], *, clock: "Clock") -> NoneActuator:  # noqa: ARG001: the table's signature
+    """Return the actuator that does nothing.
+
+    Raises:
+        ConfigError: there is a setting.
+    """
+    read_settings(NoneSettings, settings, where="actuator none")
+    return NoneActuator()

@@ -1,0 +1,89 @@
+"""Runs TFLite files with the LiteRT interpreter on the CPU, in this process.
+
+Rules:
+- Tensors go in and out by copy (`set_tensor`, `get_tensor`): a kept view makes the interpreter refuse to run.
+- Tensors are found by position, as the format has it: exactly one in and one out.
+"""
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
+
+from edge.errors import ModelError
+from edge.runtimes.tensors import check_declared, check_input, to_logits
+
+if TYPE_CHECKING:
+    from edge.wire.manifest import ModelFile, TensorSpec
+
+_SCALE_TOLERANCE = 1e-5
+"""Relative: manifests carry scales as decimal text, files as float32."""
+
+
+class TfliteSession:
+    """A network in the LiteRT interpreter."""
+
+    def __init__(self, model: bytes, spec: "ModelFile", *, threads: int = 1) -> None:
+        self._interpreter: Interpreter | None = _load(model, threads)
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise ModelError(f"model file: expected one input and one output, got {len(inputs)} and {len(outputs)}")
+        _check("input", spec.input, inputs[0])
+        _check("output", spec.output, outputs[0])
+        self._in, self._out = inputs[0]["index"], outputs[0]["index"]
+        self._spec = spec
+        self._shape, self._dtype = tuple(spec.input.shape), np.dtype(spec.input.dtype)
+        self.description = f"ai-edge-litert {version('ai-edge-litert')}"
+
+    def infer(self, tensor: NDArray[np.generic]) -> NDArray[np.float32]:
+        if self._interpreter is None:
+            raise ModelError("the session is closed")
+        check_input(tensor, self._shape, self._dtype)
+        try:
+            self._interpreter.set_tensor(self._in, tensor)
+            self._interpreter.invoke()
+            output = self._interpreter.get_tensor(self._out)
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(f"LiteRT failed: {error}") from error
+        return to_logits(output, self._spec.output)
+
+    def memory_bytes(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        self._interpreter = None
+
+
+def open_session(model: bytes, spec: "ModelFile", *, threads: int = 1) -> TfliteSession:
+    """Open a session on the bytes of a TFLite file.
+
+    Raises:
+        ModelError: the file is damaged or not what `spec` says.
+    """
+    return TfliteSession(model, spec, threads=threads)
+
+
+def _load(model: bytes, threads: int) -> Interpreter:
+    try:
+        interpreter = Interpreter(model_content=model, num_threads=threads)
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"LiteRT does not take this model: {error}", hint="the file is damaged, or holds operators it does not know"
+        ) from error
+    return interpreter
+
+
+def _check(role: str, spec: "TensorSpec", detail: dict[str, Any]) -> None:
+    shape = [int(size) for size in detail["shape"]]
+    check_declared(role, spec, detail["name"], shape, np.dtype(detail["dtype"]).name, any_name=True)
+    if spec.dtype == "float32" or spec.scale is None:
+        return
+    scale, zero_point = detail["quantization"]
+    if abs(scale - spec.scale) > _SCALE_TOLERANCE * abs(spec.scale) or zero_point != spec.zero_point:
+        raise ModelError(
+            f"{role} of the model file: expected scale {spec.scale} and zero point {spec.zero_point}, "
+            f"got {scale} and {zero_point}"
+        )

@@ -128,6 +128,8 @@ events = Table(
     Column("detail", Text, nullable=False),
     Column("body", JSON, nullable=False),
     Index("events_by_name", "name", "at_ms"),
+    Index("events_by_device", "device", "at_ms"),
+    Index("events_by_severity", "severity", "at_ms"),
 )
 
 telemetry = Table(

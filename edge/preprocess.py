@@ -22,6 +22,15 @@ _LOG_SHIFT = 6.0
 _LOG_SCALE = 4.0
 
 
+def preprocess(data: NDArray[np.generic] | None, sample_rate_hz: int | None, spec: ImageInput | AudioInput) -> U8 | F32:
+    """Return the values that the bundle's network takes for a picture or a sound, before `to_model`."""
+    if data is None:
+        raise ValueError("there is no data to preprocess")
+    if isinstance(spec, ImageInput):
+        return image_tensor(data.view(np.uint8), spec)
+    return audio_tensor(data.view(np.float32), sample_rate_hz or spec.sample_rate_hz, spec)
+
+
 def image_tensor(picture: U8, spec: ImageInput) -> U8:
     """Return the network's input for a picture.
 

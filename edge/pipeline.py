@@ -1,0 +1,279 @@
+"""The data's way on the device, from one window to one recorded decision and its outcome.
+
+Rules:
+- read → gate → preprocess → infer → calibrate → decide → commit → act → commit the outcome.
+- Whatever goes wrong on the way ends in a deferral with its reason, or in the station's safe action.
+- A decision is committed before the actuator moves; a decision that cannot be committed is not acted on:
+  the station takes its safe action, which is counted and told when there is room again.
+- A bundle is swapped between two windows, never within one.
+"""
+
+import hashlib
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge import decide, gate
+from edge.actuators.interface import Actuator
+from edge.calibrate import probabilities
+from edge.clock import Clock
+from edge.errors import ActuatorError, DeadlineError, ModelError, StoreError
+from edge.observe import EventSink, Observer
+from edge.preprocess import preprocess, to_model
+from edge.serving import Serving
+from edge.sources.interface import Source
+from edge.values import Judgement, StationSettings
+from edge.wire.rows import DecisionRow, InputRef, OutcomeRow
+from edge.work import DeferBudget, Unjudged, Work
+
+WAIT_S = 0.25
+"""Longest wait for one window: how late a stop or a swap can be noticed while nothing comes."""
+
+
+class DecisionStore(EventSink, Protocol):
+    """The part of the store that the pipeline needs."""
+
+    def append_decision(
+        self, row: DecisionRow, *, input_key: str, keep: tuple[bytes, str] | None, wants_outcome: bool
+    ) -> DecisionRow: ...
+
+    def append_outcome(self, row: OutcomeRow) -> OutcomeRow: ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a pipeline is put together from."""
+
+    source: Source
+    serving: Serving
+    actuator: Actuator
+    store: DecisionStore
+    observer: Observer
+    settings: Callable[[], StationSettings]
+    clock: Clock
+    boot_id: str
+    keep: Literal["none", "deferred", "all"] = "deferred"
+    draw: Callable[[], float] = field(default_factory=lambda: random.SystemRandom().random)
+
+
+class Pipeline:
+    """Decides one window after another at one station. Belongs to one thread."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._p = parts
+        self._budget = DeferBudget(parts.clock)
+        self.decisions = 0
+        self.last_decision_at_ms: int | None = None
+        self.unrecorded = 0
+        """Parts that took the safe action because their decision found no room on disk, not yet told of."""
+
+    def run_once(self) -> DecisionRow | None:
+        """Decide on the next window; None if none came in time, or if it could not be recorded.
+
+        Raises:
+            SourceError: the source is gone.
+        """
+        window = self._p.source.read(WAIT_S)
+        if window is None:
+            self._p.observer.flush_if_due()
+            return None
+        work = Work(window, self._p.settings(), self._p.serving.current())
+        try:
+            self._gate(work)
+            tensor = self._preprocess(work)
+            logits = self._infer(work, tensor)
+            scores = self._calibrate(work, logits)
+            judgement = self._decide(work, scores)
+        except Unjudged as why:
+            judgement = self._defer(work, why)
+        decision = self._commit(work, judgement)
+        if decision is not None:
+            outcome = self._act(decision)
+            self._commit_outcome(outcome)
+            self._p.observer.decided(decision, work.engine.manifest if work.engine else None)
+        return decision
+
+    def run(self, stop: threading.Event) -> None:
+        """Decide until told to stop or the source is exhausted.
+
+        Raises:
+            SourceError: the source is gone; the caller opens it again.
+        """
+        while not stop.is_set() and not self._p.source.exhausted:
+            try:
+                self.run_once()
+            except StoreError:
+                # Telemetry or an event found no room; decisions have a way of their own (`_commit`).
+                stop.wait(WAIT_S)
+
+    def _gate(self, work: Work) -> None:
+        if work.window.data is None:
+            raise Unjudged("bad_input", work.window.problem or "no data")
+        if work.engine is None:
+            raise Unjudged("model_error", self._p.serving.problem or "no bundle")
+        with work.step("gate"):
+            checked = gate.check(work.window, work.engine.manifest)
+        work.metrics = checked.metrics
+        if checked.problem is not None:
+            raise Unjudged("bad_input", checked.problem)
+
+    def _preprocess(self, work: Work) -> NDArray[np.generic]:
+        assert work.engine is not None
+        with work.step("preprocess"):
+            values = preprocess(work.window.data, work.window.sample_rate_hz, work.engine.manifest.input)
+            return to_model(values, work.engine.spec.input)
+
+    def _infer(self, work: Work, tensor: NDArray[np.generic]) -> NDArray[np.float32]:
+        assert work.engine is not None
+        try:
+            with work.step("infer"):
+                return work.engine.session.infer(tensor)
+        except DeadlineError as error:
+            self._p.serving.window_failed(str(error))
+            raise Unjudged("deadline", str(error)) from error
+        except ModelError as error:
+            self._p.serving.window_failed(str(error))
+            raise Unjudged("model_error", str(error)) from error
+
+    def _calibrate(self, work: Work, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        assert work.engine is not None
+        try:
+            with work.step("calibrate"):
+                return probabilities(logits, work.engine.manifest.calibration)
+        except ModelError as error:
+            self._p.serving.window_failed(str(error))
+            raise Unjudged("model_error", str(error)) from error
+
+    def _decide(self, work: Work, scores: NDArray[np.float64]) -> Judgement:
+        assert work.engine is not None
+        settings = work.settings
+        with work.step("decide"):
+            in_budget = self._budget.left(settings.defer_budget_per_h)
+            judgement = decide.judge(scores, work.engine.manifest, settings, self._p.draw, in_budget=in_budget)
+        late = work.elapsed_ms > settings.deadline_ms
+        self._p.serving.window_served(deadline_missed=late)
+        if late:
+            raise Unjudged("deadline", f"took {work.elapsed_ms:.0f} ms, deadline {settings.deadline_ms:.0f} ms")
+        return judgement
+
+    def _defer(self, work: Work, why: Unjudged) -> Judgement:
+        in_budget = self._budget.left(work.settings.defer_budget_per_h)
+        return decide.defer(why.reason, str(why), work.settings, in_budget=in_budget)
+
+    def _commit(self, work: Work, judgement: Judgement) -> DecisionRow | None:
+        raw = work.window.raw
+        kept = raw is not None and len(raw) > 0 and self._keeps(judgement)
+        row = self._record(work, judgement, kept=kept)
+        keep = (raw, work.window.media_type) if kept and raw is not None else None
+        try:
+            decision = self._p.store.append_decision(
+                row, input_key=work.window.key, keep=keep, wants_outcome=row.action != "none"
+            )
+            self._tell_unrecorded()
+        except StoreError as error:
+            self._not_recorded(row, error)
+            return None
+        if judgement.action == "hand_over":
+            self._budget.spend()
+        self.decisions += 1
+        self.last_decision_at_ms = decision.at_ms
+        return decision
+
+    def _record(self, work: Work, judgement: Judgement, *, kept: bool) -> DecisionRow:
+        window = work.window
+        raw = window.raw if window.raw is not None else b"" if window.data is None else window.data.tobytes()
+        engine = work.engine
+        return DecisionRow(
+            seq=1,
+            station=work.settings.station,
+            at_ms=self._p.clock.now_ms(),
+            boot_id=self._p.boot_id,
+            monotonic_ms=int(self._p.clock.monotonic_s() * 1000),
+            mode=work.settings.mode,
+            verdict=judgement.verdict,
+            action=judgement.action,
+            reason=judgement.reason,
+            detail=judgement.detail,
+            audit_probability=judgement.audit_probability,
+            label=judgement.label,
+            confidence=judgement.confidence,
+            scores=judgement.scores,
+            bundle=engine.ref if engine else None,
+            runtime=engine.session.description if engine else None,
+            policy=judgement.policy,
+            input=InputRef(
+                source=window.source,
+                name=window.name,
+                digest=hashlib.sha256(raw).hexdigest(),
+                media_type=window.media_type,
+                size_bytes=len(raw),
+                kept=kept,
+            ),
+            metrics=work.metrics,
+            latency_ms={"decode": window.decode_ms, **work.steps_ms, "total": work.elapsed_ms},
+        )
+
+    def _keeps(self, judgement: Judgement) -> bool:
+        if self._p.keep == "deferred":
+            return judgement.verdict == "defer" or judgement.reason is not None
+        return self._p.keep == "all"
+
+    def _not_recorded(self, row: DecisionRow, error: StoreError) -> None:
+        self.unrecorded += 1
+        try:
+            self._p.actuator.safe(f"{row.input.name}: not recorded: {error}")
+        except ActuatorError:
+            # Neither disk nor plant answers: the count is told when there is room again.
+            return
+
+    def _tell_unrecorded(self) -> None:
+        if not self.unrecorded:
+            return
+        count, self.unrecorded = self.unrecorded, 0
+        data: dict[str, Any] = {"count": count}
+        detail = f"{count} parts took the safe action because their decisions found no room on disk"
+        station = self._p.settings().station
+        try:
+            self._p.store.append_event(
+                "decisions_unrecorded",
+                boot_id=self._p.boot_id,
+                severity="alarm",
+                station=station,
+                detail=detail,
+                data=data,
+            )
+        except StoreError:
+            self.unrecorded += count
+
+    def _act(self, decision: DecisionRow) -> OutcomeRow | None:
+        if decision.action == "none":
+            return None
+        started, state, detail = time.perf_counter(), "done", None
+        try:
+            detail = self._p.actuator.act(decision)
+        except ActuatorError as error:
+            state, detail = "failed", str(error)
+        return OutcomeRow(
+            seq=1,
+            decision_seq=decision.seq,
+            at_ms=self._p.clock.now_ms(),
+            state="failed" if state == "failed" else "done",
+            actuator=self._p.actuator.kind,
+            detail=detail,
+            latency_ms=(time.perf_counter() - started) * 1000,
+        )
+
+    def _commit_outcome(self, outcome: OutcomeRow | None) -> None:
+        if outcome is None:
+            return
+        try:
+            self._p.store.append_outcome(outcome)
+        except StoreError:
+            # The decision stands with its outcome open; the next start tells it as unknown.
+            return

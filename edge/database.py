@@ -1,0 +1,257 @@
+"""Opens the device's SQLite file: settings, schema, migrations, and what to do with a damaged one.
+
+Rules:
+- WAL, with `synchronous` FULL for durability `power` (a commit survives a power cut) and NORMAL for `process`
+  (a commit survives a crash or kill of the process; a power cut may take back the last moments).
+- A damaged file is kept aside as `NAME.damaged-<ms>` and a new one is begun: the device goes on. Files are only
+  moved while no other connection is open, which a lock on `NAME.lock` tells.
+- A small file is checked page by page at every opening; a large one only after an error has made it suspect.
+- A file written by newer software is refused and left as it is.
+"""
+
+import fcntl
+import os
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from edge.errors import ConfigError, StoreError
+from edge.files import sync_directory, write_atomic
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_MS = 5000
+"""A writer holds the lock for one short transaction; five seconds cover a card that stalls while it erases."""
+FULL_CHECK_BYTES = 16 * 1024 * 1024
+"""Up to this size a page-by-page check costs under 50 ms, so every opening makes one."""
+CACHE_KIB = 1024
+"""Pages that one connection keeps; the working set is the end of one table."""
+
+Durability = Literal["power", "process"]
+_SYNCHRONOUS: dict[Durability, str] = {"power": "FULL", "process": "NORMAL"}
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open database; `lock` holds a shared lock on `NAME.lock` while it is open."""
+
+    connection: sqlite3.Connection
+    lock: int
+    damaged: Path | None
+    """Where a damaged predecessor was put by this opening."""
+    damage: str = ""
+    """What was wrong with it."""
+
+
+def open_database(path: Path, *, durability: Durability, now_ms: Callable[[], int]) -> Opened:
+    """Open the file for reading and writing, creating, migrating or replacing it as needed.
+
+    Raises:
+        StoreError: the disk does not let it be opened, or it is damaged and in use elsewhere.
+        ConfigError: it was written by newer software.
+    """
+    lock = _lock(path)
+    try:
+        connection, damaged, damage = _open_or_replace(path, durability, now_ms, lock)
+    except sqlite3.Error as error:
+        os.close(lock)
+        raise store_error(error, path) from error
+    except BaseException:
+        os.close(lock)
+        raise
+    return Opened(connection, lock, damaged, damage)
+
+
+def open_read_only(path: Path) -> sqlite3.Connection:
+    """Open the file for reading only, also while a daemon writes to it.
+
+    Raises:
+        StoreError: there is none, or it cannot be read.
+    """
+    if not path.exists():
+        raise StoreError(f"no record at {path}", hint="the daemon makes it at its first start", retry=False)
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.Error as error:
+        raise store_error(error, path) from error
+    if version != SCHEMA_VERSION:
+        connection.close()
+        raise ConfigError(f"{path}: expected schema version {SCHEMA_VERSION}, got {version}")
+    return connection
+
+
+def store_error(error: sqlite3.Error, path: Path) -> StoreError:
+    """Return what happened in the words of this project; damage also makes the file suspect for the next opening."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return StoreError(f"no room to write to {path}", hint=f"free space on the disk that holds {path.parent}")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return StoreError(f"{path} was locked for {BUSY_TIMEOUT_MS / 1000:g} s by another writer")
+    if code in _DAMAGE:
+        _mark_suspect(path)
+        return StoreError(
+            f"{path} is damaged: {error}",
+            hint="restart the daemon: it keeps the file aside, saves what it can and begins a new one",
+            retry=False,
+        )
+    return StoreError(f"{path}: {error}", hint=f"look at the disk that holds {path.parent}")
+
+
+def _open_or_replace(
+    path: Path, durability: Durability, now_ms: Callable[[], int], lock: int
+) -> tuple[sqlite3.Connection, Path | None, str]:
+    if _moving_mark(path).exists():
+        damaged = _finish_move(path)
+        return _open_checked(path, durability), damaged, "it was being kept aside when the power was cut"
+    try:
+        return _open_checked(path, durability), None, ""
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGE:
+            raise
+        damage = str(error)
+    damaged = _put_aside(path, now_ms(), lock)
+    return _open_checked(path, durability), damaged, damage
+
+
+def _open_checked(path: Path, durability: Durability) -> sqlite3.Connection:
+    connection = _connect(path, durability)
+    try:
+        if _suspect_mark(path).exists() or path.stat().st_size <= FULL_CHECK_BYTES:
+            _check_pages(connection)
+        migrate(connection, path, _scripts())
+        _suspect_mark(path).unlink(missing_ok=True)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect(path: Path, durability: Durability) -> sqlite3.Connection:
+    # check_same_thread is off so that a task may hand a slow call to a worker thread; Store's rule is one user.
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000)
+    try:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes effect on a new file only
+        connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def migrate(connection: sqlite3.Connection, path: Path, scripts: dict[int, str]) -> None:
+    """Bring the schema to the newest version in `scripts`, one transaction per version.
+
+    Script 1 makes an empty file; script N takes version N − 1 to N.
+
+    Raises:
+        ConfigError: the file's version is newer than the newest script.
+        sqlite3.Error: the disk or the file does not allow it; the version before is still there.
+    """
+    newest = max(scripts)
+    while (version := connection.execute("PRAGMA user_version").fetchone()[0]) != newest:
+        if version > newest:
+            raise ConfigError(
+                f"{path}: expected schema version {newest} or lower, got {version}",
+                hint="it was written by newer software: install that version again",
+            )
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # Another opener may have been faster.
+            if connection.execute("PRAGMA user_version").fetchone()[0] == version:
+                for statement in _statements(scripts[version + 1]):
+                    connection.execute(statement)
+                _begin_state(connection, version)
+                connection.execute(f"PRAGMA user_version = {version + 1}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+
+def _begin_state(connection: sqlite3.Connection, version: int) -> None:
+    if version == 0:
+        connection.execute("INSERT INTO state (only_row, incarnation) VALUES (1, ?)", (uuid.uuid4().hex,))
+
+
+def _check_pages(connection: sqlite3.Connection) -> None:
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        error = sqlite3.DatabaseError(found)
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+
+def _scripts() -> dict[int, str]:
+    package = resources.files("edge")
+    scripts = {1: (package / "schema.sql").read_text()}
+    for version in range(2, SCHEMA_VERSION + 1):
+        scripts[version] = (package / "migrations" / f"{version:04}.sql").read_text()
+    return scripts
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def _lock(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StoreError(f"cannot open {path}: {error.strerror}", hint=f"look at {path.parent}") from error
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
+def _put_aside(path: Path, now_ms: int, lock: int) -> Path:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise StoreError(
+            f"{path} is damaged and another connection holds it", hint="stop every program that uses it"
+        ) from error
+    # The mark makes a move that was cut short go on at the next opening: half of a database is none.
+    write_atomic(_moving_mark(path), f"{path.name}.damaged-{now_ms}".encode())
+    damaged = _finish_move(path)
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    return damaged
+
+
+def _finish_move(path: Path) -> Path:
+    damaged = path.with_name(_moving_mark(path).read_text())
+    for ending in ("-wal", "-shm", ""):
+        part = path.with_name(path.name + ending)
+        if part.exists():
+            part.replace(damaged.with_name(damaged.name + ending))
+    sync_directory(path.parent)
+    _moving_mark(path).unlink()
+    return damaged
+
+
+def _moving_mark(path: Path) -> Path:
+    return path.with_name(f"{path.name}.moving")
+
+
+def _suspect_mark(path: Path) -> Path:
+    return path.with_name(f"{path.name}.suspect")
+
+
+def _mark_suspect(path: Path) -> None:
+    try:
+        _suspect_mark(path).touch()
+    except OSError:
+        return  # a disk that refuses this too is found at the next opening by the failing read itself

@@ -6,7 +6,6 @@ Rules:
 - Only files that the book no longer needs are deleted.
 """
 
-import json
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.clock import Clock
-from edge.errors import StoreError, UpdateError
+from edge.errors import StoreError
 from edge.files import read_checked_json, write_checked_json
 from edge.slots import Book, Slot
 from edge.wire.base import BundleRef
@@ -63,11 +62,10 @@ class SlotFile:
         return [path.stem for path in gone]
 
     def _load(self) -> Book:
-        if not self._path.exists():
-            return Book()
         try:
-            return _from_json(read_checked_json(self._path))
-        except (StoreError, UpdateError, ValueError, KeyError, TypeError) as error:
+            document = read_checked_json(self._path)
+            return Book() if document is None else _from_json(document)
+        except (StoreError, ValueError, KeyError, TypeError) as error:
             aside = self._path.with_suffix(f".damaged-{self._clock.now_ms()}")
             self._path.rename(aside)
             self.problem = f"the book of slots was damaged ({error}); kept as {aside.name}, begun anew"
@@ -85,9 +83,4 @@ def _from_json(document: Any) -> Book:
         Slot(BundleRef.model_validate(item["ref"]), item["state"], item["since_ms"], item["reason"], item["starts"])
         for item in document["slots"]
     )
-    return Book(slots, document["current"], document["previous"])
-
-
-def book_as_text(book: Book) -> str:
-    """Return the book as JSON for people."""
-    return json.dumps(_to_json(book), indent=2)
+    return Book(slots, document["current"], document["previous"], document["floor"])

@@ -17,6 +17,7 @@ The table: event, state before, state after, and what a power cut right after it
 | served     | trial  | good   | promoted: the book names it current and its forerunner previous            |
 | breached   | trial  | bad    | the current bundle was never changed; it decides at next start             |
 | breached   | good   | bad    | only where a previous good one exists, which becomes current               |
+| refused    | staged | bad    | it did not open or prove itself here; it is not tried again                |
 | withdrawn  | trial  | staged | asked to go back before the probation was over: nothing is held against it |
 """
 
@@ -26,7 +27,7 @@ from typing import Literal
 from edge.wire.base import BundleRef
 from edge.wire.terms import SlotState
 
-Event = Literal["preloaded", "downloaded", "activated", "served", "breached", "withdrawn"]
+Event = Literal["preloaded", "downloaded", "activated", "served", "breached", "refused", "withdrawn"]
 
 TRANSITIONS: dict[tuple[Event, SlotState], SlotState] = {
     ("preloaded", "empty"): "good",
@@ -36,6 +37,7 @@ TRANSITIONS: dict[tuple[Event, SlotState], SlotState] = {
     ("served", "trial"): "good",
     ("breached", "trial"): "bad",
     ("breached", "good"): "bad",
+    ("refused", "staged"): "bad",
     ("withdrawn", "trial"): "staged",
 }
 
@@ -65,6 +67,8 @@ class Book:
     """Digest of the good bundle that decides unless another is on trial."""
     previous: str | None = None
     """Digest of the good bundle to return to."""
+    floor: str | None = None
+    """Version that the device was set up with: older ones that never ran here are refused."""
 
     def slot(self, digest: str | None) -> Slot | None:
         return next((slot for slot in self.slots if slot.ref.digest == digest), None)
@@ -102,7 +106,7 @@ def next_state(event: Event, state: SlotState) -> SlotState:
 
 def preloaded(book: Book, ref: BundleRef, now_ms: int) -> Book:
     """The bundle that the device was set up with, golden examples passed: good from the start."""
-    return replace(_put(book, ref, "preloaded", now_ms), current=ref.digest)
+    return replace(_put(book, ref, "preloaded", now_ms), current=ref.digest, floor=ref.version)
 
 
 def downloaded(book: Book, ref: BundleRef, now_ms: int) -> Book:
@@ -139,6 +143,11 @@ def breached(book: Book, ref: BundleRef, reason: str, now_ms: int) -> Book:
             return book
         book = replace(book, current=book.previous, previous=None)
     return _put(book, ref, "breached", now_ms, reason)
+
+
+def refused(book: Book, ref: BundleRef, reason: str, now_ms: int) -> Book:
+    """A staged bundle did not open or did not give its golden outputs."""
+    return _put(book, ref, "refused", now_ms, reason)
 
 
 def started(book: Book, now_ms: int) -> Book:

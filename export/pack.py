@@ -1,0 +1,66 @@
+"""Writes a bundle: one archive with a manifest and the files it lists.
+
+Rules:
+- The same manifest and files give the same bytes on every machine: members sorted, times fixed, nothing compressed
+  (zlib's output differs between versions, and stored bytes make small differences between versions of a bundle).
+- The archive is written beside its place and moved there whole; what is read back must be what was meant.
+"""
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from edge import bundle
+from edge.wire.base import BundleRef
+from edge.wire.manifest import MANIFEST_NAME, FileEntry, Manifest
+
+_FIXED_TIME = (1980, 1, 1, 0, 0, 0)
+_PLAIN_FILE = 0o644 << 16
+
+
+def file_entries(files: dict[str, bytes]) -> dict[str, FileEntry]:
+    """Return what the manifest says about each file."""
+    return {
+        name: FileEntry(digest=bundle.digest_of(content), size_bytes=len(content)) for name, content in files.items()
+    }
+
+
+def pack(manifest: Manifest, files: dict[str, bytes]) -> bytes:
+    """Return the archive's bytes.
+
+    Raises:
+        UpdateError: the files are not those that the manifest lists.
+    """
+    text = manifest.model_dump_json(indent=1, exclude_none=True).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in sorted({**files, MANIFEST_NAME: text}.items()):
+            archive.writestr(_member(name), content)
+    data = buffer.getvalue()
+    bundle.parse(data)
+    return data
+
+
+def write(manifest: Manifest, files: dict[str, bytes], path: Path) -> BundleRef:
+    """Write the archive and return its reference."""
+    data = pack(manifest, files)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    beside.write_bytes(data)
+    beside.replace(path)
+    return bundle.load(path).ref
+
+
+def unpack(path: Path) -> dict[str, Any]:
+    """Return what people want to know of a bundle: its reference and its manifest, as plain values."""
+    opened = bundle.load(path)
+    return {"ref": opened.ref.model_dump(), "manifest": opened.manifest.model_dump(exclude_none=True)}
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, date_time=_FIXED_TIME)
+    info.compress_type = zipfile.ZIP_STORED
+    info.external_attr = _PLAIN_FILE
+    info.create_system = 3
+    return info

@@ -1,0 +1,118 @@
+"""The values that a recipe hands to `build_bundle`: what the bundle is, and the data it is built from.
+
+Rules:
+- Values are preprocessed by `edge.preprocess`, exactly as a device does it; only `reference` holds raw inputs.
+- Held-out examples share no group (part, speaker, position) with those that the network was trained on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.wire.manifest import Calibration, InputSpec
+from edge.wire.terms import Task
+
+Runtime = Literal["onnx", "tflite"]
+Sound = tuple[NDArray[np.float32], int]
+"""Samples (n,) in −1…1, and their rate in Hz."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the bundle is and what it shall promise."""
+
+    name: str
+    version: str
+    task: Task
+    input: InputSpec
+    labels: list[str]
+    """In the order of the network's outputs."""
+    created_at: str
+    """ISO 8601, UTC. Given by the recipe, so that the same inputs give the same archive."""
+    description: str = ""
+    alpha_escape: float = 0.02
+    """Inspection: at most this share of what passes by itself is defective."""
+    alpha_false_reject: float = 0.02
+    """Inspection: at most this share of what is diverted by itself is good."""
+    alpha_error: float = 0.02
+    """Keywords: at most this share of what is accepted is wrong."""
+    delta: float = 0.05
+    """Probability that the bounds do not hold, both together."""
+    unit: str = "picture"
+    """What is independent in the held-out data, in the singular: picture, part, speaker."""
+    calibration: Literal["none", "temperature", "vector"] = "temperature"
+    runtimes: tuple[Runtime, ...] = ("onnx",)
+    prefer: Runtime = "onnx"
+    golden_count: int = 6
+    memory_bytes: int = 0
+    """Free memory that a device must have to take the bundle."""
+    lineage: dict[str, Any] = field(default_factory=dict)
+    """Code commit, dataset digest, hyperparameters, seed."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """The recipe's own figures; those of the export are added under `export`."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Examples with what is known about them.
+
+    `values` (n, height, width, channels) uint8 for pictures, (n, frames, mel_bands, 1) float32 for sound;
+    `labels` (n,) indices into the recipe's labels; `groups` (n,) says which examples belong to the same unit,
+    None if each stands alone.
+    """
+
+    values: NDArray[Any]
+    labels: NDArray[np.intp]
+    groups: NDArray[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: NDArray[Any]) -> "Labelled":
+        """Return the examples at these positions."""
+        groups = None if self.groups is None else self.groups[index]
+        return Labelled(self.values[index], self.labels[index], groups)
+
+
+@dataclass(frozen=True)
+class BuildData:
+    """The data that a bundle is built from."""
+
+    quantize: NDArray[Any]
+    """Training examples that set the ranges of the quantized network, (n, …) as in `Labelled.values`; 64–512 do."""
+    heldout: Labelled
+    """Examples for thresholds; if `pilot` is None a part of the groups is split off for it."""
+    reference: Sequence[NDArray[np.uint8]] | Sequence[Sound]
+    """Raw inputs as a device meets them in good order, for gate limits and drift: BGR pictures, or sounds."""
+    pilot: Labelled | None = None
+    """Examples that fit the calibration and say where to begin the search for thresholds."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A calibration with the proof of what it brought."""
+
+    calibration: Calibration
+    nll_before: float
+    nll_after: float
+    ece_before: float
+    ece_after: float
+
+
+def split_by_group(examples: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled]:
+    """Return (first, rest) with about `share` of the groups in the first part; no group is in both.
+
+    Raises:
+        ValueError: there are fewer than two groups.
+    """
+    groups = np.arange(len(examples)) if examples.groups is None else examples.groups
+    names = np.unique(groups)
+    if len(names) < 2:
+        raise ValueError(f"held-out data: expected at least 2 independent groups, got {len(names)}")
+    order = np.random.default_rng(seed).permutation(len(names))
+    first = names[order[: min(max(1, round(share * len(names))), len(names) - 1)]]
+    inside = np.isin(groups, first)
+    return examples.take(np.flatnonzero(inside)), examples.take(np.flatnonzero(~inside))

@@ -1,0 +1,32 @@
+"""Runs a model file directly, for measuring it while a bundle is made.
+
+Rules:
+- One thread, batch 1, the engine's defaults otherwise: what a device does.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class OnnxRunner:
+    """An onnxruntime session on the bytes of a file with one input and one output."""
+
+    def __init__(self, model: bytes) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+
+    def logits(self, tensors: NDArray[Any]) -> NDArray[np.float32]:
+        """Return (n, labels) float32 logits.
+
+        Args:
+            tensors: (n, 1, …): n inputs, each with its batch axis.
+        """
+        answers = [self._session.run(None, {self._input: tensor})[0] for tensor in tensors]
+        return np.concatenate(answers).astype(np.float32)

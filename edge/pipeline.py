@@ -16,16 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edge import decide, gate
+from edge import steps
 from edge.actuators.interface import Actuator
-from edge.calibrate import probabilities
 from edge.clock import Clock
-from edge.errors import ActuatorError, DeadlineError, ModelError, StoreError
+from edge.errors import ActuatorError, StoreError
 from edge.observe import EventSink, Observer
-from edge.preprocess import preprocess, to_model
 from edge.serving import Serving
 from edge.sources.interface import Source
 from edge.values import Judgement, StationSettings
@@ -79,24 +74,27 @@ class Pipeline:
         Raises:
             SourceError: the source is gone.
         """
+        engine = self._p.serving.current()
         window = self._p.source.read(WAIT_S)
         if window is None:
             self._p.observer.flush_if_due()
             return None
-        work = Work(window, self._p.settings(), self._p.serving.current())
+        work = Work(window, self._p.settings(), engine)
+        in_budget = self._budget.left(work.settings.defer_budget_per_h)
         try:
-            self._gate(work)
-            tensor = self._preprocess(work)
-            logits = self._infer(work, tensor)
-            scores = self._calibrate(work, logits)
-            judgement = self._decide(work, scores)
+            steps.gate(work, self._p.serving.problem)
+            tensor = steps.preprocess(work)
+            logits = steps.infer(work, tensor)
+            scores = steps.calibrate(work, logits)
+            judgement = steps.decide(work, scores, self._p.draw, in_budget=in_budget)
         except Unjudged as why:
-            judgement = self._defer(work, why)
+            judgement = steps.defer(work, why, in_budget=in_budget)
         decision = self._commit(work, judgement)
         if decision is not None:
             outcome = self._act(decision)
             self._commit_outcome(outcome)
-            self._p.observer.decided(decision, work.engine.manifest if work.engine else None)
+        self._feedback(work)
+        self._observe(work, decision)
         return decision
 
     def run(self, stop: threading.Event) -> None:
@@ -112,59 +110,16 @@ class Pipeline:
                 # Telemetry or an event found no room; decisions have a way of their own (`_commit`).
                 stop.wait(WAIT_S)
 
-    def _gate(self, work: Work) -> None:
-        if work.window.data is None:
-            raise Unjudged("bad_input", work.window.problem or "no data")
-        if work.engine is None:
-            raise Unjudged("model_error", self._p.serving.problem or "no bundle")
-        with work.step("gate"):
-            checked = gate.check(work.window, work.engine.manifest)
-        work.metrics = checked.metrics
-        if checked.problem is not None:
-            raise Unjudged("bad_input", checked.problem)
+    def _observe(self, work: Work, decision: DecisionRow | None) -> None:
+        if decision is not None:
+            self._p.observer.decided(decision, work.engine.manifest if work.engine else None)
 
-    def _preprocess(self, work: Work) -> NDArray[np.generic]:
-        assert work.engine is not None
-        with work.step("preprocess"):
-            values = preprocess(work.window.data, work.window.sample_rate_hz, work.engine.manifest.input)
-            return to_model(values, work.engine.spec.input)
-
-    def _infer(self, work: Work, tensor: NDArray[np.generic]) -> NDArray[np.float32]:
-        assert work.engine is not None
-        try:
-            with work.step("infer"):
-                return work.engine.session.infer(tensor)
-        except DeadlineError as error:
-            self._p.serving.window_failed(str(error))
-            raise Unjudged("deadline", str(error)) from error
-        except ModelError as error:
-            self._p.serving.window_failed(str(error))
-            raise Unjudged("model_error", str(error)) from error
-
-    def _calibrate(self, work: Work, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        assert work.engine is not None
-        try:
-            with work.step("calibrate"):
-                return probabilities(logits, work.engine.manifest.calibration)
-        except ModelError as error:
-            self._p.serving.window_failed(str(error))
-            raise Unjudged("model_error", str(error)) from error
-
-    def _decide(self, work: Work, scores: NDArray[np.float64]) -> Judgement:
-        assert work.engine is not None
-        settings = work.settings
-        with work.step("decide"):
-            in_budget = self._budget.left(settings.defer_budget_per_h)
-            judgement = decide.judge(scores, work.engine.manifest, settings, self._p.draw, in_budget=in_budget)
-        late = work.elapsed_ms > settings.deadline_ms
-        self._p.serving.window_served(deadline_missed=late)
-        if late:
-            raise Unjudged("deadline", f"took {work.elapsed_ms:.0f} ms, deadline {settings.deadline_ms:.0f} ms")
-        return judgement
-
-    def _defer(self, work: Work, why: Unjudged) -> Judgement:
-        in_budget = self._budget.left(work.settings.defer_budget_per_h)
-        return decide.defer(why.reason, str(why), work.settings, in_budget=in_budget)
+    def _feedback(self, work: Work) -> None:
+        """Tell serving how its engine did, so that it can promote it, or take it back before the next window."""
+        if work.engine_failure is not None:
+            self._p.serving.window_failed(work.engine_failure)
+        elif work.judged:
+            self._p.serving.window_served(deadline_missed=work.late)
 
     def _commit(self, work: Work, judgement: Judgement) -> DecisionRow | None:
         raw = work.window.raw

@@ -36,6 +36,19 @@ class Work:
     metrics: dict[str, float] = field(default_factory=dict)
     steps_ms: dict[str, float] = field(default_factory=dict)
     started_s: float = field(default_factory=time.perf_counter)
+    judged: bool = False
+    """Whether the network's answer became a judgement."""
+    late: bool = False
+    """Whether that came after the deadline."""
+    engine_failure: str | None = None
+    """What the engine did wrong, if it did."""
+
+    @property
+    def loaded(self) -> Engine:
+        """The engine, which the gate has made sure of."""
+        if self.engine is None:
+            raise RuntimeError("no engine: the gate comes first")
+        return self.engine
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

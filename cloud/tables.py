@@ -46,7 +46,8 @@ devices = Table(
     Column("models", JSON, nullable=False),  # names of the models that its stations run
     Column("public_key", String(64), nullable=False),
     Column("token_digest", String(64), nullable=False),
-    Column("broker_password_hash", String(100), nullable=False),  # bcrypt, as brokers take it
+    Column("broker_password_hash", String(100), nullable=False),  # bcrypt, as nats-server takes it
+    Column("mosquitto_password_hash", Text),  # PBKDF2, as Mosquitto takes it
     Column("enrolled_at_ms", BigInteger, nullable=False),
     Column("revoked_at_ms", BigInteger),
 )
@@ -70,6 +71,7 @@ streams = Table(
     Column("device", String(64), primary_key=True),
     Column("incarnation", String(64), primary_key=True),
     Column("stored_through", BigInteger, nullable=False, default=0),  # highest contiguous sequence number stored
+    Column("beyond", JSON),  # [[first, last], …] of what is stored beyond a hole
     Column("first_seen_at_ms", BigInteger, nullable=False),
 )
 
@@ -105,6 +107,7 @@ decisions = Table(
     Index("decisions_by_device", "device", "at_ms"),
     Index("decisions_by_bundle", "digest", "received_at_ms"),
     Index("decisions_to_review", "needs_review", "at_ms"),
+    Index("decisions_to_review_by_device", "device", "needs_review", "at_ms"),
 )
 
 outcomes = Table(
@@ -152,6 +155,7 @@ quarantine = Table(
     Column("received_at_ms", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
     Column("payload", Text, nullable=False),  # at most a few kilobytes of it
+    Column("digest", String(64), unique=True),  # of topic, reason and payload: the same thing again adds no row
 )
 
 inputs = Table(
@@ -190,6 +194,7 @@ bundles = Table(
     Column("published_at_ms", BigInteger, nullable=False),
     Column("published_by", String(64), nullable=False),
     Column("state", String(16), nullable=False, default="candidate"),  # candidate, approved, retired
+    Column("approved_at_ms", BigInteger),  # the one of a model that was approved last is its default
     UniqueConstraint("name", "version"),
 )
 

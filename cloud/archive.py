@@ -1,0 +1,71 @@
+"""Reads the manifest of a bundle that was uploaded, and holds the files against it.
+
+Rules:
+- Every bound is checked before memory is taken; nothing is unpacked to disk.
+- Its digest has been compared with the signed one before this is called.
+"""
+
+import hashlib
+import zipfile
+import zlib
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from cloud.errors import InvalidError
+from edge.wire.manifest import MANIFEST_NAME, Manifest
+
+MAX_MEMBERS = 64
+MAX_MANIFEST_BYTES = 4 * 2**20
+READ_BYTES = 2**20
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Return the manifest of a bundle file whose members are as it lists them.
+
+    Raises:
+        InvalidError: it is not a bundle, and why.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            manifest = _manifest(archive)
+            _check_members(archive, manifest)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, KeyError, ValueError, RuntimeError) as error:
+        raise InvalidError(
+            f"not a bundle: {error}", hint="expected a .lsb file as `lineside-export` writes it"
+        ) from error
+    return manifest
+
+
+def _manifest(archive: zipfile.ZipFile) -> Manifest:
+    names = archive.namelist()
+    if len(names) > MAX_MEMBERS or len(names) != len(set(names)):
+        raise InvalidError(f"bundle: expected at most {MAX_MEMBERS} files with different names, got {len(names)}")
+    if MANIFEST_NAME not in names:
+        raise InvalidError(f"bundle: {MANIFEST_NAME} is missing")
+    if archive.getinfo(MANIFEST_NAME).file_size > MAX_MANIFEST_BYTES:
+        raise InvalidError(f"bundle: {MANIFEST_NAME} is larger than {MAX_MANIFEST_BYTES} bytes")
+    with archive.open(MANIFEST_NAME) as stream:
+        text = stream.read(MAX_MANIFEST_BYTES + 1)
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InvalidError(f"manifest: {place}: {first['msg']}") from error
+
+
+def _check_members(archive: zipfile.ZipFile, manifest: Manifest) -> None:
+    extra = sorted(set(archive.namelist()) - set(manifest.files) - {MANIFEST_NAME})
+    if extra:
+        raise InvalidError(f"bundle: files that the manifest does not list: {', '.join(extra)}")
+    for name, entry in manifest.files.items():
+        hashed, size_bytes = hashlib.sha256(), 0
+        with archive.open(name) as stream:
+            while chunk := stream.read(READ_BYTES):
+                size_bytes += len(chunk)
+                if size_bytes > entry.size_bytes:  # a ZIP bomb stops here
+                    break
+                hashed.update(chunk)
+        if size_bytes != entry.size_bytes or hashed.hexdigest() != entry.digest:
+            raise InvalidError(f"bundle: {name} is not the file that the manifest lists")

@@ -1,0 +1,182 @@
+"""Keeps inputs and bundles as files named by their SHA-256.
+
+Rules:
+- A file appears under its digest only whole and checked: written aside, flushed to disk, renamed.
+- The same bytes are kept once; putting them again changes nothing.
+"""
+
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from cloud.errors import InvalidError, NotFoundError, TooLargeError, UnavailableError
+
+DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")
+
+
+class BlobStore:
+    """A folder of content-addressed files."""
+
+    def __init__(self, folder: Path, *, max_bytes: int, max_total_bytes: int | None = None) -> None:
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self._max_total_bytes = max_total_bytes
+        self._total_bytes: int | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob("*/.part-*"):  # of a process that was killed while writing
+            leftover.unlink(missing_ok=True)
+
+    def has(self, digest: str) -> bool:
+        """Return whether the file is here."""
+        return DIGEST_PATTERN.fullmatch(digest) is not None and self._place(digest).exists()
+
+    def path(self, digest: str) -> Path:
+        """Return where the file is.
+
+        Raises:
+            NotFoundError: it is not here.
+        """
+        if not self.has(digest):
+            raise NotFoundError(f"nothing with digest {digest[:12]}… is here")
+        return self._place(digest)
+
+    def put(self, data: bytes, *, digest: str) -> bool:
+        """Keep bytes under their digest; return whether they were new.
+
+        Raises:
+            InvalidError: the bytes have another digest.
+            TooLargeError: they are more than `max_bytes`.
+            UnavailableError: the disk does not take them.
+        """
+        writer = BlobWriter(self, digest)
+        try:
+            writer.write(data)
+            return writer.finish()
+        finally:
+            writer.discard()
+
+    async def put_stream(self, chunks: AsyncIterator[bytes], *, digest: str) -> tuple[bool, int]:
+        """Keep a stream of bytes under their digest; return whether they were new, and their number.
+
+        Raises: as `put`.
+        """
+        writer = BlobWriter(self, digest)
+        try:
+            async for chunk in chunks:
+                writer.write(chunk)
+            return writer.finish(), writer.size_bytes
+        finally:
+            writer.discard()
+
+    def remove(self, digest: str) -> None:
+        """Remove a file that turned out to be of no use; nothing happens if it is not here."""
+        if self.has(digest):
+            self._total_bytes = None
+            self._place(digest).unlink(missing_ok=True)
+
+    def total_bytes(self) -> int:
+        """Return the size of all files together; counted once, then kept up."""
+        if self._total_bytes is None:
+            self._total_bytes = sum(file.stat().st_size for file in self.folder.glob("??/*"))
+        return self._total_bytes
+
+    def room_for(self, size_bytes: int) -> bool:
+        """Return whether so many more bytes fit under the bound."""
+        return self._max_total_bytes is None or self.total_bytes() + size_bytes <= self._max_total_bytes
+
+    def added(self, size_bytes: int) -> None:
+        """Count a new file."""
+        self._total_bytes = self.total_bytes() if self._total_bytes is None else self._total_bytes + size_bytes
+
+    def _place(self, digest: str) -> Path:
+        return self.folder / digest[:2] / digest
+
+
+class BlobWriter:
+    """One file on its way in."""
+
+    def __init__(self, store: BlobStore, digest: str) -> None:
+        if DIGEST_PATTERN.fullmatch(digest) is None:
+            raise InvalidError(f"digest: expected 64 lower-case hexadecimal digits, got {digest[:80]!r}")
+        self._store = store
+        self._digest = digest
+        self._hash = hashlib.sha256()
+        self._final = store.folder / digest[:2] / digest
+        self._part = self._final.with_name(f".part-{secrets.token_hex(8)}")
+        self._descriptor: int | None = None
+        self.size_bytes = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Add bytes."""
+        self.size_bytes += len(chunk)
+        if self.size_bytes > self._store.max_bytes:
+            raise TooLargeError(f"expected at most {self._store.max_bytes} bytes, got more")
+        if not self._store.room_for(self.size_bytes):
+            raise UnavailableError(
+                "the folder of inputs is full", hint="raise limits.inputs_disk_mb or remove old ones"
+            )
+        self._hash.update(chunk)
+        try:
+            view = memoryview(chunk)
+            while view:
+                view = view[os.write(self._open(), view) :]
+        except OSError as error:
+            raise UnavailableError(f"the disk does not take the file: {error.strerror}") from error
+
+    def finish(self) -> bool:
+        """Check the digest and put the file in its place; return whether it was new."""
+        if self._hash.hexdigest() != self._digest:
+            raise InvalidError(
+                f"expected bytes with digest {self._digest[:12]}…, got {self._hash.hexdigest()[:12]}…",
+                hint="they were cut short or altered on the way; send them again",
+            )
+        if self._final.exists():
+            return False
+        try:
+            os.fsync(self._open())
+            self._part.replace(self._final)
+            sync_folder(self._final.parent)
+        except OSError as error:
+            raise UnavailableError(f"the disk does not take the file: {error.strerror}") from error
+        self._store.added(self.size_bytes)
+        return True
+
+    def discard(self) -> None:
+        """Remove what is left of an unfinished file."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+            self._part.unlink(missing_ok=True)
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            self._part.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+        return self._descriptor
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's list of names to disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace a file whole: written aside, flushed, renamed, folder flushed."""
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    part.replace(path)
+    sync_folder(path.parent)

@@ -1,0 +1,1 @@
+"""Subcommands of `lineside-cloud`, one file per group."""

@@ -1,0 +1,190 @@
+"""The control plane's settings: one TOML file, every key with its unit, default and reason.
+
+Rules:
+- Unknown keys are errors, so that a misspelt one is not silently ignored.
+- Relative paths are relative to the file that names them; without a file, to the working directory.
+- `cloud/cloud.toml` is the reference; a test holds it against these classes.
+"""
+
+import ipaddress
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cloud.errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerConfig(_Section):
+    """Where people and devices reach it by HTTP."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8440, ge=0, le=65535)
+    public_url: str = ""
+    operator_token_file: Path | None = None
+
+
+class StoreConfig(_Section):
+    """Where everything is kept."""
+
+    data_dir: Path = Path("lineside-cloud")
+    url: str = ""
+
+
+class BrokerConfig(_Section):
+    """The MQTT broker: our own child, or one that somebody else runs."""
+
+    kind: Literal["embedded", "external"] = "embedded"
+    host: str = "127.0.0.1"
+    port: int = Field(default=8441, ge=0, le=65535)
+    public_host: str = ""
+    public_port: int = Field(default=0, ge=0, le=65535)
+    username: str = "lineside-cloud"
+    password_file: Path | None = None
+    tls: bool = False
+    ca_file: Path | None = None
+    max_disk_mb: int = Field(default=1024, ge=16)
+
+
+class IngestConfig(_Section):
+    """How messages become rows."""
+
+    group_messages: int = Field(default=25, ge=1, le=1000)
+    group_wait_ms: int = Field(default=20, ge=0, le=1000)
+    queue_messages: int = Field(default=1000, ge=10)
+    quarantine_rows: int = Field(default=10_000, ge=10)
+
+
+class LimitsConfig(_Section):
+    """The largest things that are taken by HTTP."""
+
+    input_bytes: int = Field(default=32 * 2**20, ge=1024)
+    bundle_bytes: int = Field(default=256 * 2**20, ge=1024)
+    inputs_disk_mb: int = Field(default=20_480, ge=1)
+
+
+class RegistryConfig(_Section):
+    """The signed repository of bundles."""
+
+    keys_dir: Path | None = None
+    timestamp_hours: float = Field(default=24.0, gt=0)
+    snapshot_days: float = Field(default=7.0, gt=0)
+
+
+class CloudConfig(_Section):
+    """All settings."""
+
+    server: ServerConfig = ServerConfig()
+    store: StoreConfig = StoreConfig()
+    broker: BrokerConfig = BrokerConfig()
+    ingest: IngestConfig = IngestConfig()
+    limits: LimitsConfig = LimitsConfig()
+    registry: RegistryConfig = RegistryConfig()
+
+    @property
+    def data_dir(self) -> Path:
+        """Folder of the database, the broker's store, inputs and bundles."""
+        return self.store.data_dir
+
+    @property
+    def database_url(self) -> str:
+        """The database's URL; an SQLite file in the data folder unless another is named."""
+        return self.store.url or f"sqlite:///{self.data_dir / 'cloud.sqlite'}"
+
+    @property
+    def keys_dir(self) -> Path:
+        """Folder of the online keys and the root."""
+        return self.registry.keys_dir or self.data_dir / "keys"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the HTTP port."""
+        if self.server.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.server.host).is_loopback
+        except ValueError:
+            return False
+
+    def operator_token(self) -> str | None:
+        """Return the token that operators show, or None where none is asked for.
+
+        Raises:
+            ConfigError: the address is open to others and there is no token, or its file is unusable.
+        """
+        path = self.server.operator_token_file
+        if path is not None:
+            return _secret(path, "server.operator_token_file")
+        if not self.is_loopback:
+            raise ConfigError(
+                f"server.host is {self.server.host}, which others can reach, but no operator token is set",
+                hint="set server.operator_token_file to a file with a secret of 20 characters or more",
+            )
+        return None
+
+    def broker_password(self) -> str | None:
+        """Return the password for an external broker, if one is set.
+
+        Raises:
+            ConfigError: its file is unusable.
+        """
+        path = self.broker.password_file
+        return None if path is None else _secret(path, "broker.password_file", shortest=1)
+
+
+def load(path: Path | None) -> CloudConfig:
+    """Return the settings in a TOML file, or the defaults for None.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key is unknown or has a wrong value.
+    """
+    if path is None:
+        return _resolved(CloudConfig(), Path.cwd())
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read: {error.strerror}", hint="check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    try:
+        return _resolved(CloudConfig.model_validate(document), path.resolve().parent)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path}: {place}: {first['msg']}", hint="cloud/cloud.toml lists every key") from error
+
+
+def _resolved(config: CloudConfig, base: Path) -> CloudConfig:
+    def absolute(path: Path | None) -> Path | None:
+        return None if path is None else base / path
+
+    return config.model_copy(
+        update={
+            "server": config.server.model_copy(
+                update={"operator_token_file": absolute(config.server.operator_token_file)}
+            ),
+            "store": config.store.model_copy(update={"data_dir": base / config.store.data_dir}),
+            "broker": config.broker.model_copy(
+                update={
+                    "password_file": absolute(config.broker.password_file),
+                    "ca_file": absolute(config.broker.ca_file),
+                }
+            ),
+            "registry": config.registry.model_copy(update={"keys_dir": absolute(config.registry.keys_dir)}),
+        }
+    )
+
+
+def _secret(path: Path, key: str, *, shortest: int = 20) -> str:
+    try:
+        secret = path.read_text("utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"{key}: cannot read {path}: {error.strerror}") from error
+    if len(secret) < shortest:
+        raise ConfigError(f"{key}: expected at least {shortest} characters in {path}, got {len(secret)}")
+    return secret

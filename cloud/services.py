@@ -1,0 +1,45 @@
+"""The parts of a running control plane, as routes, console and conductor get them.
+
+Rules:
+- Made once by `cloud.server`; routes reach it by `Depends(services)`, the conductor gets it as its argument.
+- Nothing here is a singleton: a test makes its own.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from cloud.blobs import BlobStore
+from cloud.clock import Clock
+from cloud.config import CloudConfig
+from cloud.enrolment import Enrolment
+from cloud.fleet import Fleet
+from cloud.registry import Registry
+from cloud.review import Reviews
+from cloud.store import CloudStore
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that a request may need."""
+
+    config: CloudConfig
+    clock: Clock
+    store: CloudStore
+    fleet: Fleet
+    reviews: Reviews
+    inputs: BlobStore
+    registry: Registry
+    enrolment: Enrolment
+
+
+def services(request: Request) -> Services:
+    """Return the parts of the control plane that this request belongs to."""
+    found = request.app.state.services
+    assert isinstance(found, Services)
+    return found
+
+
+Parts = Annotated[Services, Depends(services)]
+"""Type of a route's argument that gets the parts."""

@@ -36,6 +36,10 @@ class ModelError(LinesideError):
     """A bundle or its network is wrong or failed: the model's maker mends it."""
 
 
+class DeadlineError(ModelError):
+    """An inference took longer than it may; the part it was for is deferred."""
+
+
 class ActuatorError(LinesideError):
     """The plant did not take the action: the person at the line mends it."""
 

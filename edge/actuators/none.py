@@ -27,7 +27,7 @@ class NoneActuator:
         self._refuse_closed()
         return f"nothing is wired: {decision.action}"
 
-    def safe(self, why: str) -> None:  # noqa: ARG002: the Protocol's argument
+    def safe(self, why: str) -> None:  # noqa: ARG002 (the Protocol has it)
         self._refuse_closed()
 
     def close(self) -> None:
@@ -38,7 +38,7 @@ class NoneActuator:
             raise ActuatorError("the actuator is closed", retry=False)
 
 
-def open_actuator(settings: Mapping[str, Any], *, clock: "Clock") -> NoneActuator:  # noqa: ARG001: the table's signature
+def open_actuator(settings: Mapping[str, Any], *, clock: "Clock") -> NoneActuator:  # noqa: ARG001 (the table's)
     """Return the actuator that does nothing.
 
     Raises:

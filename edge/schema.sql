@@ -41,6 +41,9 @@ CREATE TABLE inputs (
     bytes       BLOB    NOT NULL                -- last, so that reading the columns above skips it
 ) STRICT;
 
+-- Uploaded before not uploaded, oldest first: the order in which inputs are dropped; also answers their total size.
+CREATE INDEX inputs_to_drop ON inputs (uploaded DESC, kept_at_ms, size_bytes);
+
 -- Which kept inputs wait to be sent, oldest first.
 CREATE TABLE uploads (
     position    INTEGER PRIMARY KEY AUTOINCREMENT,

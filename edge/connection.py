@@ -1,0 +1,87 @@
+"""One connection to the device's record: transactions, and every SQLite error as a StoreError.
+
+Rules:
+- Everything inside `with connection.write:` is recorded together or not at all.
+- After an error the connection is usable again as soon as the disk is.
+"""
+
+import sqlite3
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from edge.database import store_error
+
+
+class Connection:
+    """An open database with one user at a time."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self.path = path
+        self.execute = connection.execute
+        """Runs one statement; inside `with write`, or wrapped by the caller."""
+        self.write = Transaction(connection, path)
+        self._connection = connection
+
+    def all(self, statement: str, *values: Any) -> list[Any]:
+        """Return every row of the answer.
+
+        Raises:
+            StoreError: it could not be read.
+        """
+        try:
+            return self.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise store_error(error, self.path) from error
+
+    def one(self, statement: str, *values: Any) -> Any:
+        """Return the first column of the first row of the answer, or None if the answer is empty.
+
+        Raises:
+            StoreError: it could not be read.
+        """
+        found = self.all(statement, *values)
+        return found[0][0] if found else None
+
+    def close(self) -> None:
+        """Close it. Safe to call twice."""
+        self._connection.close()
+
+
+class Transaction:
+    """`with` it, everything inside is recorded together or not at all; whatever SQLite throws becomes a StoreError.
+
+    A class, not a generator: it is entered for every decision, and this is half the price.
+    """
+
+    __slots__ = ("_connection", "_execute", "_path")
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._execute = connection.execute
+        self._path = path
+
+    def __enter__(self) -> None:
+        try:
+            self._execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise store_error(error, self._path) from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            try:
+                self._execute("COMMIT")
+            except sqlite3.Error as failure:
+                self._roll_back()
+                raise store_error(failure, self._path) from failure
+            return
+        self._roll_back()
+        if isinstance(error, sqlite3.Error):
+            raise store_error(error, self._path) from error
+
+    def _roll_back(self) -> None:
+        # A full disk or an I/O error may have rolled back already.
+        if self._connection.in_transaction:
+            self._execute("ROLLBACK")

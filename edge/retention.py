@@ -1,0 +1,166 @@
+"""Keeps the record within its limits, dropping what hurts least first.
+
+Rules:
+- Rows that the control plane has stored go first, oldest first; then uploaded inputs; then inputs not yet uploaded.
+- Unsent telemetry beyond its limit is emptied, not removed: its number stays, so the sequence has no hole.
+- An unsent decision, outcome or event is never dropped, whatever the limits say.
+- When the disk itself is nearly full, only `LAST_ROWS` stored rows and no uploaded inputs are kept: that makes room
+  for decisions inside the file. A reserve beside it gives the room that deleting itself needs.
+- Work is cut into short transactions, so that a decision never waits long for it.
+"""
+
+import os
+import shutil
+from dataclasses import asdict, dataclass
+
+from edge.connection import Connection
+from edge.errors import StoreError
+
+SLACK = 1.1
+"""Nothing is dropped until a limit is passed by a tenth: seldom and much, instead of always and little."""
+CHUNK_ROWS = 200
+"""Rows in one transaction, about a millisecond."""
+LAST_ROWS = 1000
+"""Stored rows kept when the disk is nearly full, for `log` and `replay`."""
+DISK_LOW_BYTES = 32 * 1024 * 1024
+"""Below this the disk counts as nearly full."""
+RESERVE_BYTES = 256 * 1024
+"""Room for the log of one deleting transaction."""
+VACUUM_PAGES = 500
+"""Free pages given back to the disk in one go, 2 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """How much of what may be kept; unsent decisions are above every limit."""
+
+    rows: int = 200_000
+    """Stored rows kept for `log` and `replay`; about 200 MB, and a day at two decisions a second."""
+    unsent_telemetry_rows: int = 20_000
+    """Two weeks of one station's minutes; older ones are emptied, leaving their number and a note."""
+    input_bytes: int = 1024**3
+    """Kept inputs: some ten thousand pictures."""
+    seen_keys: int = 500_000
+    """Inputs of a source known as decided; a folder with more files than this would be read again."""
+    upload_refusals: int = 5
+    """How often the control plane may refuse an input before it is put aside."""
+
+
+@dataclass(slots=True)
+class Pruned:
+    """What was dropped."""
+
+    rows: int = 0
+    uploaded_inputs: int = 0
+    unsent_inputs: int = 0
+    """Kept inputs that nobody will see any more."""
+    unsent_telemetry: int = 0
+    """Windows of telemetry that the control plane will not get."""
+    seen_keys: int = 0
+
+    @property
+    def any(self) -> bool:
+        return any(asdict(self).values())
+
+    @property
+    def lost(self) -> bool:
+        """Whether something was dropped that the control plane does not have."""
+        return bool(self.unsent_inputs or self.unsent_telemetry)
+
+
+def prune(connection: Connection, limits: StoreLimits) -> Pruned:
+    """Drop what is beyond the limits.
+
+    Raises:
+        StoreError: the disk does not even let things be deleted.
+    """
+    reserve = connection.path.with_name(f"{connection.path.name}.reserve")
+    full = shutil.disk_usage(connection.path.parent).free < DISK_LOW_BYTES + RESERVE_BYTES
+    if full:
+        reserve.unlink(missing_ok=True)
+    dropped = Pruned()
+    _stored_rows(connection, min(limits.rows, LAST_ROWS) if full else limits.rows, dropped)
+    _inputs(connection, limits.input_bytes, dropped, drop_uploaded=full)
+    _telemetry(connection, limits.unsent_telemetry_rows, dropped)
+    _seen(connection, limits.seen_keys, dropped)
+    connection.all("PRAGMA wal_checkpoint(PASSIVE)")
+    if dropped.any and not full:
+        connection.all(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
+    if not full and not reserve.exists():
+        _make_reserve(reserve)
+    return dropped
+
+
+def _stored_rows(connection: Connection, keep: int, dropped: Pruned) -> None:
+    first = connection.one("SELECT min(seq) FROM rows")
+    last = connection.one("SELECT max(seq) FROM rows")
+    if first is None or last - first + 1 <= keep * SLACK:
+        return
+    pending = connection.one("SELECT min(seq) FROM pending_actions")
+    stored = connection.one("SELECT stored_through FROM state")
+    until = min(last - keep, stored, stored if pending is None else pending - 1)
+    while first <= until:
+        step = min(first + CHUNK_ROWS - 1, until)
+        with connection.write:
+            dropped.rows += connection.execute("DELETE FROM rows WHERE seq <= ?", (step,)).rowcount
+        first = step + 1
+
+
+def _inputs(connection: Connection, limit_bytes: int, dropped: Pruned, *, drop_uploaded: bool) -> None:
+    total = connection.one("SELECT coalesce(sum(size_bytes), 0) FROM inputs")
+    goal = limit_bytes if total > limit_bytes * SLACK else total
+    while total > goal or drop_uploaded:
+        oldest = connection.all(
+            "SELECT digest, size_bytes, uploaded FROM inputs ORDER BY uploaded DESC, kept_at_ms LIMIT 1"
+        )
+        if not oldest or (total <= goal and not oldest[0][2]):
+            return
+        digest, size, uploaded = oldest[0]
+        with connection.write:
+            connection.execute("DELETE FROM uploads WHERE digest = ?", (digest,))
+            connection.execute("DELETE FROM inputs WHERE digest = ?", (digest,))
+        total -= size
+        dropped.uploaded_inputs += uploaded
+        dropped.unsent_inputs += 1 - uploaded
+
+
+def _telemetry(connection: Connection, keep: int, dropped: Pruned) -> None:
+    unsent = "kind = 'telemetry' AND seq > (SELECT stored_through FROM state)"
+    count = connection.one(f"SELECT count(*) FROM rows WHERE {unsent}")  # noqa: S608 - a constant
+    if count <= keep * SLACK:
+        return
+    # The emptied row is an event in its place, so that the control plane can tell what it did not get.
+    empty = (
+        "json_object('kind', 'event', 'at_ms', at_ms, 'boot_id', '', 'name', 'telemetry_dropped', "
+        "'severity', 'warning', 'station', station, 'detail', 'too much was waiting to be sent')"
+    )
+    left = count - keep
+    while left > 0:
+        with connection.write:
+            changed = connection.execute(
+                f"UPDATE rows SET kind = 'event', body = {empty} WHERE seq IN "  # noqa: S608 - constants
+                f"(SELECT seq FROM rows WHERE {unsent} ORDER BY seq LIMIT ?)",
+                (min(left, CHUNK_ROWS),),
+            ).rowcount
+        dropped.unsent_telemetry += changed
+        left = left - changed if changed else 0
+
+
+def _seen(connection: Connection, keep: int, dropped: Pruned) -> None:
+    count = connection.one("SELECT count(*) FROM seen")
+    if count <= keep * SLACK:
+        return
+    until = connection.one("SELECT seq FROM seen ORDER BY seq DESC LIMIT 1 OFFSET ?", keep)
+    with connection.write:
+        dropped.seen_keys = connection.execute("DELETE FROM seen WHERE seq <= ?", (until,)).rowcount
+
+
+def _make_reserve(path: "os.PathLike[str]") -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise StoreError(f"cannot make {path}: {error.strerror}", hint="free space on this disk") from error

@@ -110,6 +110,14 @@ class Pipeline:
                 # Telemetry or an event found no room; decisions have a way of their own (`_commit`).
                 stop.wait(WAIT_S)
 
+    def finish(self) -> None:
+        """Write what was counted since the last window of telemetry."""
+        try:
+            self._p.observer.flush()
+        except StoreError:
+            # Counts can be made again from the decisions; there is nobody left to tell.
+            return
+
     def _observe(self, work: Work, decision: DecisionRow | None) -> None:
         if decision is not None:
             self._p.observer.decided(decision, work.engine.manifest if work.engine else None)

@@ -1,0 +1,89 @@
+"""`lineside-edge replay`: judges a recorded decision's kept input again and compares the scores.
+
+Rules:
+- The same bundle (by digest), the same runtime, the same code: on one machine the scores are the same to the bit.
+- Where that is not possible, the answer says plainly why.
+- Exit codes: 0 the same, 1 different, 4 cannot be replayed.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from edge.bundle import load
+from edge.clock import SystemClock
+from edge.config import Config, load_config
+from edge.engines import EngineSettings, open_engine
+from edge.errors import LinesideError, ModelError
+from edge.sources.files import decode_window
+from edge.station import store_path
+from edge.steps import judge
+from edge.store import Store
+from edge.values import StationSettings
+from edge.wire.rows import DecisionRow
+from edge.work import Work
+
+SAME, DIFFERENT, IMPOSSIBLE = 0, 1, 4
+
+
+def run(config_path: Path, seq: int, *, as_json: bool, out: TextIO = sys.stdout) -> int:
+    """Replay one decision and print what came of it; return the exit code."""
+    config = load_config(config_path)
+    try:
+        recorded, scores = replay(config, seq)
+    except LinesideError as error:
+        answer: dict[str, Any] = {"decision": seq, "replayed": False, "why": str(error)}
+        print(json.dumps(answer) if as_json else f"decision {seq} cannot be replayed: {error}", file=out)
+        return IMPOSSIBLE
+    same = recorded.scores == scores
+    answer = {"decision": seq, "replayed": True, "same": same, "recorded": recorded.scores, "scores": scores}
+    print(json.dumps(answer) if as_json else _words(recorded, scores, same=same), file=out)
+    return SAME if same else DIFFERENT
+
+
+def replay(config: Config, seq: int) -> tuple[DecisionRow, dict[str, float]]:
+    """Return a recorded decision and the scores that its kept input gives now.
+
+    Raises:
+        ModelError: there is no such decision, its input was not kept, or its bundle is not here any more.
+    """
+    with Store.open_read_only(store_path(config), clock=SystemClock()) as store:
+        recorded = store.decision(seq)
+        if recorded is None:
+            raise ModelError(f"there is no decision {seq} in the record")
+        kept = store.input(recorded.input.digest)
+    if kept is None:
+        raise ModelError(f"its input {recorded.input.name} was not kept", hint='set keep = "all" at the station')
+    if recorded.bundle is None:
+        raise ModelError("no bundle decided it")
+    bundle = load(_bundle_path(config, recorded.bundle.digest), expected_digest=recorded.bundle.digest)
+    station = config.station.get(recorded.station)
+    runtime = (recorded.runtime or "").split(" ")[0]
+    settings = EngineSettings(
+        runtime="tflite" if "litert" in runtime.lower() else "onnx",
+        isolation="inline",
+        threads=station.threads if station else 1,
+    )
+    engine = open_engine(bundle, settings)
+    try:
+        window = decode_window(kept[0], name=recorded.input.name, source="replay", media_type=kept[1])
+        work = Work(window, StationSettings(recorded.station, deadline_ms=float("inf")), engine)
+        return recorded, judge(work).scores
+    finally:
+        engine.session.close()
+
+
+def _bundle_path(config: Config, digest: str) -> Path:
+    path = config.device.data / "bundles" / f"{digest}.lsb"
+    if not path.exists():
+        raise ModelError(f"its bundle {digest[:12]}… is not on this device any more")
+    return path
+
+
+def _words(recorded: DecisionRow, scores: dict[str, float], *, same: bool) -> str:
+    lines = [f"decision {recorded.seq}: {'the same scores' if same else 'DIFFERENT scores'}"]
+    for label in {**recorded.scores, **scores}:
+        before, now = recorded.scores.get(label), scores.get(label)
+        lines.append(f"  {label:<16} recorded {before!r:<24} now {now!r}")
+    return "\n".join(lines)

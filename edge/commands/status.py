@@ -1,0 +1,68 @@
+"""`lineside-edge status`: how the device does, read from its own record, also while the daemon runs.
+
+Rules:
+- Age is said: a state that the daemon wrote long ago is not shown as the present.
+- Exit codes: 0 fresh, 1 stale or never started.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from edge.clock import SystemClock
+from edge.config import load_config
+from edge.errors import StoreError
+from edge.station import store_path
+from edge.store import Store
+from edge.wire.messages import Reported
+
+REPORTED_META = "reported"
+"""Where the daemon keeps its last report in the store."""
+STALE_AFTER_INTERVALS = 3
+
+
+def run(config_path: Path, *, as_json: bool, out: TextIO = sys.stdout) -> int:
+    """Print the device's state; return the exit code."""
+    config = load_config(config_path)
+    clock = SystemClock()
+    try:
+        with Store.open_read_only(store_path(config), clock=clock) as store:
+            saved, outbox = store.get_meta(REPORTED_META), store.outbox_size()
+    except StoreError as error:
+        print(f"{config.device.name}: never started here ({error})", file=out)
+        return 1
+    if saved is None:
+        print(f"{config.device.name}: started, no report yet", file=out)
+        return 1
+    reported = Reported.model_validate_json(saved)
+    age_s = (clock.now_ms() - reported.sent_at_ms) / 1000
+    fresh = age_s <= STALE_AFTER_INTERVALS * reported.interval_s
+    if as_json:
+        document = {"fresh": fresh, "age_s": round(age_s, 1), "outbox_rows": outbox.rows, "reported": reported.model_dump()}
+        print(json.dumps(document), file=out)
+    else:
+        print(as_text(reported, age_s, fresh=fresh, outbox_rows=outbox.rows), file=out)
+    return 0 if fresh else 1
+
+
+def as_text(reported: Reported, age_s: float, *, fresh: bool, outbox_rows: int) -> str:
+    """Return the state for people."""
+    head = f"{reported.device}  {'fresh' if fresh else 'STALE'}, {age_s:.0f} s ago  config {reported.config_version}"
+    lines = [head, f"  {reported.profile} at {reported.site}, lineside {reported.software}"]
+    for name, station in reported.stations.items():
+        serving = f"{station.serving.name} {station.serving.version}" if station.serving else "no bundle"
+        lines.append(f"  station {name}: {station.mode}, {serving} on {station.runtime}, {station.decisions} decisions")
+        if station.problem:
+            lines.append(f"    ! {station.problem}")
+    for slots in reported.slots.values():
+        for slot in slots:
+            why = f" ({slot.reason})" if slot.reason else ""
+            lines.append(f"  slot {slot.state:<7} {slot.bundle.name} {slot.bundle.version}{why}")
+    lines.extend(f"  refused {r.bundle.name} {r.bundle.version}: {r.reason}" for r in reported.refusals)
+    health = reported.health
+    lines.append(
+        f"  outbox {outbox_rows} rows, {health.uploads_waiting} uploads waiting, "
+        f"memory {health.memory_bytes / 2**20:.0f} MiB, disk free {health.disk_free_bytes / 2**30:.1f} GiB"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,86 @@
+"""A source that opens itself again: wraps any other, so that the pipeline never sees one go away.
+
+Rules:
+- A source that fails is closed and opened again with back-off, for ever; each loss and each return is told once.
+- A wrong setting (`ConfigError`) is not tried faster: it is told and tried again at the longest pause, because a
+  device may be configured before its camera or folder is there.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from edge.clock import Clock
+from edge.errors import ConfigError, SourceError
+from edge.sources.interface import Source
+from edge.values import Window
+
+WAIT_MIN_S, WAIT_MAX_S = 0.25, 30.0
+"""Pauses between two tries to open: short enough for a cable put back in, long enough to leave the processor alone."""
+
+
+class Tell(Protocol):
+    """Records that the source was lost (with why) or found again (None)."""
+
+    def __call__(self, problem: str | None) -> None: ...
+
+
+class ReopeningSource:
+    """A source that is there as soon as it can be. Used by one thread."""
+
+    def __init__(self, kind: str, open_inner: Callable[[], Source], clock: Clock, tell: Tell) -> None:
+        self.kind = kind
+        self.problem: str | None = None
+        """Why there is nothing to read, or None."""
+        self._open_inner = open_inner
+        self._clock = clock
+        self._tell = tell
+        self._inner: Source | None = None
+        self._failures = 0
+        self._next_try_s = 0.0
+        self._closed = threading.Event()
+
+    def read(self, wait_s: float) -> Window | None:
+        """Return the next window, or None if none came in time or the source is away."""
+        try:
+            if self._inner is None and not self._reopen(wait_s):
+                return None
+            assert self._inner is not None
+            return self._inner.read(wait_s)
+        except (SourceError, ConfigError) as error:
+            self._lost(error)
+            return None
+
+    @property
+    def exhausted(self) -> bool:
+        return self._inner is not None and self._inner.exhausted
+
+    def close(self) -> None:
+        """Close the source and wake a waiting `read`. Safe to call twice."""
+        self._closed.set()
+        if self._inner is not None:
+            self._inner.close()
+            self._inner = None
+
+    def _reopen(self, wait_s: float) -> bool:
+        left_s = self._next_try_s - self._clock.monotonic_s()
+        if left_s > 0:
+            self._closed.wait(min(left_s, wait_s))
+            return False
+        self._inner = self._open_inner()
+        if self.problem is not None:
+            self.problem = None
+            self._tell(None)
+        self._failures = 0
+        return True
+
+    def _lost(self, error: SourceError | ConfigError) -> None:
+        if self._inner is not None:
+            self._inner.close()
+            self._inner = None
+        self._failures += 1
+        pause_s = WAIT_MAX_S if isinstance(error, ConfigError) else min(WAIT_MAX_S, WAIT_MIN_S * 2.0**self._failures)
+        self._next_try_s = self._clock.monotonic_s() + pause_s
+        if self.problem is None:
+            self._tell(str(error))
+        self.problem = str(error)

@@ -1,0 +1,210 @@
+"""One station: its pipeline in a thread of its own, put together from the configuration and kept running.
+
+Rules:
+- The thread owns its store connection, source, actuator and engines; others only offer engines and read state.
+- An error that nobody foresaw ends in an event and a new pipeline after a pause, never in a dead thread.
+"""
+
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge.actuators import open_actuator
+from edge.actuators.interface import Actuator
+from edge.bundle import Bundle
+from edge.clock import Clock
+from edge.config import Config, StationSection
+from edge.engines import Engine, EngineSettings, open_engine
+from edge.errors import LinesideError, StoreError
+from edge.observe import Observer
+from edge.pipeline import Parts, Pipeline
+from edge.report import StationView
+from edge.serving import ProbationRules, Serving
+from edge.slotfile import SlotFile
+from edge.sources import open_source
+from edge.sources.interface import Source
+from edge.sources.reopening import ReopeningSource
+from edge.store import Store
+from edge.values import StationSettings
+
+RESTART_WAIT_S = 1.0
+"""Pause before a pipeline that failed in a way nobody foresaw is put together again."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the stations of one daemon have in common."""
+
+    config: Config
+    clock: Clock
+    boot_id: str
+    open_store: Callable[[], Store]
+    settings: Callable[[str], StationSettings]
+
+
+class Station:
+    """A station of the daemon."""
+
+    def __init__(self, name: str, config: StationSection, slot_file: SlotFile, shared: Shared) -> None:
+        self.name = name
+        self._config = config
+        self._shared = shared
+        self._store: Store | None = None
+        self._stop = threading.Event()
+        self._pipeline: Pipeline | None = None
+        self._source: ReopeningSource | None = None
+        self._trouble: str | None = None
+        self.serving = Serving(slot_file, self.open_bundle, _rules(shared.config), shared.clock, self._tell)
+        self._thread = threading.Thread(target=self._run, name=f"station-{name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end after the window it is on."""
+        self._stop.set()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread; return whether it has ended."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the source has nothing more and everything it gave is decided."""
+        return not self._thread.is_alive() and not self._stop.is_set() and self._thread.ident is not None
+
+    def view(self) -> StationView:
+        """Return the station as a report sees it."""
+        problem = self._trouble or (self._source.problem if self._source else None)
+        return StationView(
+            model=self._config.model,
+            settings=self._shared.settings(self.name),
+            serving=self.serving,
+            pipeline=self._pipeline,
+            source_problem=problem,
+        )
+
+    def open_bundle(self, bundle: Bundle) -> Engine:
+        """Open a bundle the way this station runs its networks. From any thread."""
+        settings = EngineSettings(
+            runtime=self._config.runtime,
+            isolation=self._config.isolation,
+            threads=self._config.threads,
+            deadline_s=self._config.deadline_ms / 1000,
+        )
+        return open_engine(bundle, settings)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._decide_until_done()
+                return
+            except Exception as error:  # noqa: BLE001 - a station never dies in silence
+                self._trouble = f"{type(error).__name__}: {error}"
+                self._tell_trouble(traceback.format_exc())
+                self._stop.wait(RESTART_WAIT_S)
+
+    def _decide_until_done(self) -> None:
+        store = self._shared.open_store()
+        source = actuator = None
+        try:
+            self._store = store
+            source = self._open_source(store)
+            actuator = self._open_actuator()
+            self._source = source
+            self._pipeline = Pipeline(self._parts(store, source, actuator))
+            self._trouble = None
+            self._pipeline.run(self._stop)
+            self._pipeline.finish()
+        finally:
+            self.serving.close()
+            for part in (source, actuator):
+                if part is not None:
+                    part.close()
+            self._store = None
+            store.close()
+
+    def _parts(self, store: Store, source: Source, actuator: Actuator) -> Parts:
+        shared = self._shared
+        window_s = shared.config.link.telemetry_window_s
+        return Parts(
+            source=source,
+            serving=self.serving,
+            actuator=actuator,
+            store=store,
+            observer=Observer(self.name, self._config.model, store, shared.clock, shared.boot_id, window_s),
+            settings=lambda: shared.settings(self.name),
+            clock=shared.clock,
+            boot_id=shared.boot_id,
+            keep=self._config.keep,
+        )
+
+    def _open_source(self, store: Store) -> ReopeningSource:
+        settings = dict(self._config.source)
+        kind = str(settings.pop("kind", ""))
+
+        def open_inner() -> Source:
+            return open_source(kind, settings, seen=lambda key: store.seen(self.name, key), clock=self._shared.clock)
+
+        return ReopeningSource(kind, open_inner, self._shared.clock, self._tell_source)
+
+    def _open_actuator(self) -> Actuator:
+        settings = dict(self._config.actuator)
+        kind = str(settings.pop("kind", ""))
+        return open_actuator(kind, settings, clock=self._shared.clock)
+
+    def _tell(self, name: str, severity: Any, detail: str, data: dict[str, Any]) -> None:
+        if self._store is None:
+            return
+        try:
+            self._store.append_event(
+                name,
+                boot_id=self._shared.boot_id,
+                severity=severity,
+                station=self.name,
+                model=self._config.model,
+                detail=detail,
+                data=data,
+            )
+        except StoreError as error:
+            # No room for the event: the report still carries the state that it tells of.
+            self._trouble = str(error)
+
+    def _tell_source(self, problem: str | None) -> None:
+        if problem is None:
+            self._tell("source_found", "info", "the source is back", {})
+        else:
+            self._tell("source_lost", "alarm", problem, {})
+
+    def _tell_trouble(self, trace: str) -> None:
+        try:
+            with self._shared.open_store() as store:
+                store.append_event(
+                    "station_failed",
+                    boot_id=self._shared.boot_id,
+                    severity="alarm",
+                    station=self.name,
+                    detail=self._trouble or "",
+                    data={"trace": trace[-4000:]},
+                )
+        except LinesideError as error:
+            self._trouble = f"{self._trouble}; and not recorded: {error}"
+
+
+def _rules(config: Config) -> ProbationRules:
+    probation = config.probation
+    return ProbationRules(
+        windows=probation.windows,
+        seconds=probation.seconds,
+        max_deadline_misses=probation.max_deadline_misses,
+        max_memory_bytes=probation.max_memory_bytes,
+    )
+
+
+def store_path(config: Config) -> Path:
+    """Return where the device's store lies."""
+    return config.device.data / "lineside.sqlite"

@@ -1,0 +1,118 @@
+"""Writes pictures of phone backs into a folder, as a camera over a line would: `python -m models.phone_glass.generate`.
+
+Rules:
+- Names in natural order are in order of time; a picture appears under its name only when it is whole.
+- `truth.csv` (file, label, severity) has a picture's line before the picture appears.
+- The same seed gives the same pictures; `--start` goes on where an earlier run ended.
+"""
+
+import argparse
+import csv
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from models.phone_glass.defects import U8
+from models.phone_glass.generator import Studio
+from models.phone_glass.parts import LIGHTS, WORKING_LIGHTS, Light, Part, make_part
+
+JPEG_QUALITY = 90
+MIXED = "mixed"
+_TRUTH_NAME = "truth.csv"
+
+
+def encoded(picture: U8) -> bytes:
+    """Return a picture as JPEG, as the camera sends it."""
+    done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    assert done
+    return data.tobytes()
+
+
+def series(
+    *, seed: int, start: int, count: int, light: str, defect_share: float, studio: Studio
+) -> Iterator[tuple[Part, Light, bytes]]:
+    """Yield (part, light, JPEG) for parts `start` … `start + count - 1`.
+
+    Args:
+        light: a name in `LIGHTS`, or `mixed` for the lights that stations are set up with.
+    """
+    for number in range(start, start + count):
+        part = make_part(seed, number, defect_share)
+        chosen = _light(light, seed, number)
+        yield part, chosen, encoded(studio.photograph(part, chosen))
+
+
+def write_series(
+    out: Path,
+    pictures: Iterator[tuple[Part, Light, bytes]],
+    *,
+    rate_hz: float | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> int:
+    """Write pictures and their truth; return how many. With `rate_hz`, not faster than that."""
+    out.mkdir(parents=True, exist_ok=True)
+    began, written = monotonic(), 0
+    for part, light, jpeg in pictures:
+        if rate_hz:
+            sleep(max(0.0, began + written / rate_hz - monotonic()))
+        name = f"phone-{part.number:06d}-{light.name}.jpg"
+        _note_truth(out / _TRUTH_NAME, name, part)
+        beside = out / f".{name}.part"
+        beside.write_bytes(jpeg)
+        beside.replace(out / name)
+        written += 1
+    return written
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    options = _parser().parse_args(arguments)
+    pictures = series(
+        seed=options.seed,
+        start=options.start,
+        count=options.count,
+        light=options.light,
+        defect_share=options.defect_share,
+        studio=Studio(),
+    )
+    written = write_series(options.out, pictures, rate_hz=options.rate)
+    print(f"{written} pictures in {options.out}, truth in {options.out / _TRUTH_NAME}")
+    return 0
+
+
+def _light(name: str, seed: int, number: int) -> Light:
+    if name == MIXED:
+        chance = np.random.default_rng([seed, number, 7])
+        name = WORKING_LIGHTS[int(chance.integers(len(WORKING_LIGHTS)))]
+    return LIGHTS[name]
+
+
+def _note_truth(path: Path, name: str, part: Part) -> None:
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        rows = csv.writer(file)
+        if new:
+            rows.writerow(["file", "label", "severity"])
+        rows.writerow([name, part.label, part.severity])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m models.phone_glass.generate", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write into; made if it is not there")
+    parser.add_argument("--count", type=int, default=100, help="how many pictures (default 100)")
+    parser.add_argument("--seed", type=int, default=1, help="which series of parts (default 1)")
+    parser.add_argument("--start", type=int, default=0, help="number of the first part (default 0)")
+    parser.add_argument("--light", choices=[*LIGHTS, MIXED], default="normal", help="the lamp (default normal)")
+    parser.add_argument("--rate", type=float, default=None, help="at most this many pictures per second")
+    parser.add_argument("--defect-share", type=float, default=0.3, help="share of defective parts (default 0.3)")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -13,12 +13,11 @@ from typing import TextIO
 from edge.clock import SystemClock
 from edge.config import load_config
 from edge.errors import StoreError
+from edge.reporter import REPORTED_META
 from edge.station import store_path
 from edge.store import Store
 from edge.wire.messages import Reported
 
-REPORTED_META = "reported"
-"""Where the daemon keeps its last report in the store."""
 STALE_AFTER_INTERVALS = 3
 
 

@@ -1,0 +1,193 @@
+"""Puts a device together from its configuration and runs it: the only place that knows the concrete parts.
+
+Rules:
+- Stations decide in threads of their own; link, uplink, uploads, updates and reports are tasks of one group.
+- Nothing of the cloud's is needed to start or to decide.
+- A task that fails in a way nobody foresaw is told and started again; it never takes the stations with it.
+"""
+
+import asyncio
+import traceback
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from edge import slots
+from edge.bundle import load
+from edge.clock import Clock, new_boot_id
+from edge.config import CloudSection, Config
+from edge.errors import LinesideError
+from edge.files import write_atomic
+from edge.host import LinuxHost
+from edge.overrides import StationOverrides
+from edge.reporter import Reporter
+from edge.retention import keep_bounded
+from edge.slotfile import SlotFile
+from edge.station import Shared, Station, store_path
+from edge.store import Store, StoreLimits
+from edge.update import Fetch, Unit, Updater
+from edge.values import StationSettings
+from edge.wire.rows import OutcomeRow
+
+JOIN_S = 10.0
+"""Longest wait for a station to finish the window it is on when the daemon stops."""
+RESTART_WAIT_S = 1.0
+"""Pause before a task that failed is started again."""
+
+
+class Daemon:
+    """A device, running."""
+
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._boot_id = new_boot_id()
+        config.device.data.mkdir(parents=True, exist_ok=True)
+        self._store = self._open_store()
+        own = {name: _settings(name, config) for name in config.station}
+        self._overrides = StationOverrides(own, self._store, self._boot_id)
+        self._units = self._make_units()
+        shared = Shared(config, clock, self._boot_id, self._open_store, self._overrides.settings)
+        self._stations = [
+            Station(name, section, self._units[section.model].slot_file, shared)
+            for name, section in config.station.items()
+        ]
+        for station in self._stations:
+            model = config.station[station.name].model
+            self._units[model].stations.append((station.serving, station.open_bundle))
+
+    async def run(self, stop: asyncio.Event, *, drain: bool = False) -> None:
+        """Run until told to stop; with `drain`, until every source is exhausted and everything is sent."""
+        self._tell_start()
+        for station in self._stations:
+            station.start()
+        work = asyncio.create_task(self._work(), name="tasks")
+        try:
+            await self._until_done(stop, drain=drain)
+        finally:
+            for station in self._stations:
+                station.stop()
+            ended = [await asyncio.to_thread(station.join, JOIN_S) for station in self._stations]
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            self._tell("daemon_stopped", "info", "" if all(ended) else "a station did not end in time")
+            self._store.close()
+
+    async def _work(self) -> None:
+        updater = Updater(
+            self._units,
+            self._overrides,
+            self._store,
+            self._fetch(),
+            LinuxHost(self._config.device.profile),
+            self._clock,
+            self._boot_id,
+        )
+        reporter = Reporter(self._config, self._store, self._units, self._stations, updater, self._clock, self._boot_id)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._kept_running("reports", lambda: reporter.run()))
+            tasks.create_task(self._kept_running("retention", lambda: keep_bounded(self._store)))
+            if self._config.cloud is not None:
+                cloud = self._config.cloud
+                tasks.create_task(self._kept_running("cloud", lambda: self._cloud(cloud, updater, reporter)))
+
+    async def _cloud(self, cloud: CloudSection, updater: Updater, reporter: Reporter) -> None:
+        """Enrol once, then stay connected."""
+        from edge.cloudside import stay_connected
+
+        await stay_connected(self._config, cloud, self._store, updater, reporter, self._clock, self._boot_id)
+
+    async def _kept_running(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await work()
+                return
+            except Exception as error:  # noqa: BLE001 - a task never dies in silence
+                problem = f"{name}: {type(error).__name__}: {error}"
+                self._tell("task_failed", "alarm", f"{problem}\n{traceback.format_exc()[-2000:]}")
+                await asyncio.sleep(RESTART_WAIT_S)
+
+    async def _until_done(self, stop: asyncio.Event, *, drain: bool) -> None:
+        while not stop.is_set():
+            try:
+                await asyncio.wait_for(stop.wait(), 0.2)
+            except TimeoutError:
+                if drain and all(station.exhausted for station in self._stations) and self._all_sent():
+                    return
+
+    def _all_sent(self) -> bool:
+        return self._config.cloud is None or (
+            self._store.outbox_size().rows == 0 and self._store.uploads_waiting() == 0
+        )
+
+    def _make_units(self) -> dict[str, Unit]:
+        units: dict[str, Unit] = {}
+        for section in self._config.station.values():
+            if section.model in units:
+                continue
+            slot_file = SlotFile(self._config.device.data, section.model, self._clock)
+            if slot_file.problem:
+                self._tell("slots_damaged", "alarm", slot_file.problem)
+            if slot_file.book.current is None and section.bundle is not None:
+                self._preload(slot_file, section.model, section.bundle)
+            slot_file.change(slots.started)
+            units[section.model] = Unit(section.model, slot_file)
+        return units
+
+    def _preload(self, slot_file: SlotFile, model: str, path: Path) -> None:
+        """Take in the bundle that the device was set up with."""
+        try:
+            bundle = load(path)
+            if bundle.ref.name != model:
+                raise LinesideError(f"expected a bundle of {model}, got {bundle.ref.name}")
+            write_atomic(slot_file.bundle_path(bundle.ref), path.read_bytes())
+            slot_file.change(lambda book, now: slots.preloaded(book, bundle.ref, now))
+        except (LinesideError, OSError) as error:
+            self._tell("bundle_refused", "alarm", f"{path}: {error}")
+
+    def _fetch(self) -> Fetch | None:
+        cloud = self._config.cloud
+        if cloud is None or cloud.root is None:
+            return None
+        from edge.cloudside import make_fetch
+
+        return make_fetch(self._config, cloud)
+
+    def _tell_start(self) -> None:
+        self._tell("daemon_started", "info", f"lineside {version('lineside')}")
+        for seq in self._store.pending_actions():
+            self._store.append_outcome(
+                OutcomeRow(
+                    seq=1,
+                    decision_seq=seq,
+                    at_ms=self._clock.now_ms(),
+                    state="unknown",
+                    actuator="",
+                    detail="the daemon stopped between the decision and its outcome",
+                )
+            )
+
+    def _tell(self, name: str, severity: str, detail: str) -> None:
+        level = "alarm" if severity == "alarm" else "info"
+        try:
+            self._store.append_event(name, boot_id=self._boot_id, severity=level, detail=detail)
+        except LinesideError:
+            # The disk is full or broken: the stations take their safe action, and the report says so.
+            return
+
+    def _open_store(self) -> Store:
+        section = self._config.store
+        limits = StoreLimits(rows=section.max_rows, input_bytes=section.max_input_bytes)
+        path = store_path(self._config)
+        return Store.open(path, clock=self._clock, durability=section.durability, limits=limits)
+
+
+def _settings(name: str, config: Config) -> StationSettings:
+    section = config.station[name]
+    return StationSettings(
+        station=name,
+        mode=section.mode,
+        audit_share=section.audit_share,
+        deadline_ms=section.deadline_ms,
+        defer_budget_per_h=section.defer_budget_per_h,
+    )

@@ -1,0 +1,210 @@
+"""The plan of a rollout: which devices, in which stages, behind which gates; readable as TOML or JSON; pure.
+
+Rules:
+- A plan file says only what differs from the defaults; an unknown word in it is an error that names it.
+- `PlanShape` is what a person writes, `Plan` is that with the model, version and digest it is started for.
+- The plan is fixed when the rollout starts: errors and priors of its gates must not change while one looks.
+"""
+
+import json
+import tomllib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cloud.errors import ConfigError
+from cloud.gates import GateSpec
+from edge.wire.base import Digest, Name, Version
+
+StageKind = Literal["shadow", "canary", "ramp", "switch"]
+Strategy = Literal["staged", "blue_green"]
+
+ERROR = 0.05
+"""Probability that a rollout takes back a version that is no worse, and that it lets one by that is worse by a
+margin: one in twenty, as is usual; half of it costs about a tenth more evidence."""
+CANARY_SHARE = 0.1
+"""Of the cohort: large enough to hold several strata, small enough that a bad version is a local matter."""
+RAMP_SHARE = 0.5
+"""Half, so that the control group is still as large as the other arm."""
+MIN_S = 300.0
+"""A version must be seen warm: caches, memory and temperature settle within minutes."""
+MAX_S = 86_400.0
+"""A day holds every shift; evidence that did not come by then is not coming."""
+SHADOW_MAX_S = 3_600.0
+"""An hour brings a bundle over a slow link; who is still away joins later."""
+ABSENT_AFTER_S = 120.0
+"""Beyond this silence a chosen device gives its place to another one and joins later."""
+BASELINE_S = 3_600.0
+"""How far back the old version's decisions count where no control group is left."""
+MAX_REFUSED_SHARE = 0.2
+"""When more of the cohort than this will not take the bundle, it is the bundle."""
+MAX_OWN_ROLLBACKS = 0
+"""Devices that may go back by themselves before all do: a crash on one box is reason enough."""
+MAX_STAGES = 16
+MAX_GATES = 16
+"""Bounds on a document from outside; every gate also takes its share of the error."""
+
+SAFETY_GATES = (
+    GateSpec(metric="deferral", margin=0.05),
+    GateSpec(metric="errors", margin=0.01),
+    GateSpec(metric="deadline", margin=0.01),
+)
+"""What shows without a person."""
+LABEL_GATE = GateSpec(metric="wrong", margin=0.05, weight=2.0)
+"""What only people can tell; it gets twice the share of the error, because labels are dear."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Cohort(_Part):
+    """Which devices take part, of those that run the model; empty lists mean all of them."""
+
+    sites: list[str] = Field(default_factory=list, max_length=1000)
+    profiles: list[str] = Field(default_factory=list, max_length=1000)
+    devices: list[Name] = Field(default_factory=list, max_length=10_000)
+
+    def holds(self, device: str, site: str, profile: str) -> bool:
+        """Return whether a device that runs the model belongs to the cohort."""
+        return (
+            (not self.sites or site in self.sites)
+            and (not self.profiles or profile in self.profiles)
+            and (not self.devices or device in self.devices)
+        )
+
+    def may_overlap(self, other: "Cohort") -> bool:
+        """Return whether some device, known or not, could belong to both."""
+        pairs = ((self.sites, other.sites), (self.profiles, other.profiles), (self.devices, other.devices))
+        return not any(a and b and not set(a) & set(b) for a, b in pairs)
+
+
+class Stage(_Part):
+    """One step of the plan.
+
+    `shadow` puts the bundle on the devices' disks while the old one decides; in `canary` and `ramp` it decides on some
+    devices beside a control group; `switch` turns all devices at once that hold it.
+    """
+
+    kind: StageKind
+    share: float | None = Field(default=None, gt=0, le=1)
+    """Of the cohort, rounded down, at least one device."""
+    devices: int | None = Field(default=None, ge=1)
+    """Number of devices instead of a share."""
+    min_s: float = Field(default=MIN_S, ge=0)
+    """Not shorter than this, however clear the evidence."""
+    max_s: float = Field(default=MAX_S, gt=0)
+    """Not longer: then the rollout is taken back, or held, for want of evidence."""
+    gates: list[GateSpec] = Field(default_factory=list, max_length=MAX_GATES)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Stage":
+        if self.share is not None and self.devices is not None:
+            raise ValueError("share and devices: give one of them")
+        if self.share is None and self.devices is None and self.kind in ("canary", "ramp"):
+            raise ValueError(f"a stage of kind {self.kind} needs share or devices")
+        if self.kind == "switch" and (self.devices is not None or (self.share or 1.0) < 1.0):
+            raise ValueError("a stage of kind switch turns all devices at once: leave share and devices out")
+        if self.kind == "shadow" and self.gates:
+            raise ValueError("a stage of kind shadow has no gates: the candidate decides nothing in it")
+        if self.min_s > self.max_s:
+            raise ValueError(f"min_s {self.min_s} must not exceed max_s {self.max_s}")
+        keys = [gate.key for gate in self.gates]
+        if len(set(keys)) != len(keys):
+            raise ValueError(f"each gate once in a stage, got {', '.join(keys)}")
+        return self
+
+    @property
+    def full(self) -> bool:
+        """Whether every device gets its turn, also those that are away."""
+        return self.devices is None and (self.share is None or self.share >= 1.0)
+
+    def quota(self, cohort: int) -> int:
+        """Return how many devices of a cohort may run the candidate; one stays behind as control unless full."""
+        if self.full:
+            return cohort
+        wanted = self.devices if self.devices is not None else int((self.share or 0.0) * cohort + 1e-9)
+        return max(min(1, cohort), min(wanted, cohort - 1))
+
+
+class PlanShape(_Part):
+    """What a person writes into a plan file."""
+
+    strategy: Strategy = "staged"
+    cohort: Cohort = Cohort()
+    stages: list[Stage] = Field(default_factory=list, max_length=MAX_STAGES)
+    """Empty: the strategy's default stages."""
+    error: float = Field(default=ERROR, gt=0, le=0.5)
+    """Of taking back a version that is no worse, and of letting one by that is worse by a margin."""
+    on_timeout: Literal["roll_back", "hold"] = "roll_back"
+    absent_after_s: float = Field(default=ABSENT_AFTER_S, ge=1)
+    baseline_s: float = Field(default=BASELINE_S, ge=0)
+    max_refused_share: float = Field(default=MAX_REFUSED_SHARE, ge=0, le=1)
+    max_own_rollbacks: int = Field(default=MAX_OWN_ROLLBACKS, ge=0)
+
+    @model_validator(mode="after")
+    def _ends_with_everyone(self) -> "PlanShape":
+        if not self.stages:
+            object.__setattr__(self, "stages", default_stages(self.strategy))
+        last = self.stages[-1]
+        if last.kind == "shadow" or not last.full:
+            raise ValueError("the last stage must reach every device: a ramp with share 1.0, or a switch")
+        kinds = [stage.kind for stage in self.stages]
+        if self.strategy == "blue_green" and kinds != ["shadow", "switch"]:
+            raise ValueError(f"blue_green has the stages shadow and switch, got {', '.join(kinds)}")
+        if self.strategy == "staged" and "shadow" in kinds[1:]:
+            raise ValueError("shadow comes first, if at all")
+        return self
+
+    def fail_error(self, gate: GateSpec) -> float:
+        """Return the gate's share of the error of failing, over all gates of all stages by their weights."""
+        return self.error * gate.weight / sum(g.weight for stage in self.stages for g in stage.gates)
+
+
+class Plan(PlanShape):
+    """A plan for one bundle."""
+
+    model: Name
+    version: Version
+    digest: Digest
+
+    @classmethod
+    def of(cls, shape: PlanShape, *, model: str, version: str, digest: str) -> "Plan":
+        """Return the shape with its bundle."""
+        return cls(**shape.model_dump(), model=model, version=version, digest=digest)
+
+
+def default_stages(strategy: Strategy) -> list[Stage]:
+    """Return the stages of a plan that names none."""
+    shadow = Stage(kind="shadow", share=1.0, min_s=0.0, max_s=SHADOW_MAX_S)
+    if strategy == "blue_green":
+        return [shadow, Stage(kind="switch", gates=[*SAFETY_GATES, LABEL_GATE])]
+    return [
+        shadow,
+        Stage(kind="canary", share=CANARY_SHARE, gates=[*SAFETY_GATES, LABEL_GATE]),
+        Stage(kind="ramp", share=RAMP_SHARE, gates=[*SAFETY_GATES, LABEL_GATE]),
+        Stage(kind="ramp", share=1.0, gates=list(SAFETY_GATES)),
+    ]
+
+
+def parse_plan(text: str, *, name: str = "plan") -> PlanShape:
+    """Return the plan in a TOML or JSON text (JSON starts with a brace).
+
+    Raises:
+        ConfigError: it is neither, or says something impossible; the message names the field.
+    """
+    try:
+        document = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{name}: expected TOML or JSON, got {error}", hint="see cloud/demo_plan.toml") from error
+    try:
+        return PlanShape.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(f"{name}: {_problems(error)}", hint="see cloud/demo_plan.toml") from error
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc']) or 'plan'}: {problem['msg'].removeprefix('Value error, ')}"
+        for problem in error.errors()
+    )

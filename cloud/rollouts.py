@@ -1,0 +1,343 @@
+"""The rule of rollouts: plan + state + evidence + now → decisions with reasons; pure.
+
+Rules:
+- Never more than the stage's share of the cohort is asked to run the candidate, and never forward past a gate that
+  has not passed. A failing gate, or a device that went back by itself, takes the version back from all.
+- It always ends: a stage that has no answer by its `max_s` is taken back, or held if the plan says so.
+- Paused means: no step forward and no clock. The way back stays open.
+- Devices that refuse are counted apart from those that fail; those that are away give up their place in a stage and
+  join with the last one, or whenever they come back.
+- At most one step forward a look: the evidence of one stage never answers the gates of the next.
+- The clock may jump and looks may be missed: a stage's time is the sum of short steps between looks.
+"""
+
+from collections.abc import Callable, Iterable
+
+from cloud import gates
+from cloud.plans import Plan, Stage
+from cloud.rollout_state import (
+    NOT_STARTED,
+    Decision,
+    DeviceFailed,
+    DeviceRefused,
+    DevicesAssigned,
+    DevicesJoined,
+    DevicesReleased,
+    DevicesStaged,
+    DeviceView,
+    Evidence,
+    Finished,
+    GateFailed,
+    GateNeedsMore,
+    GatePassed,
+    GatesJudged,
+    Member,
+    Paused,
+    RolledBack,
+    RolloutState,
+    StageEntered,
+    Ticked,
+    apply,
+)
+from cloud.strata import draw_order, matching_controls, stratum
+
+MAX_TICK_MS = 60_000
+"""Longest time that one look may add to a stage: a jump of the clock or a night switched off is no time served."""
+NAMES_SHOWN = 5
+"""Device names in a reason; beyond that a number says more."""
+
+
+def decide(plan: Plan, state: RolloutState, evidence: Evidence, now_ms: int) -> list[Decision]:
+    """Return what follows now, in order; applying all of it to the state and asking again changes nothing but time."""
+    if not state.open:
+        return []
+    made: list[Decision] = []
+    for rule in _RULES:
+        for decision in rule(plan, state, evidence, now_ms):
+            state = apply(state, decision)
+            made.append(decision)
+        if not state.open:
+            break
+    return made
+
+
+def decide_all(plan: Plan, state: RolloutState, evidence: Evidence, now_ms: int) -> tuple[RolloutState, list[Decision]]:
+    """Return the state after `decide`, and its decisions."""
+    made = decide(plan, state, evidence, now_ms)
+    for decision in made:
+        state = apply(state, decision)
+    return state, made
+
+
+def _tick(_plan: Plan, state: RolloutState, _evidence: Evidence, now_ms: int) -> Iterable[Decision]:
+    passed_ms = min(max(now_ms - state.last_tick_ms, 0), MAX_TICK_MS) if state.last_tick_ms else 0
+    yield Ticked(now_ms=now_ms, elapsed_ms=passed_ms)
+
+
+def _join(_plan: Plan, state: RolloutState, evidence: Evidence, _now_ms: int) -> Iterable[Decision]:
+    """Devices of the cohort that are new here: at the start all of them, later those that enrol."""
+    new = {view.device: _member(view, state) for view in evidence.devices if view.device not in state.members}
+    if new:
+        yield DevicesJoined(members=new, reason=f"{_names(new)} of the cohort run {state.candidate.name}")
+    for name, member in new.items():
+        if member.role == "refused":
+            yield DeviceRefused(device=name, reason=member.why)
+
+
+def _member(view: DeviceView, state: RolloutState) -> Member:
+    role: str = "waiting"
+    why = ""
+    if view.active is not None and view.active.digest == state.candidate.digest:
+        role, why = "already", f"{view.device} ran {_bundle(state)} before"
+    elif view.slot == "bad":
+        role, why = "refused", f"{view.device} has found {_bundle(state)} bad before: {view.slot_reason or 'no reason'}"
+    return Member.model_validate(
+        {
+            "role": role,
+            "stratum": stratum(view.site, view.profile),
+            "previous": view.active,
+            "refused_before_ms": view.refused_at_ms,
+            "why": why,
+        }
+    )
+
+
+def _note_devices(_plan: Plan, state: RolloutState, evidence: Evidence, _now_ms: int) -> Iterable[Decision]:
+    """Refusals and returns that the devices report; apart, because they mean different things."""
+    for view in evidence.devices:
+        member = state.members[view.device]
+        if member.role == "candidate" and view.slot == "bad":
+            why = f"{view.device} went back by itself: {view.slot_reason or 'no reason given'}"
+            yield DeviceFailed(device=view.device, reason=why)
+        elif _asked(member) and _refuses(view, member):
+            yield DeviceRefused(device=view.device, reason=f"{view.device} would not take it: {view.refusal}")
+
+
+def _asked(member: Member) -> bool:
+    return member.role == "candidate" or (member.staged and member.role in ("waiting", "control"))
+
+
+def _refuses(view: DeviceView, member: Member) -> bool:
+    if view.slot == "bad":
+        return True
+    return view.refused_at_ms is not None and view.refused_at_ms != member.refused_before_ms
+
+
+def _judge(plan: Plan, state: RolloutState, evidence: Evidence, _now_ms: int) -> Iterable[Decision]:
+    if state.stage == NOT_STARTED or evidence.stage != state.stage or not plan.stages[state.stage].gates:
+        return
+    answers = [_answer(plan, state, evidence, gate) for gate in plan.stages[state.stage].gates]
+    before = state.answers
+    yield GatesJudged(answers=answers)
+    for answer in answers:
+        if answer.gate not in before or before[answer.gate].verdict != answer.verdict:
+            yield _CHANGED[answer.verdict](answer=answer, reason=answer.words)
+
+
+_CHANGED: dict[gates.Verdict, type[GatePassed | GateFailed | GateNeedsMore]] = {
+    "pass": GatePassed,
+    "fail": GateFailed,
+    "need_more": GateNeedsMore,
+}
+
+
+def _answer(plan: Plan, state: RolloutState, evidence: Evidence, gate: gates.GateSpec) -> gates.GateAnswer:
+    return gates.judge(
+        gate,
+        evidence.candidate.get(gate.key, gates.Counts()),
+        evidence.control.get(gate.key, gates.Counts()),
+        fail_error=plan.fail_error(gate),
+        pass_error=plan.error,
+        elapsed_s=state.stage_elapsed_ms / 1000,
+        concurrent=evidence.concurrent,
+    )
+
+
+def _take_back(plan: Plan, state: RolloutState, _evidence: Evidence, _now_ms: int) -> Iterable[Decision]:
+    failing = [answer for answer in state.answers.values() if answer.verdict == "fail"]
+    failed, refused = state.with_role("failed"), state.with_role("refused")
+    left = state.with_role("waiting", "control", "candidate")
+    if failing:
+        why = "; ".join(answer.words for answer in failing)
+    elif len(failed) > plan.max_own_rollbacks:
+        why = "; ".join(state.members[name].why for name in failed[:NAMES_SHOWN])
+    elif len(refused) > max(1, int(plan.max_refused_share * state.cohort)) or (refused and not left):
+        why = f"{len(refused)} of {state.cohort} devices refused: {state.members[refused[0]].why}"
+    else:
+        return
+    yield RolledBack(reason=f"{_bundle(state)} is taken back: {why}")
+
+
+def _step_forward(plan: Plan, state: RolloutState, evidence: Evidence, now_ms: int) -> Iterable[Decision]:
+    if state.status != "running":
+        return
+    if state.stage == NOT_STARTED:
+        if state.members:
+            yield StageEntered(stage=0, now_ms=now_ms, reason=f"{_bundle(state)} starts: {_stage(plan, 0)}")
+        return
+    if missing(plan, state, evidence):
+        return
+    after = state.stage + 1
+    if after == len(plan.stages):
+        yield Finished(reason=_ending(state, evidence))
+    else:
+        count = len(plan.stages[state.stage].gates)
+        passed = f"{count} gates passed" if count else "all is in place"
+        yield StageEntered(stage=after, now_ms=now_ms, reason=f"{passed}: on to {_stage(plan, after)}")
+
+
+def missing(plan: Plan, state: RolloutState, evidence: Evidence) -> list[str]:
+    """Return what keeps the present stage from being left, in words; empty when nothing does."""
+    stage = plan.stages[state.stage]
+    found = _unsettled(stage, state, evidence)
+    for gate in stage.gates:
+        answer = state.answers.get(gate.key)
+        if answer is None:
+            found.append(f"{gate.key}: not looked at yet")
+        elif answer.verdict != "pass":
+            found.append(answer.words)
+    remaining_s = stage.min_s - state.stage_elapsed_ms / 1000
+    if remaining_s > 0:
+        found.append(f"the stage lasts at least {stage.min_s:g} s, {remaining_s:.0f} s more")
+    return found
+
+
+def _unsettled(stage: Stage, state: RolloutState, evidence: Evidence) -> list[str]:
+    """Return which devices are not where the stage wants them: those away do not count, but one must be there."""
+    views = {view.device: view for view in evidence.devices if view.online}
+    if stage.kind == "shadow":
+        asked = [name for name in state.with_role("waiting", "control") if state.members[name].staged]
+        there = [name for name in asked if name in views and views[name].slot in ("staged", "trial", "good")]
+        what = "have it on disk"
+    else:
+        asked = state.with_role("candidate")
+        there = [name for name in asked if name in views and _serves(views[name], state)]
+        what = "run it and have lasted its probation"
+    late = [name for name in asked if name in views and name not in there]
+    if late:
+        return [f"{_names(late)} do not yet {what}"]
+    return [] if there else [f"no device that can be reached is known to {what}"]
+
+
+def _serves(view: DeviceView, state: RolloutState) -> bool:
+    return view.serving == state.candidate.digest and view.slot == "good"
+
+
+def _release(plan: Plan, state: RolloutState, evidence: Evidence, _now_ms: int) -> Iterable[Decision]:
+    """Those that are away give their place to others, unless they may be running the candidate unseen."""
+    if state.status != "running" or state.stage == NOT_STARTED or plan.stages[state.stage].full:
+        return
+    silent = {v.device: v for v in evidence.devices if not v.online and v.silent_s >= plan.absent_after_s}
+    others = any(v.online and state.members[v.device].role == "waiting" for v in evidence.devices)
+    away = [
+        name
+        for name, view in sorted(silent.items())
+        if (state.members[name].role == "candidate" and view.serving != state.candidate.digest and view.slot != "trial")
+        or (state.members[name].role == "control" and others)
+    ]
+    if away:
+        yield DevicesReleased(devices=away, reason=f"{_names(away)} cannot be reached and will join later")
+
+
+def _draw(plan: Plan, state: RolloutState, evidence: Evidence, _now_ms: int) -> Iterable[Decision]:
+    """Fill the arms of the stage up to its share."""
+    if state.status != "running" or state.stage == NOT_STARTED:
+        return
+    stage = plan.stages[state.stage]
+    strata = {name: member.stratum for name, member in state.members.items()}
+    order = [name for name in draw_order(strata, state.seed) if state.members[name].role in ("waiting", "control")]
+    if stage.kind == "shadow":
+        taken = sum(member.staged for member in state.members.values())
+        wanted = [name for name in order if not state.members[name].staged][: stage.quota(state.cohort) - taken]
+        if wanted:
+            yield DevicesStaged(devices=wanted, reason=f"{_names(wanted)} fetch it; the old version goes on deciding")
+        return
+    online = {view.device for view in evidence.devices if view.online}
+    candidates = _next_candidates(stage, state, order, online)
+    controls = [] if stage.full else _next_controls(state, order, online, candidates, strata)
+    if candidates or controls:
+        yield DevicesAssigned(candidates=candidates, controls=controls, reason=_drawn(candidates, controls))
+
+
+def _next_candidates(stage: Stage, state: RolloutState, order: list[str], online: set[str]) -> list[str]:
+    free = stage.quota(state.cohort) - len(state.with_role("candidate"))
+    if stage.full:
+        return order[: max(0, free)]
+    waiting = [name for name in order if state.members[name].role == "waiting" and name in online]
+    controls = [name for name in order if state.members[name].role == "control" and name in online]
+    # The last control stays one as long as there is anything to compare it with.
+    alone = not waiting and not state.with_role("candidate")
+    spare = controls if alone else controls[1:]
+    return (waiting + spare)[: max(0, free)]
+
+
+def _next_controls(
+    state: RolloutState, order: list[str], online: set[str], candidates: list[str], strata: dict[str, str]
+) -> list[str]:
+    arm = [*state.with_role("candidate"), *candidates]
+    kept = [name for name in state.with_role("control") if name not in candidates]
+    waiting = [name for name in order if state.members[name].role == "waiting" and name not in candidates]
+    pool = [name for name in waiting if name in online] or ([] if kept else waiting)
+    return matching_controls(pool, strata, arm, kept, max(0, len(arm) - len(kept)))
+
+
+def _time_out(plan: Plan, state: RolloutState, evidence: Evidence, _now_ms: int) -> Iterable[Decision]:
+    if state.status != "running" or state.stage == NOT_STARTED:
+        return
+    stage = plan.stages[state.stage]
+    if state.stage_elapsed_ms < stage.max_s * 1000:
+        return
+    why = f"for want of evidence after {stage.max_s:g} s of {_stage(plan, state.stage)}: "
+    why += "; ".join(missing(plan, state, evidence))
+    if plan.on_timeout == "hold":
+        yield Paused(who="plan", reason=f"held {why}")
+    else:
+        yield RolledBack(reason=f"{_bundle(state)} is taken back {why}")
+
+
+Rule = Callable[[Plan, RolloutState, Evidence, int], Iterable[Decision]]
+_RULES: tuple[Rule, ...] = (
+    _tick,
+    _join,
+    _note_devices,
+    _judge,
+    _take_back,
+    _step_forward,
+    _release,
+    _draw,
+    _time_out,
+)
+"""In this order: what is known, the way back, the step forward, the arms, the end of patience."""
+
+
+def _bundle(state: RolloutState) -> str:
+    return f"{state.candidate.name} {state.candidate.version}"
+
+
+def _stage(plan: Plan, index: int) -> str:
+    stage = plan.stages[index]
+    some = f"{stage.devices} devices" if stage.devices else f"{100 * (stage.share or 0):g} %"
+    size = "all devices" if stage.full else some
+    return f"stage {index + 1} of {len(plan.stages)}, {stage.kind} on {size}"
+
+
+def _names(names: Iterable[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed) if len(listed) <= NAMES_SHOWN else f"{len(listed)} devices"
+
+
+def _drawn(candidates: list[str], controls: list[str]) -> str:
+    parts = [f"{_names(candidates)} run the new version"] if candidates else []
+    parts += [f"{_names(controls)} keep the old one as control"] if controls else []
+    return "; ".join(parts) + " (drawn by site and profile)"
+
+
+def _ending(state: RolloutState, evidence: Evidence) -> str:
+    views = {view.device: view for view in evidence.devices if view.online}
+    here = [name for name in state.with_role("candidate") if name in views]
+    away = [name for name in state.with_role("candidate") if name not in views]
+    parts = [f"{_bundle(state)} runs on {_names(here)}"]
+    parts += [f"{_names(away)} cannot be reached and join later"] if away else []
+    refused = state.with_role("refused")
+    parts += [f"{_names(refused)} refused it"] if refused else []
+    return "; ".join(parts)

@@ -7,6 +7,7 @@ Rules:
 """
 
 import asyncio
+import contextlib
 import traceback
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
@@ -16,16 +17,16 @@ from edge import slots
 from edge.bundle import load
 from edge.clock import Clock, new_boot_id
 from edge.config import CloudSection, Config
-from edge.errors import LinesideError
+from edge.errors import LinesideError, StoreError
 from edge.files import write_atomic
 from edge.host import LinuxHost
 from edge.overrides import StationOverrides
 from edge.reporter import Reporter
-from edge.retention import keep_bounded
+from edge.retention import StoreLimits
 from edge.slotfile import SlotFile
 from edge.station import Shared, Station, store_path
-from edge.store import Store, StoreLimits
-from edge.update import Fetch, Unit, Updater
+from edge.store import Store
+from edge.update import Fetch, Severity, Unit, Updater
 from edge.values import StationSettings
 from edge.wire.rows import OutcomeRow
 
@@ -33,6 +34,8 @@ JOIN_S = 10.0
 """Longest wait for a station to finish the window it is on when the daemon stops."""
 RESTART_WAIT_S = 1.0
 """Pause before a task that failed is started again."""
+PRUNE_EVERY_S = 30.0
+"""How often the record is held against its limits: seldom enough to cost nothing, often enough not to fill a disk."""
 
 
 class Daemon:
@@ -86,7 +89,7 @@ class Daemon:
         reporter = Reporter(self._config, self._store, self._units, self._stations, updater, self._clock, self._boot_id)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._kept_running("reports", lambda: reporter.run()))
-            tasks.create_task(self._kept_running("retention", lambda: keep_bounded(self._store)))
+            tasks.create_task(self._kept_running("retention", self._keep_bounded))
             if self._config.cloud is not None:
                 cloud = self._config.cloud
                 tasks.create_task(self._kept_running("cloud", lambda: self._cloud(cloud, updater, reporter)))
@@ -95,7 +98,19 @@ class Daemon:
         """Enrol once, then stay connected."""
         from edge.cloudside import stay_connected
 
-        await stay_connected(self._config, cloud, self._store, updater, reporter, self._clock, self._boot_id)
+        await stay_connected(
+            self._config, cloud, self._open_store, updater, reporter, self._clock, self._boot_id
+        )
+
+    async def _keep_bounded(self) -> None:
+        while True:
+            await asyncio.sleep(PRUNE_EVERY_S)
+            with contextlib.suppress(StoreError):  # a full disk: the next round tries again
+                await asyncio.to_thread(self._prune)
+
+    def _prune(self) -> None:
+        with self._open_store() as store:
+            store.prune()
 
     async def _kept_running(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -167,10 +182,9 @@ class Daemon:
                 )
             )
 
-    def _tell(self, name: str, severity: str, detail: str) -> None:
-        level = "alarm" if severity == "alarm" else "info"
+    def _tell(self, name: str, severity: Severity, detail: str) -> None:
         try:
-            self._store.append_event(name, boot_id=self._boot_id, severity=level, detail=detail)
+            self._store.append_event(name, boot_id=self._boot_id, severity=severity, detail=detail)
         except LinesideError:
             # The disk is full or broken: the stations take their safe action, and the report says so.
             return

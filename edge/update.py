@@ -13,7 +13,7 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import TypeAdapter
 
@@ -35,6 +35,8 @@ RETRY_MIN_S, RETRY_MAX_S = 1.0, 120.0
 _APPLIED, _REFUSALS = "config_version", "refusals"
 _REFUSALS_ADAPTER: TypeAdapter[list[Refusal]] = TypeAdapter(list[Refusal])
 
+Severity = Literal["info", "warning", "alarm"]
+
 Fetch = Callable[[BundleRef, Path], Awaitable[None]]
 """Gets a bundle, checked against signed metadata, to a path; raises UpdateError or LinkError."""
 
@@ -42,7 +44,8 @@ Fetch = Callable[[BundleRef, Path], Awaitable[None]]
 class Host(Protocol):
     """What the device is and has."""
 
-    profile: str
+    @property
+    def profile(self) -> str: ...
 
     def free_memory_bytes(self) -> int: ...
 
@@ -76,10 +79,17 @@ class Updater:
         self._host = host
         self._clock = clock
         self._boot_id = boot_id
+        self._told: dict[str, str] = {}
         self.changed = asyncio.Event()
         """Set whenever the report would be different."""
         self.applied = int(store.get_meta(_APPLIED) or 0)
         self.refusals = _REFUSALS_ADAPTER.validate_json(store.get_meta(_REFUSALS) or "[]")
+
+    def tell_once(self, name: str, severity: Severity, detail: str) -> None:
+        """Record an event unless the same one was the last of its name."""
+        if self._told.get(name) != detail:
+            self._told[name] = detail
+            self._tell(name, severity, detail, {})
 
     async def run(self, inbox: "asyncio.Queue[Desired]") -> None:
         """Apply what comes, the newest first; try again what the network kept from being applied."""
@@ -112,7 +122,7 @@ class Updater:
                     await self._stage(unit, wanted.candidate)
             self._store.set_meta(_APPLIED, str(desired.config_version))
         except (LinkError, StoreError) as error:
-            self._tell("update_waiting", "warning", str(error), {"config_version": desired.config_version})
+            self.tell_once("update_waiting", "warning", str(error))
             return False
         finally:
             self.changed.set()
@@ -210,5 +220,5 @@ class Updater:
         detail = f"{ref.name} {ref.version}: {reason}"
         self._tell("bundle_refused", "alarm", detail, {"bundle": ref.model_dump()})
 
-    def _tell(self, name: str, severity: Any, detail: str, data: dict[str, Any]) -> None:
+    def _tell(self, name: str, severity: Severity, detail: str, data: dict[str, Any]) -> None:
         self._store.append_event(name, boot_id=self._boot_id, severity=severity, detail=detail, data=data)

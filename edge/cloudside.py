@@ -1,0 +1,104 @@
+"""The device's side towards the cloud: enrols once, then keeps link, uplink, uploads and updates going.
+
+Rules:
+- Each task has a store connection of its own; they meet there and nowhere else.
+- Enrolment is tried again for ever: a control plane that is away or refuses keeps no station from deciding.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from edge import uplink, uploads
+from edge.clock import Clock
+from edge.config import CloudSection, Config
+from edge.enrol import enrol
+from edge.errors import ConfigError, LinkError, StoreError
+from edge.fetch import fetch_bundle
+from edge.identity import Identity
+from edge.link import Link
+from edge.reporter import Reporter
+from edge.store import Store
+from edge.update import Fetch, Updater
+from edge.wire.base import BundleRef
+from edge.wire.messages import Reported
+
+log = logging.getLogger(__name__)
+
+ENROL_WAIT_MIN_S, ENROL_WAIT_MAX_S = 1.0, 60.0
+"""Pauses between tries to enrol, doubled each time, with jitter; a refusal waits the longest at once."""
+
+
+async def stay_connected(
+    config: Config,
+    cloud: CloudSection,
+    open_store: Callable[[], Store],
+    updater: Updater,
+    reporter: Reporter,
+    clock: Clock,
+    boot_id: str,
+) -> None:
+    """Enrol, then run the tasks of the link until cancelled."""
+    identity = await _enrolled(config, cloud, clock, updater)
+    with open_store() as for_uplink, open_store() as for_uploads:
+        async with Link(identity.broker, config.device.name, boot_id, clock) as link, asyncio.TaskGroup() as tasks:
+            reporter.publish = lambda document: _publish(link, document)
+            tasks.create_task(uplink.run(link, for_uplink, device=config.device.name), name="uplink")
+            sending = uploads.run(for_uploads, cloud_url=cloud.url, token=identity.token, boot_id=boot_id)
+            tasks.create_task(sending, name="uploads")
+            tasks.create_task(updater.run(link.desired), name="update")
+            tasks.create_task(_report_after_gaps(link, reporter), name="reports")
+
+
+def make_fetch(config: Config, cloud: CloudSection) -> Fetch:
+    """Return the way to get a bundle that the trust root vouches for."""
+    if cloud.root is None:
+        raise ConfigError("cloud.root: expected the TUF root that this device trusts, got nothing")
+    root = cloud.root
+    trust_dir = config.device.data / "trust"
+
+    async def fetch(ref: BundleRef, path: Path) -> None:
+        await fetch_bundle(ref, path, base_url=cloud.url, root=root, trust_dir=trust_dir)
+
+    return fetch
+
+
+async def _enrolled(config: Config, cloud: CloudSection, clock: Clock, updater: Updater) -> Identity:
+    pause_s = ENROL_WAIT_MIN_S
+    while True:
+        try:
+            return await asyncio.to_thread(
+                enrol,
+                cloud.url,
+                config.device.name,
+                cloud.claim or "",
+                profile=config.device.profile,
+                site=config.device.site,
+                models=sorted({station.model for station in config.station.values()}),
+                identity_dir=config.device.data / "identity",
+                clock=clock,
+            )
+        except (LinkError, StoreError) as error:
+            log.info("not enrolled: %s", error)
+        except ConfigError as error:
+            updater.tell_once("enrolment_refused", "alarm", error.for_people())
+            pause_s = ENROL_WAIT_MAX_S
+        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        pause_s = min(pause_s * 2, ENROL_WAIT_MAX_S)
+
+
+async def _publish(link: Link, document: Reported) -> None:
+    await link.publish("reported", document.model_dump_json().encode(), retain=True)
+
+
+async def _report_after_gaps(link: Link, reporter: Reporter) -> None:
+    """Say everything again after each new connection: the broker may have forgotten."""
+    known = 0
+    while True:
+        await link.connected.wait()
+        if link.connections != known:
+            known = link.connections
+            await reporter.send()
+        await asyncio.sleep(0.2)

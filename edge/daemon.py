@@ -132,7 +132,7 @@ class Daemon:
 
     def _all_sent(self) -> bool:
         return self._config.cloud is None or (
-            self._store.outbox_size().rows == 0 and self._store.uploads_waiting() == 0
+            self._store.outbox_size().rows == 0 and self._store.inputs.waiting() == 0
         )
 
     def _make_units(self) -> dict[str, Unit]:

@@ -84,6 +84,8 @@ class Serving:
         self._fallback: Engine | None = None
         self._probation: Probation | None = None
         self._failures = 0
+        self._counted: str | None = None
+        """Digest of the bundle whose failures are counted: opening it again does not forgive it."""
         self._next_try_s = 0.0
         self._offer_lock = threading.Lock()
         self._offered: Engine | None = None
@@ -177,7 +179,8 @@ class Serving:
 
     def _take(self, engine: Engine) -> None:
         self._engine = engine
-        self._failures = 0
+        if engine.ref.digest != self._counted:
+            self._failures, self._counted = 0, engine.ref.digest
         self.problem = None
         on_trial = self._slots.book.state(engine.ref.digest) == "trial"
         self._probation = Probation(self._clock.monotonic_s()) if on_trial else None

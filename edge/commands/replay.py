@@ -52,7 +52,7 @@ def replay(config: Config, seq: int) -> tuple[DecisionRow, dict[str, float]]:
         recorded = store.decision(seq)
         if recorded is None:
             raise ModelError(f"there is no decision {seq} in the record")
-        kept = store.input(recorded.input.digest)
+        kept = store.inputs.get(recorded.input.digest)
     if kept is None:
         raise ModelError(f"its input {recorded.input.name} was not kept", hint='set keep = "all" at the station')
     if recorded.bundle is None:

@@ -1,0 +1,225 @@
+"""Serving: swaps between windows, promotion after probation, and every way back."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge import slots
+from edge.bundle import Bundle, parse
+from edge.engines import Engine, EngineSettings, open_engine
+from edge.errors import ModelError
+from edge.serving import MAX_FAILURES_IN_A_ROW, ProbationRules, Serving
+from edge.slotfile import SlotFile
+from tests.bundles import SIDE, bundle_bytes
+from tests.clocks import HeldClock
+
+RULES = ProbationRules(windows=5, seconds=10.0, max_deadline_misses=1, max_memory_bytes=2**40)
+PICTURE = np.full((1, SIDE, SIDE, 3), 200, np.uint8)
+
+
+class Bench:
+    """A serving with a real book on disk and real sessions."""
+
+    def __init__(self, folder: Path, isolation: Any = "inline", rules: ProbationRules = RULES) -> None:
+        self.clock = HeldClock()
+        self.told: list[str] = []
+        self.isolation = isolation
+        self.slot_file = SlotFile(folder, "brightness", self.clock)
+        self.serving = Serving(self.slot_file, self.open, rules, self.clock, lambda name, *_: self.told.append(name))
+
+    def open(self, bundle: Bundle) -> Engine:
+        return open_engine(bundle, EngineSettings(isolation=self.isolation, deadline_s=5.0))
+
+    def store(self, version: str, **changes: Any) -> Bundle:
+        """Put a bundle's file where the device keeps it."""
+        bundle = parse(bundle_bytes(version, **changes))
+        self.slot_file.bundle_path(bundle.ref).write_bytes(bundle_bytes(version, **changes))
+        return bundle
+
+    def begin(self) -> Bundle:
+        """Set the device up with version 1.0.0."""
+        bundle = self.store("1.0.0")
+        self.slot_file.change(lambda book, now: slots.preloaded(book, bundle.ref, now))
+        return bundle
+
+    def activate(self, version: str, **changes: Any) -> Bundle:
+        """Do what an update does: stage, open, activate, offer."""
+        bundle = self.store(version, **changes)
+        self.slot_file.change(lambda book, now: slots.downloaded(book, bundle.ref, now))
+        engine = self.open(bundle)
+        self.slot_file.change(lambda book, now: slots.activated(book, bundle.ref, now))
+        self.serving.offer(engine)
+        return bundle
+
+    def window(self, *, late: bool = False) -> str:
+        """Serve one window; return the version that judged it."""
+        engine = self.serving.current()
+        assert engine is not None
+        engine.session.infer(PICTURE)
+        self.serving.window_served(deadline_missed=late)
+        return engine.ref.version
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Any:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.serving.close()
+
+
+def test_no_bundle_gives_no_engine_and_says_so(bench: Bench) -> None:
+    assert bench.serving.current() is None
+    assert bench.serving.problem == "no bundle yet"
+
+
+def test_preloaded_bundle_is_opened_from_disk(bench: Bench) -> None:
+    bench.begin()
+    assert bench.window() == "1.0.0"
+    assert bench.told == ["bundle_opened"]
+
+
+def test_offered_bundle_decides_from_the_next_window_on_trial(bench: Bench) -> None:
+    bench.begin()
+    bench.window()
+    bench.activate("1.1.0")
+    assert bench.window() == "1.1.0"
+    assert bench.slot_file.book.current != bench.serving.serving.digest  # type: ignore[union-attr]
+
+
+def test_trial_is_promoted_after_windows_and_time(bench: Bench) -> None:
+    bench.begin()
+    bench.window()
+    second = bench.activate("1.1.0")
+    for _ in range(RULES.windows + 3):
+        bench.window()
+    assert bench.slot_file.book.trial is not None, "windows alone are not enough"
+    bench.clock.forward(RULES.seconds)
+    bench.window()
+    assert bench.slot_file.book.current == second.ref.digest
+    assert bench.told[-1] == "bundle_promoted"
+
+
+def test_failing_trial_goes_back_at_once_to_the_warm_engine(bench: Bench) -> None:
+    first = bench.begin()
+    bench.window()
+    bad = bench.activate("1.1.0")
+    bench.window()
+    bench.slot_file.bundle_path(first.ref).unlink()  # the way back reads nothing from disk
+    bench.serving.window_failed("not a number")
+    assert bench.window() == "1.0.0"
+    assert bench.slot_file.book.state(bad.ref.digest) == "bad"
+    assert bench.told[-2:] == ["bundle_failed", "bundle_returned"]
+
+
+def test_late_trial_is_given_up(bench: Bench) -> None:
+    bench.begin()
+    bench.window()
+    bench.activate("1.1.0")
+    for _ in range(RULES.max_deadline_misses + 1):
+        assert bench.window(late=True) == "1.1.0"
+    assert bench.window() == "1.0.0"
+
+
+def test_trial_that_takes_too_much_memory_is_given_up(tmp_path: Path) -> None:
+    rules = ProbationRules(windows=50, seconds=0, max_deadline_misses=9, max_memory_bytes=1)
+    bench = Bench(tmp_path, "process", rules)
+    bench.begin()
+    bench.window()
+    bench.activate("1.1.0")
+    versions = [bench.window() for _ in range(20)]
+    assert versions[0] == "1.1.0" and versions[-1] == "1.0.0"
+    bench.serving.close()
+
+
+def test_trial_whose_child_is_killed_goes_back(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, "process")
+    bench.begin()
+    bench.window()
+    bench.activate("1.1.0")
+    engine = bench.serving.current()
+    assert engine is not None
+    os.kill(engine.session.pid, signal.SIGKILL)  # type: ignore[attr-defined]
+    with pytest.raises(ModelError) as failure:
+        engine.session.infer(PICTURE)
+    bench.serving.window_failed(str(failure.value))
+    assert bench.window() == "1.0.0"
+    bench.serving.close()
+
+
+def test_current_that_fails_is_opened_again(bench: Bench) -> None:
+    bench.begin()
+    bench.window()
+    bench.serving.window_failed("child died")
+    assert bench.window() == "1.0.0"
+    assert bench.told == ["bundle_opened", "bundle_opened"]
+
+
+def test_current_that_keeps_failing_gives_way_to_the_previous_one(bench: Bench) -> None:
+    bench.begin()
+    bench.window()
+    second = bench.activate("1.1.0")
+    bench.window()
+    bench.clock.forward(RULES.seconds)
+    for _ in range(RULES.windows):
+        bench.window()
+    for _ in range(MAX_FAILURES_IN_A_ROW):
+        bench.clock.forward(60)
+        assert bench.serving.current() is not None
+        bench.serving.window_failed("hung")
+    assert bench.window() == "1.0.0"
+    assert bench.slot_file.book.state(second.ref.digest) == "bad"
+
+
+def test_only_bundle_that_keeps_failing_is_tried_for_ever_with_pauses(bench: Bench) -> None:
+    bench.begin()
+    bench.window()
+    for _ in range(10):
+        bench.clock.forward(60)
+        assert bench.serving.current() is not None
+        bench.serving.window_failed("child died")
+    assert bench.serving.current() is None, "the pause is not over"
+    assert bench.serving.problem == "child died"
+    bench.clock.forward(60)
+    assert bench.window() == "1.0.0"
+
+
+def test_bundle_whose_file_is_gone_is_told_and_tried_again(bench: Bench) -> None:
+    first = bench.begin()
+    path = bench.slot_file.bundle_path(first.ref)
+    content = path.read_bytes()
+    path.unlink()
+    assert bench.serving.current() is None
+    assert "cannot be opened" in (bench.serving.problem or "")
+    path.write_bytes(content)
+    bench.clock.forward(60)
+    assert bench.window() == "1.0.0"
+
+
+def test_offer_that_is_not_wanted_any_more_is_closed(bench: Bench) -> None:
+    first = bench.begin()
+    bench.window()
+    second = bench.store("1.1.0")
+    engine = bench.open(second)
+    bench.serving.offer(engine)
+    assert bench.window() == "1.0.0"
+    assert bench.slot_file.book.current == first.ref.digest
+    with pytest.raises(ModelError):
+        engine.session.infer(PICTURE)
+
+
+def test_restart_in_the_middle_of_a_trial_goes_on_with_it(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.begin()
+    bench.window()
+    bench.activate("1.1.0")
+    bench.window()
+    bench.serving.close()
+    again = Bench(tmp_path)
+    again.slot_file.change(slots.started)
+    assert again.window() == "1.1.0"
+    assert again.slot_file.book.trial is not None
+    again.serving.close()

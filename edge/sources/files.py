@@ -10,6 +10,7 @@ import fnmatch
 import os
 import time
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,6 +41,7 @@ _MEDIA_TYPES = {
     ".tiff": "image/tiff",
     ".wav": "audio/wav",
 }
+_DECODERS: dict[MediaKind, str] = {"image": "edge.imaging", "audio": "edge.sound"}
 _UNKNOWN_MEDIA_TYPE = "application/octet-stream"
 _CATCH_UP_S = 1.0
 
@@ -64,6 +66,7 @@ class FileSource:
 
     def __init__(self, kind: str, media: MediaKind, settings: FileSettings, seen: "Seen", clock: "Clock") -> None:
         self.kind = kind
+        import_module(_DECODERS[media])  # now, so that the first window does not wait for it
         self._settings, self._seen, self._clock = settings, seen, clock
         accepts = _matcher(settings.pattern, media)
         self._listing: Listing | None = Listing(settings.path, accepts, clock, loop=settings.loop, watch=settings.watch)

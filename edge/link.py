@@ -120,6 +120,7 @@ class Link:
             self._times,
             will=(topic(self._device, "presence"), self._presence(online=False)),
             on_message=self._receive,
+            on_closed=self.connected.clear,
             tls=self._tls,
         )
         upkeep = asyncio.create_task(session.upkeep(), name="link-upkeep")
@@ -128,7 +129,8 @@ class Link:
             await session.publish(topic(self._device, "presence"), self._presence(online=True), retain=True)
             self._session, self.problem = session, None
             self.connections += 1
-            self.connected.set()
+            if not session.closed.done():
+                self.connected.set()
             log.info("connected to %s:%d", self._broker.host, self._broker.port)
             return await asyncio.shield(session.closed)
         finally:

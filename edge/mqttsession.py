@@ -57,11 +57,13 @@ class Session:
         *,
         will: tuple[str, bytes],
         on_message: Callable[[str, bytes], None],
+        on_closed: Callable[[], None],
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._broker = broker
         self._times = times
         self._on_message = on_message
+        self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
         self._acks: dict[int, asyncio.Future[None]] = {}
         self._connack: asyncio.Future[None] = self._loop.create_future()
@@ -247,6 +249,7 @@ class Session:
     def _end(self, why: str) -> None:
         if not self.closed.done():
             self.closed.set_result(why)
+            self._on_closed()
         waiting = [self._connack, *self._acks.values()]
         self._acks.clear()
         for answer in waiting:

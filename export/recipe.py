@@ -44,7 +44,7 @@ class Recipe:
     unit: str = "picture"
     """What is independent in the held-out data, in the singular: picture, part, speaker."""
     calibration: Literal["none", "temperature", "vector"] = "temperature"
-    runtimes: tuple[Runtime, ...] = ("onnx",)
+    runtimes: tuple[Runtime, ...] = ("onnx", "tflite")
     prefer: Runtime = "onnx"
     golden_count: int = 6
     memory_bytes: int = 0

@@ -126,7 +126,7 @@ def _jpeg_complete(raw: bytes, _header: Image.Image) -> bool:
     while at + 4 <= len(raw) and raw[at] == 0xFF:
         marker = raw[at + 1]
         if marker == _JPEG_SCAN:
-            return raw.find(_JPEG_END, at) > 0
+            return raw.rfind(_JPEG_END, at) > 0
         filler = marker == 0xFF
         at += 1 if filler else 2 + int.from_bytes(raw[at + 2 : at + 4], "big")
     return False

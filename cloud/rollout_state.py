@@ -2,7 +2,7 @@
 
 Rules:
 - The state alone, kept as JSON, is enough to go on after a restart; `apply` is the only way to change it.
-- Every decision says why in plain words; those that merely keep books (`Ticked`, `GatesJudged`) are not logged.
+- Every decision says why in plain words; those that merely keep books (`UNLOGGED`) are not logged.
 - `wanted_bundles` says what the state asks of every device: repeating it changes nothing.
 """
 
@@ -43,10 +43,10 @@ class DeviceView(_Value):
     """Digest of the bundle that decides now."""
     slot: SlotState | None = None
     """State of the candidate in its slots; None when it is not there."""
-    slot_reason: str = ""
-    refused_at_ms: int | None = None
-    """Its own time of the last refusal of the candidate."""
+    failure: str = ""
+    """Why it went back from the candidate by itself; empty if it has not."""
     refusal: str = ""
+    """Why it will not take the candidate, now that it has been asked; empty if it has not said so."""
 
 
 class Evidence(_Value):
@@ -70,8 +70,6 @@ class Member(_Value):
     """What it goes back to."""
     staged: bool = False
     """Asked to have the candidate on disk."""
-    refused_before_ms: int | None = None
-    """A refusal that was already on record when it joined; the same again says nothing new."""
     why: str = ""
 
 
@@ -94,6 +92,8 @@ class RolloutState(_Value):
     """Of the stage's gates at the last look, by gate key."""
     why: str = ""
     """Reason of the last decision that moved it."""
+    waiting_for: list[str] = Field(default_factory=list)
+    """What keeps it from the next step, in words, at the last look."""
 
     @property
     def open(self) -> bool:
@@ -214,6 +214,16 @@ class GatesJudged(_Decision):
         return _with(state, answers={answer.gate: answer for answer in self.answers})
 
 
+class Waited(_Decision):
+    """What keeps the rollout from its next step now."""
+
+    step: Literal["waited"] = "waited"
+    missing: list[str]
+
+    def applied(self, state: RolloutState) -> RolloutState:
+        return _with(state, waiting_for=self.missing)
+
+
 class GatePassed(_Decision):
     """A gate's answer has become "pass"."""
 
@@ -241,7 +251,7 @@ class RolledBack(_Decision):
     step: Literal["rolled_back"] = "rolled_back"
 
     def applied(self, state: RolloutState) -> RolloutState:
-        return _with(state, status="rolled_back", why=self.reason)
+        return _with(state, status="rolled_back", why=self.reason, waiting_for=[])
 
 
 class Finished(_Decision):
@@ -250,7 +260,7 @@ class Finished(_Decision):
     step: Literal["finished"] = "finished"
 
     def applied(self, state: RolloutState) -> RolloutState:
-        return _with(state, status="done", why=self.reason)
+        return _with(state, status="done", why=self.reason, waiting_for=[])
 
 
 class Paused(_Decision):
@@ -280,7 +290,7 @@ class Aborted(_Decision):
     who: str
 
     def applied(self, state: RolloutState) -> RolloutState:
-        return _with(state, status="aborted", why=self.reason)
+        return _with(state, status="aborted", why=self.reason, waiting_for=[])
 
 
 Decision = (
@@ -293,6 +303,7 @@ Decision = (
     | DeviceRefused
     | DeviceFailed
     | GatesJudged
+    | Waited
     | GatePassed
     | GateFailed
     | GateNeedsMore
@@ -302,7 +313,7 @@ Decision = (
     | Resumed
     | Aborted
 )
-UNLOGGED: tuple[str, ...] = ("ticked", "gates_judged")
+UNLOGGED: tuple[str, ...] = ("ticked", "gates_judged", "waited")
 
 
 def apply(state: RolloutState, decision: Decision) -> RolloutState:

@@ -37,6 +37,7 @@ from cloud.rollout_state import (
     RolloutState,
     StageEntered,
     Ticked,
+    Waited,
     apply,
 )
 from cloud.strata import draw_order, matching_controls, stratum
@@ -85,42 +86,25 @@ def _join(_plan: Plan, state: RolloutState, evidence: Evidence, _now_ms: int) ->
 
 
 def _member(view: DeviceView, state: RolloutState) -> Member:
-    role: str = "waiting"
-    why = ""
+    place = stratum(view.site, view.profile)
     if view.active is not None and view.active.digest == state.candidate.digest:
-        role, why = "already", f"{view.device} ran {_bundle(state)} before"
-    elif view.slot == "bad":
-        role, why = "refused", f"{view.device} has found {_bundle(state)} bad before: {view.slot_reason or 'no reason'}"
-    return Member.model_validate(
-        {
-            "role": role,
-            "stratum": stratum(view.site, view.profile),
-            "previous": view.active,
-            "refused_before_ms": view.refused_at_ms,
-            "why": why,
-        }
-    )
+        why = f"{view.device} ran {_bundle(state)} before"
+        return Member(role="already", stratum=place, previous=view.active, why=why)
+    if view.slot == "bad":
+        why = f"{view.device} has found it bad before: {view.failure or view.refusal or 'no reason given'}"
+        return Member(role="refused", stratum=place, previous=view.active, why=why)
+    return Member(stratum=place, previous=view.active)
 
 
 def _note_devices(_plan: Plan, state: RolloutState, evidence: Evidence, _now_ms: int) -> Iterable[Decision]:
-    """Refusals and returns that the devices report; apart, because they mean different things."""
+    """Returns and refusals that the devices report; apart, because they mean different things."""
     for view in evidence.devices:
         member = state.members[view.device]
-        if member.role == "candidate" and view.slot == "bad":
-            why = f"{view.device} went back by itself: {view.slot_reason or 'no reason given'}"
-            yield DeviceFailed(device=view.device, reason=why)
-        elif _asked(member) and _refuses(view, member):
+        asked = member.role == "candidate" or (member.staged and member.role in ("waiting", "control"))
+        if asked and view.failure:
+            yield DeviceFailed(device=view.device, reason=f"{view.device} went back by itself: {view.failure}")
+        elif asked and view.refusal:
             yield DeviceRefused(device=view.device, reason=f"{view.device} would not take it: {view.refusal}")
-
-
-def _asked(member: Member) -> bool:
-    return member.role == "candidate" or (member.staged and member.role in ("waiting", "control"))
-
-
-def _refuses(view: DeviceView, member: Member) -> bool:
-    if view.slot == "bad":
-        return True
-    return view.refused_at_ms is not None and view.refused_at_ms != member.refused_before_ms
 
 
 def _judge(plan: Plan, state: RolloutState, evidence: Evidence, _now_ms: int) -> Iterable[Decision]:
@@ -295,6 +279,14 @@ def _time_out(plan: Plan, state: RolloutState, evidence: Evidence, _now_ms: int)
         yield RolledBack(reason=f"{_bundle(state)} is taken back {why}")
 
 
+def _wait(plan: Plan, state: RolloutState, evidence: Evidence, _now_ms: int) -> Iterable[Decision]:
+    if state.stage == NOT_STARTED:
+        yield Waited(missing=["no device of the cohort is known yet"])
+    else:
+        held = ["paused: " + state.why] if state.status == "paused" else []
+        yield Waited(missing=held + missing(plan, state, evidence))
+
+
 Rule = Callable[[Plan, RolloutState, Evidence, int], Iterable[Decision]]
 _RULES: tuple[Rule, ...] = (
     _tick,
@@ -306,8 +298,9 @@ _RULES: tuple[Rule, ...] = (
     _release,
     _draw,
     _time_out,
+    _wait,
 )
-"""In this order: what is known, the way back, the step forward, the arms, the end of patience."""
+"""In this order: what is known, the way back, the step forward, the arms, the end of patience, what is missing."""
 
 
 def _bundle(state: RolloutState) -> str:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData()
@@ -118,6 +119,13 @@ outcomes = Table(
     Column("state", String(16), nullable=False),
     Column("body", JSON, nullable=False),
     Index("outcomes_by_decision", "device", "incarnation", "decision_seq"),
+    # Few rows go wrong, and rollouts ask for those every second.
+    Index(
+        "outcomes_gone_wrong",
+        "received_at_ms",
+        sqlite_where=text("state <> 'done'"),
+        postgresql_where=text("state <> 'done'"),
+    ),
 )
 
 events = Table(
@@ -181,6 +189,7 @@ reviews = Table(
     Column("note", Text, nullable=False, default=""),
     Column("at_ms", BigInteger, nullable=False),
     Index("reviews_by_decision", "device", "incarnation", "seq"),
+    Index("reviews_by_time", "at_ms"),
 )
 
 bundles = Table(

@@ -1,0 +1,168 @@
+"""Talks to a control plane by HTTP: what the command line and scripts use.
+
+Rules:
+- Every failure is one of `cloud.errors`, with what the control plane said.
+- Nothing here needs the server's libraries.
+"""
+
+import getpass
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from cloud import archive, errors, keys
+from edge.wire.base import target_path
+
+TIMEOUT_S = 30.0
+UPLOAD_TIMEOUT_S = 600.0
+READ_BYTES = 2**20
+
+
+class CloudClient:
+    """One control plane."""
+
+    def __init__(self, url: str, *, token: str | None = None, http: httpx.Client | None = None) -> None:
+        self._url = url
+        headers = {"Lineside-Who": _who()} | ({"Authorization": f"Bearer {token}"} if token else {})
+        self._http = http or httpx.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False)
+        self._http.headers.update(headers)
+
+    def __enter__(self) -> "CloudClient":
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Return the answer's JSON.
+
+        Raises:
+            CloudError: the control plane is not there, or refuses.
+        """
+        return self._call("GET", path, params={name: value for name, value in query.items() if value is not None})
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """Send JSON and return the answer's, or None where there is none.
+
+        Raises:
+            CloudError: as `get`.
+        """
+        return self._call("POST", path, json={} if body is None else body)
+
+    def devices(self) -> list[dict[str, Any]]:
+        """Return the fleet."""
+        return list(self.get("/v1/devices"))
+
+    def claim(self, **fields: Any) -> dict[str, Any]:
+        """Make a one-time claim; see `cloud.routes.enrol.ClaimRequest` for its fields."""
+        return dict(self.post("/v1/claims", {name: value for name, value in fields.items() if value is not None}))
+
+    def bundles(self, name: str | None = None) -> list[dict[str, Any]]:
+        """Return the published bundles."""
+        return list(self.get("/v1/bundles", name=name))
+
+    def publish(self, bundle: Path, release_key: Path, *, default: bool = False) -> dict[str, Any]:
+        """Sign a bundle into the list and upload both; doing it again with the same file changes nothing.
+
+        Raises:
+            CloudError: the file or key is unusable, or the control plane refuses, and why.
+        """
+        if not bundle.is_file():
+            raise errors.ConfigError(f"{bundle}: no such file")
+        manifest = archive.read_manifest(bundle)
+        known = next((entry for entry in self.bundles(manifest.name) if entry["version"] == manifest.version), None)
+        digest, size_bytes = _digest(bundle)
+        if known is not None and known["digest"] == digest:
+            if default and not known["is_default"]:
+                return dict(self.post(f"/v1/bundles/{manifest.name}/{manifest.version}/default"))
+            return known
+        signed = keys.with_bundle(
+            self._raw("/v1/bundles/targets"),
+            path=target_path(manifest.name, manifest.version),
+            digest=digest,
+            size_bytes=size_bytes,
+            release_key=release_key,
+            now=datetime.now(UTC),
+        )
+        with bundle.open("rb") as stream:
+            return dict(self.upload(stream, signed, default=default))
+
+    def upload(self, bundle: Any, targets: bytes, *, default: bool = False) -> Any:
+        """Send a bundle (a readable file or bytes) and the signed list that names it."""
+        files = {"bundle": ("bundle.lsb", bundle), "targets": ("targets.json", targets)}
+        form = {"default": "true" if default else "false"}
+        return self._call("POST", "/v1/bundles", files=files, data=form, timeout=UPLOAD_TIMEOUT_S)
+
+    def _call(self, method: str, path: str, **options: Any) -> Any:
+        with self._wrapped():
+            answer = self._http.request(method, path, **options)
+        _check(answer)
+        return answer.json() if answer.content else None
+
+    def _raw(self, path: str) -> bytes:
+        with self._wrapped():
+            answer = self._http.get(path)
+        _check(answer)
+        return answer.content
+
+    @contextmanager
+    def _wrapped(self) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise errors.UnavailableError(
+                f"no control plane answers at {self._url}: {error or type(error).__name__}",
+                hint="is `lineside-cloud serve` running? give its address by --server or LINESIDE_CLOUD",
+            ) from error
+
+
+def _check(answer: httpx.Response) -> None:
+    if answer.is_success:
+        return
+    try:
+        said = answer.json()
+    except ValueError:
+        said = {}
+    if not isinstance(said, dict) or "error" not in said:
+        detail = said.get("detail") if isinstance(said, dict) else None
+        said = {"error": str(detail or answer.text[:500] or answer.reason_phrase)}
+    raise _family(answer.status_code)(said["error"], hint=said.get("hint", ""))
+
+
+def _family(status: int) -> type[errors.CloudError]:
+    families = (
+        errors.UnauthorizedError,
+        errors.RefusedError,
+        errors.NotFoundError,
+        errors.ConflictError,
+        errors.TooLargeError,
+        errors.InvalidError,
+        errors.UnavailableError,
+    )
+    return next((family for family in families if family.status == status), errors.CloudError)
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    hashed, size_bytes = sha256(), 0
+    with path.open("rb") as stream:
+        while chunk := stream.read(READ_BYTES):
+            hashed.update(chunk)
+            size_bytes += len(chunk)
+    return hashed.hexdigest(), size_bytes
+
+
+def _who() -> str:
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = "operator"
+    return re.sub(r"[^\w.@+ -]", "_", name, flags=re.ASCII)[:64] or "operator"

@@ -1,0 +1,242 @@
+"""Keeps what devices send: message in, rows in the tables, acknowledgement out.
+
+Rules:
+- Rows and the stream's position are committed together; only then is `ack` published and the broker's copy released.
+- The same row again changes nothing, so a device may send again whenever it likes.
+- `ack` never reaches past a hole: what lies beyond one is kept and counted once the hole is filled.
+- What cannot be read goes to quarantine with its reason and never holds up the rest.
+- A device is heard only under its own name, and only while it is in the fleet.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError, StatementError
+
+from cloud import tables
+from cloud.clock import Clock
+from cloud.config import IngestConfig
+from cloud.fleet import Publisher
+from cloud.parsing import Batch, Unreadable, excerpt, merge, parse
+from cloud.store import CloudStore, insert_ignore, upsert
+from edge.wire.messages import Ack, Presence, Reported
+from edge.wire.topics import topic
+
+log = logging.getLogger(__name__)
+
+WANTED_INPUTS = 16
+"""Named in one acknowledgement; the next one names more."""
+MAX_RANGES = 1000
+"""Of a stream beyond its first hole; what is further away is sent again by the device anyway."""
+ROW_TABLES = {table.name: table for table in (tables.decisions, tables.outcomes, tables.events, tables.telemetry)}
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """One message from the broker."""
+
+    topic: str
+    payload: bytes
+    retained: bool
+    """An old one that the broker repeats; it says nothing about whether the device is there now."""
+    release: Callable[[], None]
+    """Tells the broker that it need not send it again; called once it is kept."""
+
+
+class Ingest:
+    """Takes messages from the link and keeps them."""
+
+    def __init__(self, store: CloudStore, clock: Clock, publisher: Publisher, config: IngestConfig) -> None:
+        self._store = store
+        self._clock = clock
+        self._publisher = publisher
+        self._config = config
+        self._queue: asyncio.Queue[Incoming] = asyncio.Queue(config.queue_messages)
+
+    def submit(self, message: Incoming) -> None:
+        """Take a message; called in the event loop. Dropped unreleased when too many wait: it is sent again."""
+        try:
+            self._queue.put_nowait(message)
+        except asyncio.QueueFull:
+            log.warning("too many messages wait; dropped one on %s, its device will send it again", message.topic)
+
+    async def run(self) -> None:
+        """Keep messages until cancelled; those that wait then are sent again by their devices."""
+        while True:
+            group = await self._next_group()
+            acks = await asyncio.to_thread(self.store_group, group)
+            for ack in acks:
+                self._publisher.publish(topic(ack.device, "ack"), ack.model_dump_json().encode(), retain=False)
+            for message in group:
+                message.release()
+
+    def store_group(self, group: Sequence[Incoming]) -> list[Ack]:
+        """Keep messages in one transaction; return the acknowledgements to publish. Safe to repeat."""
+        try:
+            with self._store.write() as connection:
+                return _newest([ack for message in group if (ack := self._keep(connection, message)) is not None])
+        except SQLAlchemyError as error:
+            if len(group) > 1:  # find the one that the database does not take; the others shall not wait for it
+                return _newest([ack for message in group for ack in self.store_group([message])])
+            return self._give_up(group[0], error)
+
+    async def _next_group(self) -> list[Incoming]:
+        group = [await self._queue.get()]
+        deadline_s = self._clock.monotonic_s() + self._config.group_wait_ms / 1000
+        while len(group) < self._config.group_messages:
+            left_s = deadline_s - self._clock.monotonic_s()
+            try:
+                group.append(await asyncio.wait_for(self._queue.get(), max(left_s, 0)))
+            except TimeoutError:
+                break
+        return group
+
+    def _keep(self, connection: Connection, message: Incoming) -> Ack | None:
+        now_ms = self._clock.now_ms()
+        try:
+            parsed = parse(message.topic, message.payload, received_at_ms=now_ms)
+        except Unreadable as error:
+            self._quarantine(connection, message.topic, now_ms, str(error), excerpt(message.payload))
+            return None
+        if not _is_member(connection, parsed.device):
+            reason = f"{parsed.device} is not in the fleet"
+            self._quarantine(connection, message.topic, now_ms, reason, excerpt(message.payload))
+            return None
+        if isinstance(parsed, Batch):
+            return self._keep_batch(connection, parsed, message.topic, now_ms)
+        if isinstance(parsed, Reported):
+            _keep_reported(connection, parsed, now_ms, retained=message.retained)
+        else:
+            _keep_presence(connection, parsed, now_ms, retained=message.retained)
+        return None
+
+    def _keep_batch(self, connection: Connection, batch: Batch, topic_name: str, now_ms: int) -> Ack:
+        for name, rows in batch.rows.items():
+            if insert_ignore(connection, ROW_TABLES[name], rows) < len(rows):
+                for reason, body in _altered(connection, name, batch, rows):
+                    self._quarantine(connection, topic_name, now_ms, reason, body)
+        for bad in batch.bad:
+            self._quarantine(connection, topic_name, now_ms, f"row {bad.seq}: {bad.reason}", bad.excerpt)
+        stored_through = _advance(connection, batch, now_ms)
+        _heard(connection, batch.device, now_ms, {"online": True})
+        return Ack(
+            device=batch.device,
+            incarnation=batch.incarnation,
+            stored_through=stored_through,
+            wanted_inputs=_wanted(connection, batch.device),
+        )
+
+    def _quarantine(self, connection: Connection, topic_name: str, now_ms: int, reason: str, payload: str) -> None:
+        quarantine = tables.quarantine
+        digest = hashlib.sha256(f"{topic_name}\n{reason}\n{payload}".encode("utf-8", "backslashreplace")).hexdigest()
+        row = {"topic": topic_name[:200], "received_at_ms": now_ms, "reason": reason[:2000], "payload": payload}
+        if insert_ignore(connection, quarantine, [{**row, "digest": digest}]):
+            log.warning("quarantined a message on %s: %s", topic_name, reason)
+            newest = connection.execute(select(quarantine.c.id).order_by(quarantine.c.id.desc()).limit(1)).scalar_one()
+            connection.execute(quarantine.delete().where(quarantine.c.id <= newest - self._config.quarantine_rows))
+
+    def _give_up(self, message: Incoming, error: SQLAlchemyError) -> list[Ack]:
+        if not isinstance(error, DataError | IntegrityError) and type(error) is not StatementError:
+            log.error("could not keep a message on %s, its device will send it again: %s", message.topic, error)
+            return []
+        try:
+            with self._store.write() as connection:
+                reason = f"the database does not take it: {error.args[0] if error.args else error}"
+                self._quarantine(connection, message.topic, self._clock.now_ms(), reason, excerpt(message.payload))
+        except SQLAlchemyError as second:
+            log.error("%s: not quarantined: %s", message.topic, second)  # noqa: TRY400  (the message says it all)
+        return []
+
+
+def _is_member(connection: Connection, device: str) -> bool:
+    devices = tables.devices.c
+    query = select(devices.device).where(devices.device == device, devices.revoked_at_ms.is_(None))
+    return connection.execute(query).first() is not None
+
+
+def _advance(connection: Connection, batch: Batch, now_ms: int) -> int:
+    streams = tables.streams
+    mine = (streams.c.device == batch.device, streams.c.incarnation == batch.incarnation)
+    key = {"device": batch.device, "incarnation": batch.incarnation}
+    insert_ignore(connection, streams, [{**key, "stored_through": 0, "first_seen_at_ms": now_ms}])
+    query = select(streams.c.stored_through, streams.c.beyond).where(*mine).with_for_update()
+    before, beyond = connection.execute(query).one()
+    stored_through, left = merge(before, beyond or [], batch.seqs)
+    if (stored_through, left) != (before, beyond or []):
+        kept = {"stored_through": stored_through, "beyond": left[:MAX_RANGES]}
+        connection.execute(streams.update().where(*mine).values(**kept))
+    return stored_through
+
+
+def _altered(connection: Connection, name: str, batch: Batch, rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return rows whose number another content has: their device was set back to an older copy of its store."""
+    table = ROW_TABLES[name]
+    sent = {row["seq"]: row["body"] for row in rows}
+    query = select(table.c.seq, table.c.body).where(
+        table.c.device == batch.device, table.c.incarnation == batch.incarnation, table.c.seq.in_(list(sent))
+    )
+    return [
+        (f"row {seq}: its number was used before, for another {name[:-1]}", str(sent[seq]))
+        for seq, body in connection.execute(query)
+        if body != sent[seq]
+    ]
+
+
+def _heard(connection: Connection, device: str, now_ms: int, fields: dict[str, Any]) -> None:
+    upsert(connection, tables.device_state, {"device": device, "last_heard_at_ms": now_ms, **fields})
+
+
+def _keep_reported(connection: Connection, reported: Reported, now_ms: int, *, retained: bool) -> None:
+    fields: dict[str, Any] = {"boot_id": reported.boot_id[:64], "interval_s": max(reported.interval_s, 0.1)}
+    fields |= {"reported": reported.model_dump(mode="json"), "reported_at_ms": now_ms}
+    if not retained:
+        _heard(connection, reported.device, now_ms, {**fields, "online": True})
+        return
+    state = tables.device_state
+    known = connection.execute(select(state.c.reported).where(state.c.device == reported.device)).one_or_none()
+    if known is None:
+        _heard(connection, reported.device, 0, {**fields, "online": False})
+    elif known.reported is None or known.reported.get("sent_at_ms", 0) < reported.sent_at_ms:
+        connection.execute(state.update().where(state.c.device == reported.device).values(**fields))
+
+
+def _keep_presence(connection: Connection, presence: Presence, now_ms: int, *, retained: bool) -> None:
+    state = tables.device_state
+    query = select(state.c.boot_id, state.c.online).where(state.c.device == presence.device)
+    known = connection.execute(query).one_or_none()
+    if not presence.online and known is not None and known.boot_id not in (None, presence.boot_id[:64]):
+        return  # the last will of an earlier boot
+    fields = {"boot_id": presence.boot_id[:64], "online": presence.online, "presence_at_ms": now_ms}
+    if presence.online and not retained:
+        _heard(connection, presence.device, now_ms, fields)  # its own word; a will is the broker's
+    elif known is None:
+        _heard(connection, presence.device, 0, fields)
+    elif bool(known.online) != presence.online or known.boot_id != presence.boot_id[:64]:
+        connection.execute(state.update().where(state.c.device == presence.device).values(**fields))
+
+
+def _wanted(connection: Connection, device: str) -> list[str]:
+    decisions, inputs = tables.decisions, tables.inputs
+    query = (
+        select(decisions.c.input_digest)
+        .outerjoin(inputs, inputs.c.digest == decisions.c.input_digest)
+        .where(
+            decisions.c.device == device,
+            decisions.c.needs_review.is_(True),
+            inputs.c.digest.is_(None),
+            decisions.c.body["input"]["kept"].as_boolean().is_(True),
+        )
+        .order_by(decisions.c.at_ms)
+        .limit(WANTED_INPUTS)
+    )
+    return list(dict.fromkeys(connection.execute(query).scalars()))
+
+
+def _newest(acks: list[Ack]) -> list[Ack]:
+    """Return one acknowledgement per stream: the last says all that the earlier ones said."""
+    return list({(ack.device, ack.incarnation): ack for ack in acks}.values())

@@ -1,0 +1,59 @@
+"""Takes pictures and sounds from devices by their digest, and shows them to people."""
+
+import re
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse
+from sqlalchemy import select
+
+from cloud import tables
+from cloud.access import Device
+from cloud.errors import NotFoundError
+from cloud.services import Parts, Services
+from cloud.store import insert_ignore
+
+router = APIRouter(prefix="/v1/inputs")
+
+MEDIA_TYPE = re.compile(r"(image/(jpeg|png|webp|bmp|tiff|gif)|audio/(wav|x-wav|flac|ogg|mpeg))")
+"""Shown as what they are; anything else only as a file to save, so that no device can put a page before a reviewer."""
+CACHE_S = 7 * 24 * 3600
+"""Content under a digest never changes."""
+
+
+@router.put("/{digest}", status_code=201)
+async def put_input(digest: str, request: Request, response: Response, parts: Parts, sender: Device) -> dict[str, Any]:
+    """Keep the bytes of one input: 201 when they are new, 200 when they are here already."""
+    stated = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    media_type = stated if MEDIA_TYPE.fullmatch(stated) else "application/octet-stream"
+    _, size_bytes = await parts.inputs.put_stream(request.stream(), digest=digest)
+    row = {"digest": digest, "media_type": media_type, "size_bytes": size_bytes, "device": sender}
+    new = await run_in_threadpool(_keep, parts, row)
+    response.status_code = 201 if new else 200
+    return {"digest": digest, "size_bytes": size_bytes, "new": new}
+
+
+@router.get("/{digest}")
+def get_input(digest: str, parts: Parts) -> FileResponse:
+    """Show one input."""
+    query = select(tables.inputs.c.media_type).where(tables.inputs.c.digest == digest)
+    with parts.store.read() as connection:
+        media_type = connection.execute(query).scalar()
+    if media_type is None:
+        raise NotFoundError(f"input {digest[:12]}… has not arrived")
+    plain = media_type == "application/octet-stream"
+    return FileResponse(
+        parts.inputs.path(digest),
+        media_type=media_type,
+        filename=digest if plain else None,
+        headers={
+            "Cache-Control": f"private, max-age={CACHE_S}, immutable",
+            "Content-Security-Policy": "default-src 'none'; sandbox",
+        },
+    )
+
+
+def _keep(parts: Services, row: dict[str, Any]) -> bool:
+    with parts.store.write() as connection:
+        return insert_ignore(connection, tables.inputs, [{**row, "received_at_ms": parts.clock.now_ms()}]) > 0

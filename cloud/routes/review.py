@@ -1,0 +1,47 @@
+"""The review queue for machines and for the console's keys."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from cloud.services import Parts
+
+router = APIRouter(prefix="/v1/review")
+
+
+class AnswerRequest(BaseModel):
+    """A person's answer."""
+
+    answer: str
+    label: str | None = Field(default=None, max_length=64)
+    reviewer: str = Field(min_length=1, max_length=64)
+    note: str = Field(default="", max_length=4000)
+
+
+@router.get("/queue")
+def queue(parts: Parts, last: Annotated[int, Query(ge=1, le=1000)] = 50) -> dict[str, Any]:
+    """List what waits, in the order in which it should be looked at."""
+    return {"waiting": parts.reviews.waiting(), "items": [item.as_json() for item in parts.reviews.queue(last=last)]}
+
+
+@router.get("/next")
+def next_item(parts: Parts) -> dict[str, Any]:
+    """Give the decision to look at now; `item` is null when nothing waits."""
+    item = parts.reviews.next()
+    return {"waiting": parts.reviews.waiting(), "item": item.as_json() if item else None}
+
+
+@router.post("/{device}/{incarnation}/{seq}", status_code=201)
+def answer(device: str, incarnation: str, seq: int, request: AnswerRequest, parts: Parts) -> dict[str, Any]:
+    """Keep a person's answer, and give the next decision at once."""
+    number = parts.reviews.answer(
+        device,
+        incarnation,
+        seq,
+        answer=request.answer,
+        reviewer=request.reviewer,
+        label=request.label,
+        note=request.note,
+    )
+    return {"id": number, **next_item(parts)}

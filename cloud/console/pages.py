@@ -1,0 +1,175 @@
+"""The console's routes: each reads a view-model and draws its template.
+
+Rules:
+- Thin: what a page shows is decided in `views`, how it looks in `templates`.
+- Every page answers 304 to its own last tag, which is how pages stay live (see `live`).
+- Changes go to the `/v1` interface; nothing here writes.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
+from fastapi.exception_handlers import http_exception_handler
+from sqlalchemy import Connection, select
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from cloud.console import charts, live
+from cloud.console.render import Renderer
+from cloud.console.views import decisions, overview, review, rollouts
+from cloud.console.views.device import device_page
+from cloud.console.views.models import models
+from cloud.services import Parts
+from cloud.tables import bundles
+
+router = APIRouter(include_in_schema=False)
+
+Values = dict[str, Any]
+
+
+def mount(app: FastAPI) -> None:
+    """Give the application what the pages need, and error pages for people."""
+    app.state.console = Renderer()
+    app.add_exception_handler(StarletteHTTPException, _error_page)
+
+
+@router.get("/")
+def fleet_page(request: Request, parts: Parts) -> Response:
+    """Show the work that waits, and the fleet."""
+
+    def values(connection: Connection, now_ms: int) -> Values:
+        return {"page": overview.overview(connection, now_ms), "stack": charts.stack}
+
+    return _page(request, parts, "overview.html", "/", values)
+
+
+@router.get("/devices/{device}")
+def one_device_page(
+    request: Request,
+    parts: Parts,
+    device: str,
+    only: decisions.Filter = "all",
+    before: Annotated[str | None, Query(pattern=r"^\d{1,15}\.\d{1,15}$")] = None,
+) -> Response:
+    """Show one device."""
+    at_ms, _, seq = (before or "").partition(".")
+    cursor = (int(at_ms), int(seq)) if before else None
+
+    def values(connection: Connection, now_ms: int) -> Values:
+        page = device_page(connection, device, now_ms)
+        if page is None:
+            raise HTTPException(404, f"No device is called {device}.")
+        found = decisions.page(connection, device, only=only, before=cursor)
+        return {
+            "page": page,
+            "decisions": found,
+            "only": only,
+            "filters": decisions.FILTERS,
+            "paged": cursor is not None,
+        }
+
+    return _page(request, parts, "device.html", "/", values)
+
+
+@router.get("/devices/{device}/decisions/{incarnation}/{seq}")
+def decision_page(request: Request, parts: Parts, device: str, incarnation: str, seq: int) -> Response:
+    """Show one decision with all that explains it."""
+
+    def values(connection: Connection, _now_ms: int) -> Values:
+        page = decisions.detail(connection, device, incarnation, seq)
+        if page is None:
+            raise HTTPException(404, f"No decision {seq} of {device} is stored here.")
+        return {"page": page}
+
+    return _page(request, parts, "decision.html", "/", values)
+
+
+@router.get("/rollouts")
+def rollouts_page(request: Request, parts: Parts) -> Response:
+    """List the rollouts."""
+
+    def values(connection: Connection, _now_ms: int) -> Values:
+        return {"rollouts": rollouts.all_rollouts(connection)}
+
+    return _page(request, parts, "rollouts.html", "/rollouts", values)
+
+
+@router.get("/rollouts/{rollout}")
+def rollout_page(request: Request, parts: Parts, rollout: str) -> Response:
+    """Show one rollout with its evidence."""
+
+    def values(connection: Connection, _now_ms: int) -> Values:
+        page = rollouts.rollout_page(connection, rollout)
+        if page is None:
+            raise HTTPException(404, f"No rollout is called {rollout}.")
+        return {"page": page}
+
+    return _page(request, parts, "rollout.html", "/rollouts", values)
+
+
+@router.get("/review")
+def review_page(request: Request, parts: Parts) -> Response:
+    """Show the head of the review queue."""
+
+    def values(connection: Connection, _now_ms: int) -> Values:
+        queue = parts.reviews.queue(last=review.LOOKED_AT)
+        labels = _labels(connection, {review.digest_of(item.body) for item in queue})
+        return {"items": review.cards(queue, labels), "waiting": parts.reviews.waiting()}
+
+    return _page(request, parts, "review.html", "/review", values)
+
+
+@router.get("/models")
+def models_page(request: Request, parts: Parts) -> Response:
+    """Show the registry."""
+    return _page(request, parts, "models.html", "/models", lambda connection, _now_ms: {"models": models(connection)})
+
+
+@router.get("/static/{code}/{name}")
+def static_file(request: Request, code: str, name: str) -> Response:
+    """Give a style sheet, script or picture of the console; `code` only makes the address change with the files."""
+    renderer: Renderer = request.app.state.console
+    found = renderer.static(name)
+    if found is None:
+        raise HTTPException(404, f"There is no file {name} of release {code}.")
+    return found
+
+
+@router.get("/favicon.ico")
+def favicon(request: Request) -> Response:
+    """Give the sign of the console to browsers that ask for it by its old name."""
+    return static_file(request, "", "favicon.svg")
+
+
+def _page(
+    request: Request, parts: Parts, template: str, here: str, values: Callable[[Connection, int], Values]
+) -> Response:
+    renderer: Renderer = request.app.state.console
+    now_ms = parts.clock.now_ms()
+    with parts.store.read() as connection:
+        tag = live.tag(connection, now_ms, renderer.code)
+        if request.headers.get("if-none-match") == f'"{tag}"':
+            return Response(status_code=304, headers=renderer.headers(now_ms, tag))
+        found = values(connection, now_ms)
+        badges = overview.badges(connection)
+    return renderer.page(template, {**found, "here": here, "badges": badges}, now_ms=now_ms, tag=tag)
+
+
+def _labels(connection: Connection, digests: set[str]) -> dict[str, list[str]]:
+    query = select(bundles.c.digest, bundles.c.manifest["labels"]).where(bundles.c.digest.in_(digests))
+    return {row[0]: list(row[1] or []) for row in connection.execute(query)}
+
+
+async def _error_page(request: Request, error: Exception) -> Response:
+    """Answer people with a page and machines as ever."""
+    assert isinstance(error, StarletteHTTPException)
+    wants_page = "text/html" in request.headers.get("accept", "") and not re.match(r"/(v1|tuf)/", request.url.path)
+    if not wants_page:
+        return await http_exception_handler(request, error)
+    renderer: Renderer = request.app.state.console
+    title = "There is no such page" if error.status_code == 404 else "This did not work"
+    words = error.detail if error.detail != "Not Found" else "The address may be misspelt, or what it named is gone."
+    now_ms = request.app.state.services.clock.now_ms()
+    values = {"title": title, "words": words, "hint": "", "badges": {}, "here": ""}
+    return renderer.page("error.html", values, now_ms=now_ms, status=error.status_code)

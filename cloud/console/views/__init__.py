@@ -1,0 +1,1 @@
+"""What each page shows: queries over the tables, returned as frozen values that the templates draw."""

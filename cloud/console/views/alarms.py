@@ -1,0 +1,128 @@
+"""Alarms and warnings that still stand: what devices raised and have not taken back.
+
+Rules:
+- `…_raised` stands until `…_cleared` of the same device, station and model comes, for at most a week.
+- A start of the daemon begins its watches anew, so what an earlier start raised no longer stands.
+- What has no counterpart is a fact and not a state: it is shown for an hour.
+- Several of the same kind are one line with their number and the newest one's words.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from cloud.tables import device_state, events
+
+RAISED = "_raised"
+CLEARED = "_cleared"
+STANDS_MS = 7 * 86_400_000
+FACT_MS = 3_600_000
+ROWS = 500
+"""Newest warnings looked at per severity: beyond so many the oldest no longer tell anything new."""
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """One kind of warning of one device that stands now."""
+
+    device: str
+    name: str
+    severity: str
+    station: str | None
+    model: str | None
+    detail: str
+    metric: str | None
+    first_ms: int
+    last_ms: int
+    times: int
+
+    @property
+    def is_drift(self) -> bool:
+        return self.name.startswith("drift")
+
+
+def standing(connection: Connection, now_ms: int, device: str | None = None) -> list[Alarm]:
+    """Return what stands now, alarms before warnings, newest first; of one device or of all."""
+    raised = _rows(connection, now_ms - STANDS_MS, device)
+    cleared = _cleared(connection, {row["name"] for row in raised}, now_ms - STANDS_MS)
+    boots = {
+        row.device: row.boot_id for row in connection.execute(select(device_state.c.device, device_state.c.boot_id))
+    }
+    return _grouped(raised, cleared, boots, now_ms)
+
+
+def _rows(connection: Connection, since_ms: int, device: str | None) -> list[Mapping[Any, Any]]:
+    found: list[Mapping[Any, Any]] = []
+    for severity in ("alarm", "warning"):
+        query = select(
+            events.c.device, events.c.name, events.c.severity, events.c.station, events.c.model,
+            events.c.detail, events.c.at_ms, events.c.body,
+        ).where(events.c.severity == severity, events.c.at_ms >= since_ms)  # fmt: skip
+        if device is not None:
+            query = query.where(events.c.device == device)
+        found += connection.execute(query.order_by(events.c.at_ms.desc()).limit(ROWS)).mappings()
+    return found
+
+
+def _cleared(connection: Connection, names: set[str], since_ms: int) -> dict[tuple[Any, ...], int]:
+    """Return when each (device, kind, station, model, metric) was last cleared."""
+    ends = [name.removesuffix(RAISED) + CLEARED for name in names if name.endswith(RAISED)]
+    if not ends:
+        return {}
+    query = (
+        select(events.c.device, events.c.name, events.c.station, events.c.model, events.c.at_ms, events.c.body)
+        .where(events.c.name.in_(ends), events.c.at_ms >= since_ms)
+        .order_by(events.c.at_ms)
+        .limit(2 * ROWS)
+    )
+    return {_key(row, CLEARED): row["at_ms"] for row in connection.execute(query).mappings()}
+
+
+def _grouped(
+    rows: Iterable[Mapping[Any, Any]],
+    cleared: Mapping[tuple[Any, ...], int],
+    boots: Mapping[str, str | None],
+    now_ms: int,
+) -> list[Alarm]:
+    groups: dict[tuple[Any, ...], list[Mapping[Any, Any]]] = {}
+    for row in rows:
+        if row["name"].endswith(RAISED):
+            stands = cleared.get(_key(row, RAISED), 0) < row["at_ms"] and _same_boot(row, boots.get(row["device"]))
+        else:
+            stands = row["at_ms"] >= now_ms - FACT_MS
+        if stands:
+            groups.setdefault((*_key(row, RAISED), row["severity"]), []).append(row)
+    alarms = [_alarm(group) for group in groups.values()]
+    return sorted(alarms, key=lambda a: (a.severity != "alarm", -a.last_ms))
+
+
+def _same_boot(row: Mapping[Any, Any], boot_id: str | None) -> bool:
+    return not boot_id or (row["body"] or {}).get("boot_id", boot_id) == boot_id
+
+
+def _alarm(group: list[Mapping[Any, Any]]) -> Alarm:
+    newest = max(group, key=lambda row: row["at_ms"])
+    return Alarm(
+        device=newest["device"],
+        name=newest["name"],
+        severity=newest["severity"],
+        station=newest["station"],
+        model=newest["model"],
+        detail=newest["detail"],
+        metric=_metric(newest),
+        first_ms=min(row["at_ms"] for row in group),
+        last_ms=newest["at_ms"],
+        times=len(group),
+    )
+
+
+def _key(row: Mapping[Any, Any], suffix: str) -> tuple[Any, ...]:
+    return (row["device"], row["name"].removesuffix(suffix), row["station"], row["model"], _metric(row))
+
+
+def _metric(row: Mapping[Any, Any]) -> str | None:
+    data = (row["body"] or {}).get("data") or {}
+    metric = data.get("metric") if isinstance(data, dict) else None
+    return metric if isinstance(metric, str) else None

@@ -3,7 +3,8 @@
 Rules:
 - What was deferred or drawn for audit waits until one person has answered; safety first: deferrals before
   audits, and the oldest of each first.
-- Answers are added, never changed: a second opinion is a second row.
+- Answers are added, never changed: a second opinion is a second row. Only a slip of the finger is undone, within
+  `UNDO_MS`; the audit log keeps both the answer and its undoing.
 """
 
 from dataclasses import dataclass
@@ -13,11 +14,13 @@ from sqlalchemy import func, select
 
 from cloud import audit, tables
 from cloud.clock import Clock
-from cloud.errors import InvalidError, NotFoundError
+from cloud.errors import ConflictError, InvalidError, NotFoundError
 from cloud.store import CloudStore
 
 Answer = Literal["pass", "divert", "accept", "cant_tell"]
 ANSWERS: tuple[Answer, ...] = get_args(Answer)
+UNDO_MS = 10 * 60_000
+"""Later than this an answer is an opinion and no slip: whoever thinks otherwise adds another."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,29 @@ class Reviews:
         key_of_answer = result.inserted_primary_key
         assert key_of_answer is not None
         return int(key_of_answer[0])
+
+    def undo(self, answer: int, *, who: str) -> None:
+        """Take an answer back that was given a moment ago; its decision waits again if nobody else has answered.
+
+        Raises:
+            NotFoundError: there is no such answer.
+            ConflictError: it is too old to be a slip.
+        """
+        reviews, now_ms = tables.reviews, self._clock.now_ms()
+        with self._store.write() as connection:
+            row = connection.execute(select(reviews).where(reviews.c.id == answer)).one_or_none()
+            if row is None:
+                raise NotFoundError(f"no answer {answer}")
+            if now_ms - row.at_ms > UNDO_MS:
+                raise ConflictError(f"the answer is older than {UNDO_MS // 60_000} minutes", hint="answer it once more")
+            connection.execute(reviews.delete().where(reviews.c.id == answer))
+            key = {"device": row.device, "incarnation": row.incarnation, "seq": row.seq}
+            others = select(reviews.c.id).where(*(reviews.c[name] == value for name, value in key.items()))
+            if connection.execute(others).first() is None:
+                same = [tables.decisions.c[name] == value for name, value in key.items()]
+                connection.execute(tables.decisions.update().where(*same).values(needs_review=True))
+            data = {**key, "answer": row.answer, "reviewer": row.reviewer}
+            audit.record(connection, at_ms=now_ms, who=who, what="review_undone", data=data)
 
 
 def _item(row: Any) -> ReviewItem:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from cloud.access import Operator
 from cloud.services import Parts
 
 router = APIRouter(prefix="/v1/review")
@@ -45,3 +46,10 @@ def answer(device: str, incarnation: str, seq: int, request: AnswerRequest, part
         note=request.note,
     )
     return {"id": number, **next_item(parts)}
+
+
+@router.delete("/answers/{answer}")
+def undo(answer: int, parts: Parts, who: Operator) -> dict[str, Any]:
+    """Take back an answer that was a slip of the finger."""
+    parts.reviews.undo(answer, who=who)
+    return {"waiting": parts.reviews.waiting()}

@@ -67,7 +67,9 @@ class Plant:
         """Close the database."""
         self.services.store.close()
 
-    def enrol(self, device: str, *, site: str = "hall-1", profile: str = "box", models: list[str] | None = None) -> None:
+    def enrol(
+        self, device: str, *, site: str = "hall-1", profile: str = "box", models: list[str] | None = None
+    ) -> None:
         """Make a device part of the fleet."""
         row = {
             "device": device,

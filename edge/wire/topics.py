@@ -25,7 +25,7 @@ def topic(device: str, channel: Channel) -> str:
     Raises:
         ValueError: the device name is not a valid one, or the channel is unknown.
     """
-    if not re.match(NAME_PATTERN, device):
+    if not re.fullmatch(NAME_PATTERN, device):
         raise ValueError(f"device name: expected {NAME_PATTERN}, got {device!r}")
     if channel not in CHANNELS:
         raise ValueError(f"channel: expected one of {', '.join(CHANNELS)}, got {channel!r}")
@@ -46,6 +46,6 @@ def parse(name: str) -> tuple[str, Channel]:
     parts = name.split("/")
     if len(parts) == 4 and "/".join(parts[:2]) == PREFIX:
         for channel in CHANNELS:
-            if parts[3] == channel and re.match(NAME_PATTERN, parts[2]):
+            if parts[3] == channel and re.fullmatch(NAME_PATTERN, parts[2]):
                 return parts[2], channel
     raise ValueError(f"topic: expected {PREFIX}/<device>/<channel>, got {name!r}")

@@ -101,7 +101,9 @@ def parse(data: bytes, *, expected_digest: str | None = None, where: str = "bund
             files = {name: _member(archive, name, manifest, where) for name in manifest.files}
             _nothing_else(archive, manifest, where)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, KeyError) as error:
-        raise UpdateError(f"{where}: not a bundle: {error}", hint="expected a .lsb file as `lineside-export` writes it") from error
+        raise UpdateError(
+            f"{where}: not a bundle: {error}", hint="expected a .lsb file as `lineside-export` writes it"
+        ) from error
     ref = BundleRef(name=manifest.name, version=manifest.version, digest=digest, size_bytes=len(data))
     return Bundle(ref, manifest, files)
 

@@ -88,7 +88,7 @@ class Daemon:
         )
         reporter = Reporter(self._config, self._store, self._units, self._stations, updater, self._clock, self._boot_id)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._kept_running("reports", lambda: reporter.run()))
+            tasks.create_task(self._kept_running("reports", reporter.run))
             tasks.create_task(self._kept_running("retention", self._keep_bounded))
             if self._config.cloud is not None:
                 cloud = self._config.cloud
@@ -98,9 +98,7 @@ class Daemon:
         """Enrol once, then stay connected."""
         from edge.cloudside import stay_connected
 
-        await stay_connected(
-            self._config, cloud, self._open_store, updater, reporter, self._clock, self._boot_id
-        )
+        await stay_connected(self._config, cloud, self._open_store, updater, reporter, self._clock, self._boot_id)
 
     async def _keep_bounded(self) -> None:
         while True:
@@ -131,9 +129,7 @@ class Daemon:
                     return
 
     def _all_sent(self) -> bool:
-        return self._config.cloud is None or (
-            self._store.outbox_size().rows == 0 and self._store.inputs.waiting() == 0
-        )
+        return self._config.cloud is None or (self._store.outbox_size().rows == 0 and self._store.inputs.waiting() == 0)
 
     def _make_units(self) -> dict[str, Unit]:
         units: dict[str, Unit] = {}

@@ -94,8 +94,8 @@ def replay_golden(bundle: Bundle, runtime: str, spec: ModelFile, session: Sessio
         worst = max(worst, float(np.max(np.abs(got - logits))))
     if worst > spec.golden_tolerance:
         raise UpdateError(
-            f"{bundle.ref.name} {bundle.ref.version}: golden outputs differ by {worst:.3g} under {session.description}, "
-            f"tolerance {spec.golden_tolerance:.3g}",
+            f"{bundle.ref.name} {bundle.ref.version}: golden outputs differ by {worst:.3g} under "
+            f"{session.description}, tolerance {spec.golden_tolerance:.3g}",
             hint="this engine or processor computes differently from the one the thresholds were made for",
         )
     return worst

@@ -86,9 +86,7 @@ class Observer:
             started_at_ms=self._started_ms,
             ended_at_ms=self._clock.now_ms(),
             counts=dict(self._counts),
-            histograms={
-                name: Histogram(edges=self._edges_of(name), counts=bins) for name, bins in self._bins.items()
-            },
+            histograms={name: Histogram(edges=self._edges_of(name), counts=bins) for name, bins in self._bins.items()},
         )
         self._begin()
         self._sink.append_telemetry(row)
@@ -135,13 +133,14 @@ class Observer:
 
     def _tell(self, shift: Shift) -> None:
         words = "differs from" if shift.raised else "is again like"
+        now, then = f"{shift.window_median:.3g}", f"{shift.reference_median:.3g}"
         self._sink.append_event(
             "drift_raised" if shift.raised else "drift_cleared",
             boot_id=self._boot_id,
             severity="warning" if shift.raised else "info",
             station=self._station,
             model=self._model,
-            detail=f"{shift.metric} {words} the reference: about {shift.window_median:.3g}, was {shift.reference_median:.3g}",
+            detail=f"{shift.metric} {words} the reference: about {now}, was {then}",
             data={
                 "metric": shift.metric,
                 "p_value": shift.p_value,

@@ -70,7 +70,7 @@ class StationOverrides:
 
 
 class _Saved(WireModel):
-    stations: dict[str, DesiredStation] = {}
+    stations: dict[str, DesiredStation]
 
 
 def _with(own: StationSettings, wanted: DesiredStation | None) -> StationSettings:

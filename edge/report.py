@@ -69,8 +69,7 @@ def report(
 def slot_reports(book: Book) -> list[SlotReport]:
     """Return the slots of one model, newest last."""
     return [
-        SlotReport(bundle=slot.ref, state=slot.state, since_ms=slot.since_ms, reason=slot.reason)
-        for slot in book.slots
+        SlotReport(bundle=slot.ref, state=slot.state, since_ms=slot.since_ms, reason=slot.reason) for slot in book.slots
     ]
 
 

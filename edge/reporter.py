@@ -6,6 +6,7 @@ Rules:
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import Any
@@ -76,11 +77,9 @@ class Reporter:
     async def send(self) -> None:
         """Write one report down and send it if there is a link."""
         document = self.build()
-        try:
+        # Without room on disk the cloud is told all the same, and `status` says how old its state is.
+        with contextlib.suppress(StoreError):
             self._store.set_meta(REPORTED_META, document.model_dump_json())
-        except StoreError:
-            # No room on disk: the cloud is told all the same, `status` says how old its state is.
-            pass
         if self.publish is not None:
             try:
                 await self.publish(document)
@@ -110,6 +109,8 @@ class Reporter:
     def _state(self) -> Any:
         """What a report is about, without what changes all the time."""
         views = {station.name: station.view() for station in self._stations}
-        stations = {n: (v.settings.mode, v.serving.serving, v.serving.problem, v.source_problem) for n, v in views.items()}
+        stations = {
+            n: (v.settings.mode, v.serving.serving, v.serving.problem, v.source_problem) for n, v in views.items()
+        }
         books = {model: unit.slot_file.book for model, unit in self._units.items()}
         return self._updater.applied, stations, books, len(self._updater.refusals), self.publish is None

@@ -173,7 +173,9 @@ class Serving:
         self._tell(
             "bundle_swapped",
             "info",
-            f"{_words(engine.ref)} decides now" + (" on trial" if on_trial else "") + (f"; {engine.note}" if engine.note else ""),
+            f"{_words(engine.ref)} decides now"
+            + (" on trial" if on_trial else "")
+            + (f"; {engine.note}" if engine.note else ""),
             {"bundle": engine.ref.model_dump(), "before": before.ref.model_dump() if before else None},
         )
 

@@ -157,7 +157,9 @@ def started(book: Book, now_ms: int) -> Book:
     trial = replace(book.trial, starts=book.trial.starts + 1)
     book = replace(book, slots=tuple(trial if s.ref.digest == trial.ref.digest else s for s in book.slots))
     if trial.starts > MAX_TRIAL_STARTS:
-        return breached(book, trial.ref, f"the daemon started {trial.starts} times before its probation was over", now_ms)
+        return breached(
+            book, trial.ref, f"the daemon started {trial.starts} times before its probation was over", now_ms
+        )
     return book
 
 

@@ -167,9 +167,10 @@ class Updater:
                 engine.session.close()
             if isinstance(error, StoreError):
                 raise
+            reason = str(error)
             if unit.slot_file.book.state(ref.digest) == "staged":
-                unit.slot_file.change(lambda b, now: slots.refused(b, ref, str(error), now))
-            self._refuse(ref, str(error))
+                unit.slot_file.change(lambda b, now: slots.refused(b, ref, reason, now))
+            self._refuse(ref, reason)
             return
         for (serving, _), engine in zip(unit.stations, engines, strict=True):
             serving.offer(engine)
@@ -202,7 +203,9 @@ class Updater:
     def _fits(self, bundle: Bundle, ref: BundleRef) -> None:
         manifest = bundle.manifest
         if (manifest.name, manifest.version) != (ref.name, ref.version):
-            raise UpdateError(f"expected {ref.name} {ref.version}, its manifest says {manifest.name} {manifest.version}")
+            raise UpdateError(
+                f"expected {ref.name} {ref.version}, its manifest says {manifest.name} {manifest.version}"
+            )
         profiles = manifest.requires.profiles
         if profiles and self._host.profile not in profiles:
             raise UpdateError(f"made for {', '.join(profiles)}, this device is {self._host.profile}")

@@ -72,7 +72,7 @@ def expand(paths: list[str], kind: str) -> Iterator[Path]:
         elif path.exists() or not glob.has_magic(text):
             found = [path]
         else:
-            found = [Path(match) for match in glob.glob(text, recursive=True)]
+            found = [Path(match) for match in glob.glob(text, recursive=True)]  # noqa: PTH207 - absolute patterns too
             if not found:
                 raise ConfigError(f"{text}: nothing matches", hint="give files, folders or patterns")
         yield from natsorted(found, key=str, alg=ns.PATH)

@@ -38,7 +38,12 @@ def run(config_path: Path, *, as_json: bool, out: TextIO = sys.stdout) -> int:
     age_s = (clock.now_ms() - reported.sent_at_ms) / 1000
     fresh = age_s <= STALE_AFTER_INTERVALS * reported.interval_s
     if as_json:
-        document = {"fresh": fresh, "age_s": round(age_s, 1), "outbox_rows": outbox.rows, "reported": reported.model_dump()}
+        document = {
+            "fresh": fresh,
+            "age_s": round(age_s, 1),
+            "outbox_rows": outbox.rows,
+            "reported": reported.model_dump(),
+        }
         print(json.dumps(document), file=out)
     else:
         print(as_text(reported, age_s, fresh=fresh, outbox_rows=outbox.rows), file=out)

@@ -1,11 +1,11 @@
 """What devices and the control plane say over HTTP.
 
-| what            | call                                             | body                           | answer           |
-|-----------------|--------------------------------------------------|--------------------------------|------------------|
-| enrol           | `POST /v1/enrol`                                 | `EnrolRequest`                 | `EnrolAnswer`    |
-| send an input   | `PUT /v1/inputs/{sha256}` with device token      | raw bytes                      | 201, or 200      |
-| TUF metadata    | `GET /tuf/metadata/{file}`                       |                                | raw bytes        |
-| bundle          | `GET /tuf/targets/{sha256}.{name}` (Range works) |                                | raw bytes        |
+| what          | call                                             | body           | answer        |
+|---------------|--------------------------------------------------|----------------|---------------|
+| enrol         | `POST /v1/enrol`                                 | `EnrolRequest` | `EnrolAnswer` |
+| send an input | `PUT /v1/inputs/{sha256}` with device token      | raw bytes      | 201, or 200   |
+| TUF metadata  | `GET /tuf/metadata/{file}`                       |                | raw bytes     |
+| bundle        | `GET /tuf/targets/{sha256}.{name}` (Range works) |                | raw bytes     |
 
 Rules:
 - A claim token is bound to the first public key that shows it: the same key may ask again (power was

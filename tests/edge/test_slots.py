@@ -40,7 +40,7 @@ def test_event_outside_the_table_is_refused(event: slots.Event, state: str) -> N
 def test_table_in_the_docstring_is_the_table_in_the_code() -> None:
     lines = [line.split("|") for line in (slots.__doc__ or "").splitlines() if line.startswith("|")][2:]
     written = {(cells[1].strip(), cells[2].strip()): cells[3].strip() for cells in lines}
-    assert written == {key: value for key, value in TRANSITIONS.items()}
+    assert written == dict(TRANSITIONS)
 
 
 def test_trial_runs_but_is_not_current() -> None:
@@ -112,7 +112,9 @@ def test_files_that_may_be_returned_to_are_needed() -> None:
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["download", "activate", "serve", "breach", "refuse", "withdraw", "start"]), st.integers(1, 40)),
+    st.tuples(
+        st.sampled_from(["download", "activate", "serve", "breach", "refuse", "withdraw", "start"]), st.integers(1, 40)
+    ),
     max_size=60,
 )
 

@@ -1,0 +1,78 @@
+"""`lineside-cloud demo`: the whole loop on this machine, told as it happens.
+
+Rules:
+- With `--once` it ends after the story, with exit code 0 only if everything in it was observed.
+- Without, everything keeps running until Ctrl-C, which stops it all in order.
+"""
+
+import asyncio
+import contextlib
+import signal
+from pathlib import Path
+
+import httpx
+
+from cloud.demo.reviewer import Reviewer
+from cloud.demo.story import Story
+from cloud.demo.world import DEVICES, MODEL, set_up
+
+NOT_OBSERVED = 1
+
+
+def run(folder: Path, *, port: int, once: bool) -> int:
+    """Run the demo; return the exit code."""
+    return asyncio.run(_run(folder.resolve(), port=port, once=once))
+
+
+async def _run(folder: Path, *, port: int, once: bool) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    told = asyncio.create_task(_tell(folder, port=port, once=once))
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({told, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    stopped.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        return await told
+    _say("stopped")
+    return NOT_OBSERVED if once else 0
+
+
+async def _tell(folder: Path, *, port: int, once: bool) -> int:
+    _say(f"Setting up in {folder}: keys, control plane, pictures …")
+    world = await set_up(folder, port)
+    _say(f"Console: {world.url}\n")
+    try:
+        async with httpx.AsyncClient(base_url=world.url, timeout=10) as client:
+            story = Story(world, client, Reviewer(client, MODEL, world.truth), _say)
+            feeding = [asyncio.create_task(_feed(story, device), name=f"feed-{device}") for device in DEVICES]
+            observed = await story.tell()
+            _say(_ending(story, observed=observed))
+            if not once:
+                _say(f"\nEverything keeps running: {world.url} · Ctrl-C stops it.")
+                await asyncio.gather(*feeding)
+            return 0 if observed else NOT_OBSERVED
+    finally:
+        await world.processes.stop_all()
+        await world.network.close()
+
+
+async def _feed(story: Story, device: str) -> None:
+    while device not in story.world.feeders:
+        await asyncio.sleep(0.1)
+    await story.world.feeders[device].run()
+
+
+def _ending(story: Story, *, observed: bool) -> str:
+    reviewer = story.reviewer
+    if not observed:
+        return f"\nNot observed: {'; '.join(story.failed)}. Logs: {story.world.processes.logs}"
+    return (
+        f"\nAll of it was observed. The reviewer gave {reviewer.answered} answers and found {reviewer.escapes} defects "
+        f"that had passed and {reviewer.false_rejects} good parts that had been thrown out."
+    )
+
+
+def _say(words: str) -> None:
+    print(words, flush=True)

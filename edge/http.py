@@ -11,9 +11,9 @@ READ_S = 30.0
 """Longest silence within an answer."""
 
 
-def connection_pool() -> urllib3.PoolManager:
+def connection_pool(*, read_s: float = READ_S) -> urllib3.PoolManager:
     """Return a pool that tries each call once: the callers know when to try again."""
-    timeout = urllib3.Timeout(connect=CONNECT_S, read=READ_S)
+    timeout = urllib3.Timeout(connect=CONNECT_S, read=read_s)
     return urllib3.PoolManager(num_pools=4, maxsize=2, timeout=timeout, retries=False)
 
 

@@ -1,0 +1,234 @@
+"""Downloads a bundle over any line, bit by bit if need be, and gives it out only if it is the signed one.
+
+Rules:
+- Signed metadata is asked first: a bundle that it does not know, or knows with another digest, is not fetched.
+- Downloads go on where they ended, across cuts, kills and restarts: the address is the content's digest, so what
+  was fetched before is a part of the same file, and the digest over everything is checked at the end.
+- Nothing larger than signed is written; a line that only drips is given up; there is a deadline.
+- A file of the wanted name is complete and proven, always: it gets its name last, after fsync.
+"""
+
+import hashlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import urllib3
+
+from edge.errors import LinkError, StoreError, UpdateError
+from edge.files import sync_directory
+from edge.http import connection_pool, for_people
+from edge.trust import TargetInfo
+from edge.wire.base import BundleRef
+
+CHUNK_BYTES = 64 * 1024
+MARGIN_BYTES = 16 * 1024 * 1024
+"""Left free on the disk besides the bundle: decisions must find room while it comes."""
+SILENCE_S = 10.0
+"""Longest silence of the server; also how late a stop is noticed."""
+STALE_PART_S = 7 * 24 * 3600
+"""An unfinished download that nobody went on with for a week is removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchLimits:
+    """When a download is given up."""
+
+    deadline_s: float = 3600.0
+    """For the whole call; what has come is kept for the next one."""
+    min_bytes_per_s: float = 1024.0
+    """Over `slow_s`; a quarter of the slowest mobile line."""
+    slow_s: float = 30.0
+    attempts: int = 5
+    """Connections in a row that bring nothing or only drip."""
+    pause_s: float = 1.0
+    """Between connections, times the number of fruitless ones."""
+    margin_bytes: int = MARGIN_BYTES
+
+
+def fetch_bundle(
+    ref: BundleRef,
+    destination: Path,
+    *,
+    targets_url: str,
+    trust: Callable[[str], TargetInfo],
+    limits: FetchLimits | None = None,
+    stop: threading.Event | None = None,
+) -> Path:
+    """Get a bundle to `destination`, proven; return `destination`.
+
+    Args:
+        ref: the bundle that is wanted.
+        destination: where it shall be; a part of it is kept beside.
+        targets_url: where bundles are served, for example `http://cloud/tuf/targets`.
+        trust: what the signed metadata says of a target path (`edge.trust.trusted_target`).
+        limits: when to give up.
+        stop: set to end early.
+
+    Raises:
+        UpdateError: it is not the signed bundle.
+        LinkError: it could not be fetched (completely); another call goes on with it.
+        StoreError: the disk has no room or fails.
+    """
+    limits, stop = limits or FetchLimits(), stop or threading.Event()
+    _agree(ref, trust(ref.target_path))
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        if destination.exists() and _digest(destination) == ref.digest:
+            return destination
+        part = destination.with_name(f".{ref.digest}.part")
+        _remove_stale(destination.parent, except_for=part)
+        try:
+            _Download(ref, part, f"{targets_url.rstrip('/')}/{ref.digest}.{ref.target_path}", limits, stop).run()
+            _prove(ref, part)
+        except UpdateError:
+            part.unlink(missing_ok=True)
+            raise
+        part.replace(destination)
+        sync_directory(destination.parent)
+    except OSError as error:
+        raise StoreError(
+            f"cannot keep {destination.name}: {error.strerror or error}", hint=f"look at {destination.parent}"
+        ) from error
+    return destination
+
+
+# ── private, in call order ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _agree(ref: BundleRef, signed: TargetInfo) -> None:
+    if (signed.digest, signed.size_bytes) != (ref.digest, ref.size_bytes):
+        raise UpdateError(
+            f"{ref.target_path}: asked for {ref.digest[:12]}… ({ref.size_bytes} bytes), "
+            f"signed is {signed.digest[:12]}… ({signed.size_bytes} bytes)",
+            hint="the control plane asks for something that was not released",
+        )
+
+
+class _Download:
+    """One bundle's way into its part file."""
+
+    def __init__(self, ref: BundleRef, part: Path, url: str, limits: FetchLimits, stop: threading.Event) -> None:
+        self._ref = ref
+        self._part = part
+        self._url = url
+        self._limits = limits
+        self._stop = stop
+        self._give_up_s = time.monotonic() + limits.deadline_s
+        self._pool = connection_pool(read_s=SILENCE_S)
+        self._too_slow = False
+
+    def run(self) -> None:
+        """Fetch until the part has the signed size."""
+        fruitless = 0
+        with self._open() as file:
+            while (have := file.tell()) < self._ref.size_bytes:
+                self._check_room(have)
+                problem = self._one_connection(file)
+                fruitless = fruitless + 1 if self._too_slow or file.tell() <= have else 0
+                if problem and (fruitless >= self._limits.attempts or self._is_over()):
+                    raise LinkError(
+                        f"{self._url}: {problem} ({file.tell()} of {self._ref.size_bytes} bytes are here)",
+                        hint="the download goes on at the next attempt",
+                    )
+                if problem:
+                    self._stop.wait(self._limits.pause_s * (1 + fruitless))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _open(self) -> BinaryIO:
+        file = self._part.open("ab")
+        if file.tell() > self._ref.size_bytes:
+            _empty(file)
+        return file
+
+    def _check_room(self, have: int) -> None:
+        needed = self._ref.size_bytes - have + self._limits.margin_bytes
+        free = shutil.disk_usage(self._part.parent).free
+        if free < needed:
+            raise StoreError(
+                f"no room for {self._ref.target_path}: expected {needed} free bytes, got {free}",
+                hint=f"free space on the disk that holds {self._part.parent}",
+            )
+
+    def _is_over(self) -> bool:
+        return self._stop.is_set() or time.monotonic() > self._give_up_s
+
+    def _one_connection(self, file: BinaryIO) -> str:
+        """Append what one request gives; return what ended it early, or nothing."""
+        self._too_slow = False
+        headers = {"Accept-Encoding": "identity"}
+        if file.tell():
+            headers["Range"] = f"bytes={file.tell()}-"
+        try:
+            with self._pool.request("GET", self._url, headers=headers, preload_content=False) as answer:
+                if problem := self._begin(answer, file):
+                    return problem
+                return self._receive(answer, file)
+        except urllib3.exceptions.LocationValueError as error:
+            raise LinkError(f"{self._url} is not an address: {error}", retry=False) from error
+        except urllib3.exceptions.HTTPError as error:
+            return for_people(error)
+
+    def _begin(self, answer: urllib3.BaseHTTPResponse, file: BinaryIO) -> str:
+        """Bring the part to where the answer begins; return why it cannot be used, or nothing."""
+        if answer.status == 200:
+            _empty(file)
+        elif answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {file.tell()}-"):
+            return ""
+        elif answer.status in (206, 416):
+            got = answer.headers.get("Content-Range", "no range")
+            _empty(file)
+            return f"the server answered {answer.status} with {got!r}"
+        else:
+            return f"the server answered {answer.status}"
+        return ""
+
+    def _receive(self, answer: urllib3.BaseHTTPResponse, file: BinaryIO) -> str:
+        looked_s, looked_at = time.monotonic(), file.tell()
+        while chunk := answer.read1(CHUNK_BYTES, decode_content=False):
+            if file.tell() + len(chunk) > self._ref.size_bytes:
+                raise UpdateError(
+                    f"{self._ref.target_path}: expected {self._ref.size_bytes} bytes, got more",
+                    hint="something altered it on the way or on the server",
+                )
+            file.write(chunk)
+            if self._is_over():
+                return "stopped" if self._stop.is_set() else f"not done within {self._limits.deadline_s:g} s"
+            now_s = time.monotonic()
+            if now_s - looked_s >= self._limits.slow_s:
+                if file.tell() - looked_at < self._limits.min_bytes_per_s * (now_s - looked_s):
+                    self._too_slow = True
+                    return f"slower than {self._limits.min_bytes_per_s:g} bytes/s"
+                looked_s, looked_at = now_s, file.tell()
+        return "" if file.tell() == self._ref.size_bytes else "the connection ended early"
+
+
+def _empty(file: BinaryIO) -> None:
+    file.truncate(0)
+    file.seek(0)
+
+
+def _prove(ref: BundleRef, part: Path) -> None:
+    got = _digest(part)
+    if got != ref.digest:
+        raise UpdateError(
+            f"{ref.target_path}: expected SHA-256 {ref.digest}, got {got}",
+            hint="something altered it on the way or on the server",
+        )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove_stale(folder: Path, *, except_for: Path) -> None:
+    for path in folder.glob(".*.part"):
+        if path != except_for and time.time() - path.stat().st_mtime > STALE_PART_S:
+            path.unlink(missing_ok=True)

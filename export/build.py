@@ -3,7 +3,8 @@
 float ONNX → int8 → shipped files → logits of held-out data → calibration → thresholds → reference → golden → archive
 
 Rules:
-- Every figure of the manifest is measured on the shipped ONNX file, not on the float network.
+- Every figure of the manifest is measured on the shipped ONNX file, not on the float network; where held-out data
+  brings cross-validated logits, thresholds and calibration are measured on those, and the guarantee says so.
 - The part of the held-out data that fits the calibration never proves a threshold.
 - A TFLite file is shipped only if LiteRT agrees with onnxruntime on the held-out data within the tolerance.
 """
@@ -75,9 +76,12 @@ def build_bundle(
     float_model = _float_model(network, data.quantize)
     quantized = quantize(float_model, data.quantize)
     shipped = _shipped(recipe, quantized, data.heldout.values)
-    pilot_logits = golden.outputs(quantized.shipped, quantized.spec, data.pilot.values)
+    pilot_logits = data.pilot.logits
+    if pilot_logits is None:
+        pilot_logits = golden.outputs(quantized.shipped, quantized.spec, data.pilot.values)
     fitted = calibration.fit(pilot_logits, data.pilot.labels, recipe.calibration)
-    chances = probabilities(shipped["onnx"].logits, fitted.calibration)
+    heldout_logits = shipped["onnx"].logits if data.heldout.logits is None else data.heldout.logits
+    chances = probabilities(heldout_logits, fitted.calibration)
     policy = _policy(recipe, data, probabilities(pilot_logits, fitted.calibration), chances)
     figures = {
         "heldout": _heldout_figures(recipe, data.heldout, chances, policy),
@@ -125,8 +129,9 @@ def _policy(
     assert data.pilot is not None
     pilot = _sample(recipe, data.pilot, pilot_chances)
     sample = _sample(recipe, data.heldout, chances)
+    policy: Policy
     if recipe.task == "inspect":
-        return thresholds.choose_inspect(
+        policy = thresholds.choose_inspect(
             pilot,
             sample,
             alpha_escape=recipe.alpha_escape,
@@ -134,9 +139,14 @@ def _policy(
             delta=recipe.delta,
             unit=recipe.unit,
         )
-    return thresholds.choose_keyword(
-        pilot, sample, alpha_error=recipe.alpha_error, delta=recipe.delta, unit=recipe.unit
-    )
+    else:
+        policy = thresholds.choose_keyword(
+            pilot, sample, alpha_error=recipe.alpha_error, delta=recipe.delta, unit=recipe.unit
+        )
+    notes = [recipe.guarantee_note] if recipe.guarantee_note else []
+    if data.heldout.logits is not None:
+        notes.append("on cross-validated scores: of networks trained alike that never saw the example's group")
+    return thresholds.with_notes(policy, notes)
 
 
 def _sample(recipe: Recipe, examples: Labelled, chances: NDArray[np.float64]) -> thresholds.Sample:

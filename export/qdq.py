@@ -60,6 +60,15 @@ class QdqGraph:
             raise ModelError(f"{name}: expected a quantized constant", hint="weights must be constants of the network")
         return self.constants[node.input[0]], np.atleast_1d(self.constants[node.input[1]]).astype(np.float32)
 
+    def constant_map(self, name: str) -> tuple[NDArray[np.int8], float, int]:
+        """Return (signed values, scale, signed zero point) of a dequantized constant with one scale for all."""
+        values, scales = self.weights(name)
+        zero_point = np.atleast_1d(self.constants[self.maker[name].input[2]])
+        if len(scales) != 1:
+            raise ModelError(f"{name}: expected one scale for a constant map, got {len(scales)}")
+        shift = 128 if values.dtype == np.uint8 else 0
+        return (values.astype(np.int16) - shift).astype(np.int8), float(scales[0]), int(zero_point[0]) - shift
+
     def constant(self, name: str) -> NDArray[Any] | None:
         """Return a plain constant, also one made by a Constant node, or None."""
         if name in self.constants:

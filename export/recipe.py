@@ -43,6 +43,8 @@ class Recipe:
     """Probability that the bounds do not hold, both together."""
     unit: str = "picture"
     """What is independent in the held-out data, in the singular: picture, part, speaker."""
+    guarantee_note: str = ""
+    """What a reader of the guarantee must know beyond its numbers: how independent the units really are."""
     calibration: Literal["none", "temperature", "vector"] = "temperature"
     runtimes: tuple[Runtime, ...] = ("onnx", "tflite")
     prefer: Runtime = "onnx"
@@ -61,12 +63,14 @@ class Labelled:
 
     `values` (n, height, width, channels) uint8 for pictures, (n, frames, mel_bands, 1) float32 for sound;
     `labels` (n,) indices into the recipe's labels; `groups` (n,) says which examples belong to the same unit,
-    None if each stands alone.
+    None if each stands alone. `logits` (n, labels) are those of int8 networks that were trained as the shipped one
+    but never saw the example's group (cross-validation); None where the shipped network itself never saw it.
     """
 
     values: NDArray[Any]
     labels: NDArray[np.intp]
     groups: NDArray[Any] | None = None
+    logits: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -74,7 +78,8 @@ class Labelled:
     def take(self, index: NDArray[Any]) -> "Labelled":
         """Return the examples at these positions."""
         groups = None if self.groups is None else self.groups[index]
-        return Labelled(self.values[index], self.labels[index], groups)
+        logits = None if self.logits is None else self.logits[index]
+        return Labelled(self.values[index], self.labels[index], groups, logits)
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class _Translation:
     def _add(self, node: onnx.NodeProto) -> None:
         options = schema.AddOptionsT()
         options.fusedActivationFunction = self._fused(node)
-        inputs = [self._input(name) for name in node.input]
+        inputs = [self._input_or_constant(name) for name in node.input]
         self._flat.operator("ADD", 2, inputs, self._result(node), options)
 
     def _concat(self, node: onnx.NodeProto) -> None:
@@ -189,6 +189,15 @@ class _Translation:
 
     def _input(self, name: str) -> int:
         return self._numbers[self._graph.quantized_name(name)]
+
+    def _input_or_constant(self, name: str) -> int:
+        """Return the tensor's number; a constant map (a mask, a bias per place) is written on first use."""
+        quantized = self._graph.quantized_name(name)
+        if quantized not in self._numbers and quantized in self._graph.constants:
+            values, scale, zero_point = self._graph.constant_map(name)
+            axes = (0, 2, 3, 1) if values.ndim == 4 else tuple(range(values.ndim))
+            self._numbers[quantized] = self._flat.constant(quantized, values.transpose(axes), scale, zero_point)
+        return self._input(name)
 
     def _result(self, node: onnx.NodeProto) -> int:
         name, scale, zero_point = self._graph.result(node)

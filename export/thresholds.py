@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.wire.manifest import Guarantee, InspectPolicy, KeywordPolicy
+from edge.wire.manifest import Guarantee, InspectPolicy, KeywordPolicy, Policy
 
 PASS_NOTHING = -1.0
 """Below every defect score."""
@@ -131,6 +131,14 @@ def choose_keyword(pilot: Sample, sample: Sample, *, alpha_error: float, delta: 
             note=f"accepting: {accepting.note}",
         ),
     )
+
+
+def with_notes(policy: Policy, notes: list[str]) -> Policy:
+    """Return the policy with notes added to those of its guarantee."""
+    if policy.guarantee is None or not notes:
+        return policy
+    note = "; ".join([policy.guarantee.note, *notes])
+    return policy.model_copy(update={"guarantee": policy.guarantee.model_copy(update={"note": note})})
 
 
 def prove(pilot: Sample, sample: Sample, alpha: float, delta: float) -> Side:

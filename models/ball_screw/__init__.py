@@ -1,0 +1,1 @@
+"""Ball screws, pitted or not: a small fully convolutional network on real photographs."""

@@ -1,0 +1,1 @@
+"""Spoken digits: a tiny depthwise network on real and synthesised speech."""

@@ -1,0 +1,120 @@
+"""Makes the labelled sets that the network is trained and proved on, and keeps them between runs.
+
+Rules:
+- A picture goes through JPEG and `edge.preprocess`, exactly as on a device.
+- Sets differ in their seed, so no part is in two of them; all pictures of a part carry the part's number.
+- Under a failing lamp the honest answer is "unsure": such pictures train with half their weight on `good`.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.preprocess import image_tensor
+from edge.wire.manifest import ImageInput
+from models.phone_glass.defects import U8
+from models.phone_glass.generate import encoded
+from models.phone_glass.generator import Studio
+from models.phone_glass.parts import FINISHES, LABELS, LIGHTS, WORKING_LIGHTS, Light, Part, make_part
+
+INPUT = ImageInput(width=160, height=120, color="rgb")
+_NORMAL_SHARE = 0.5
+"""Share of pictures under the usual lamp; the other working lamps share the rest."""
+_FAILING_GAIN = (0.08, 0.55)
+"""Exposure of a failing lamp: from hardly anything to about half of the least that stations are set up with."""
+_SOURCES = ("parts.py", "defects.py", "generator.py", "generate.py", "data.py")
+
+
+@dataclass(frozen=True)
+class SetSpec:
+    """Which set is meant; the same spec gives the same set."""
+
+    seed: int
+    parts: int
+    shots: int
+    """Pictures per part, each under a light of its own."""
+    defect_share: float
+    failing_share: float = 0.0
+    """Share of pictures under a failing lamp."""
+
+
+@dataclass(frozen=True)
+class Set:
+    """Pictures with their truth: values (n, 120, 160, 3) uint8 RGB; the other fields (n,)."""
+
+    values: U8
+    labels: NDArray[np.intp]
+    parts: NDArray[np.intp]
+    finishes: NDArray[np.intp]
+    """Indices into `FINISHES`."""
+    readable: NDArray[np.bool_]
+    """Whether the lamp was good enough to judge."""
+
+    def digest(self) -> str:
+        """Return a SHA-256 over values and labels, in hexadecimal."""
+        digest = hashlib.sha256(self.values.tobytes())
+        digest.update(self.labels.astype("<i4").tobytes())
+        return digest.hexdigest()
+
+
+def load_or_make(spec: SetSpec, work: Path) -> Set:
+    """Return the set, from the work folder if it was made before by the same code."""
+    path = work / f"set-{_key(spec)}.npz"
+    if not path.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        made = make(spec)
+        beside = path.with_suffix(".part.npz")
+        np.savez(beside, **{name: getattr(made, name) for name in Set.__dataclass_fields__})
+        beside.replace(path)
+    with np.load(path) as stored:
+        return Set(**{name: stored[name] for name in Set.__dataclass_fields__})
+
+
+def make(spec: SetSpec) -> Set:
+    """Photograph the set (about 25 pictures a second)."""
+    studio = Studio()
+    values, rows = [], []
+    for number in range(spec.parts):
+        part = make_part(spec.seed, number, spec.defect_share)
+        for shot in range(spec.shots):
+            light, readable = _lamp(spec, number, shot)
+            values.append(image_tensor(seen(studio, part, light, shot), INPUT)[0])
+            rows.append((LABELS.index(part.label), number, FINISHES.index(part.finish), readable))
+    labels, parts, finishes, readables = (np.asarray(column) for column in zip(*rows, strict=True))
+    return Set(np.stack(values), labels.astype(np.intp), parts.astype(np.intp), finishes.astype(np.intp), readables)
+
+
+def seen(studio: Studio, part: Part, light: Light, shot: int) -> U8:
+    """Return a picture as a device decodes it: (480, 640, 3) uint8, BGR."""
+    return np.asarray(cv2.imdecode(np.frombuffer(encoded(studio.photograph(part, light, shot)), np.uint8), 1), np.uint8)
+
+
+def soft_targets(examples: Set) -> NDArray[np.float32]:
+    """Return (n, labels) target probabilities: the label, or for unreadable pictures half good and half any defect."""
+    targets = np.eye(len(LABELS), dtype=np.float32)[examples.labels]
+    good = LABELS.index("good")
+    unsure = np.full(len(LABELS), 0.5 / (len(LABELS) - 1), np.float32)
+    unsure[good] = 0.5
+    targets[~examples.readable] = unsure
+    return targets
+
+
+def _lamp(spec: SetSpec, number: int, shot: int) -> tuple[Light, bool]:
+    chance = np.random.default_rng([spec.seed, number, shot, 3])
+    if chance.random() < spec.failing_share:
+        gain, noise = chance.uniform(*_FAILING_GAIN), chance.uniform(1.0, 3.0)
+        return replace(LIGHTS["dim"], name="failing", gain=float(gain), noise=float(noise)), False
+    if chance.random() < _NORMAL_SHARE:
+        return LIGHTS["normal"], True
+    return LIGHTS[WORKING_LIGHTS[1 + int(chance.integers(len(WORKING_LIGHTS) - 1))]], True
+
+
+def _key(spec: SetSpec) -> str:
+    digest = hashlib.sha256(repr(spec).encode())
+    for name in _SOURCES:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return digest.hexdigest()[:16]

@@ -52,6 +52,16 @@ def write(manifest: Manifest, files: dict[str, bytes], path: Path) -> BundleRef:
     return bundle.load(path).ref
 
 
+def read(path: Path) -> bundle.Bundle:
+    """Return a bundle that was written, checked.
+
+    Raises:
+        ModelError: there is no such file.
+        UpdateError: it is not a bundle.
+    """
+    return bundle.load(path)
+
+
 def unpack(path: Path) -> dict[str, Any]:
     """Return what people want to know of a bundle: its reference and its manifest, as plain values."""
     opened = bundle.load(path)

@@ -5,7 +5,7 @@ Rules:
   (a commit survives a crash or kill of the process; a power cut may take back the last moments).
 - A damaged file is kept aside as `NAME.damaged-<ms>` and a new one is begun: the device goes on. Files are only
   moved while no other connection is open, which a lock on `NAME.lock` tells.
-- A small file is checked page by page at every opening; a large one only after an error has made it suspect.
+- The first to open a small file checks it page by page; a large one is checked only after an error made it suspect.
 - A file written by newer software is refused and left as it is.
 """
 
@@ -26,7 +26,7 @@ SCHEMA_VERSION = 1
 BUSY_TIMEOUT_MS = 5000
 """A writer holds the lock for one short transaction; five seconds cover a card that stalls while it erases."""
 FULL_CHECK_BYTES = 16 * 1024 * 1024
-"""Up to this size a page-by-page check costs under 50 ms, so every opening makes one."""
+"""Up to this size a page-by-page check costs under 50 ms of the start."""
 CACHE_KIB = 1024
 """Pages that one connection keeps; the working set is the end of one table."""
 
@@ -106,26 +106,39 @@ def store_error(error: sqlite3.Error, path: Path) -> StoreError:
 def _open_or_replace(
     path: Path, durability: Durability, now_ms: Callable[[], int], lock: int
 ) -> tuple[sqlite3.Connection, Path | None, str]:
-    if _moving_mark(path).exists():
-        damaged = _finish_move(path)
-        return _open_checked(path, durability), damaged, "it was being kept aside when the power was cut"
+    first = _try_exclusive(lock)
     try:
-        return _open_checked(path, durability), None, ""
-    except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGE:
-            raise
-        damage = str(error)
-    damaged = _put_aside(path, now_ms(), lock)
-    return _open_checked(path, durability), damaged, damage
+        if first and _moving_mark(path).exists():
+            damaged = _finish_move(path)
+            return _open_checked(path, durability), damaged, "it was being kept aside when the power was cut"
+        try:
+            return _open_checked(path, durability, check=first), None, ""
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGE or not first:
+                raise
+            damaged, damage = _put_aside(path, now_ms()), str(error)
+        return _open_checked(path, durability), damaged, damage
+    finally:
+        fcntl.flock(lock, fcntl.LOCK_SH)
 
 
-def _open_checked(path: Path, durability: Durability) -> sqlite3.Connection:
+def _try_exclusive(lock: int) -> bool:
+    """Return whether nobody else has the file open; whoever comes meanwhile waits."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        return False
+    return True
+
+
+def _open_checked(path: Path, durability: Durability, *, check: bool = False) -> sqlite3.Connection:
     connection = _connect(path, durability)
     try:
-        if _suspect_mark(path).exists() or path.stat().st_size <= FULL_CHECK_BYTES:
+        if check and (_suspect_mark(path).exists() or path.stat().st_size <= FULL_CHECK_BYTES):
             _check_pages(connection)
+            _suspect_mark(path).unlink(missing_ok=True)
         migrate(connection, path, _scripts())
-        _suspect_mark(path).unlink(missing_ok=True)
     except BaseException:
         connection.close()
         raise
@@ -213,22 +226,13 @@ def _lock(path: Path) -> int:
         descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise StoreError(f"cannot open {path}: {error.strerror}", hint=f"look at {path.parent}") from error
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
     return descriptor
 
 
-def _put_aside(path: Path, now_ms: int, lock: int) -> Path:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise StoreError(
-            f"{path} is damaged and another connection holds it", hint="stop every program that uses it"
-        ) from error
+def _put_aside(path: Path, now_ms: int) -> Path:
     # The mark makes a move that was cut short go on at the next opening: half of a database is none.
     write_atomic(_moving_mark(path), f"{path.name}.damaged-{now_ms}".encode())
-    damaged = _finish_move(path)
-    fcntl.flock(lock, fcntl.LOCK_SH)
-    return damaged
+    return _finish_move(path)
 
 
 def _finish_move(path: Path) -> Path:
@@ -238,6 +242,7 @@ def _finish_move(path: Path) -> Path:
         if part.exists():
             part.replace(damaged.with_name(damaged.name + ending))
     sync_directory(path.parent)
+    _suspect_mark(path).unlink(missing_ok=True)
     _moving_mark(path).unlink()
     return damaged
 

@@ -8,6 +8,7 @@ Rules:
 - A file of the wanted name is complete and proven, always: it gets its name last, after fsync.
 """
 
+import asyncio
 import hashlib
 import os
 import shutil
@@ -23,7 +24,7 @@ import urllib3
 from edge.errors import LinkError, StoreError, UpdateError
 from edge.files import sync_directory
 from edge.http import connection_pool, for_people
-from edge.trust import TargetInfo
+from edge.trust import TargetInfo, trusted_target
 from edge.wire.base import BundleRef
 
 CHUNK_BYTES = 64 * 1024
@@ -51,7 +52,47 @@ class FetchLimits:
     margin_bytes: int = MARGIN_BYTES
 
 
-def fetch_bundle(
+async def fetch_bundle(
+    ref: BundleRef,
+    destination: Path,
+    *,
+    base_url: str,
+    root: Path | None,
+    trust_dir: Path,
+    limits: FetchLimits | None = None,
+) -> Path:
+    """Get a bundle from a control plane to `destination`, in a worker thread that ends when this is cancelled.
+
+    Args:
+        ref: the bundle that is wanted.
+        destination: where it shall be.
+        base_url: the control plane; metadata and bundles are below `/tuf/`.
+        root: the root of trust that the device was flashed with.
+        trust_dir: where the device keeps trusted metadata.
+        limits: when to give up.
+
+    Raises:
+        UpdateError, LinkError, StoreError, ConfigError: as `download_bundle` and `trusted_target`.
+    """
+    base = base_url.rstrip("/")
+    stop = threading.Event()
+
+    def trust(target_path: str) -> TargetInfo:
+        return trusted_target(target_path, metadata_dir=trust_dir, metadata_url=f"{base}/tuf/metadata", root=root)
+
+    def work() -> Path:
+        return download_bundle(
+            ref, destination, targets_url=f"{base}/tuf/targets", trust=trust, limits=limits, stop=stop
+        )
+
+    try:
+        return await asyncio.to_thread(work)
+    except asyncio.CancelledError:
+        stop.set()
+        raise
+
+
+def download_bundle(
     ref: BundleRef,
     destination: Path,
     *,

@@ -1,5 +1,6 @@
 """Downloads over a real server and a line that is cut, thin, endless or lying; killed at any moment."""
 
+import asyncio
 import hashlib
 import os
 import random
@@ -15,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from edge.errors import LinkError, StoreError, UpdateError
-from edge.fetch import FetchLimits, fetch_bundle
-from edge.trust import TargetInfo, trusted_target
+from edge.fetch import FetchLimits, download_bundle, fetch_bundle
+from edge.trust import TargetInfo
 from edge.wire.base import BundleRef
 from tests.badlink import BadLink
 from tests.tufrepo import TufRepo
@@ -48,7 +49,7 @@ def destination(tmp_path: Path) -> Path:
 
 def fetch(server: WebServer, destination: Path, *, port: int | None = None, limits: FetchLimits = QUICK) -> Path:
     url = f"http://127.0.0.1:{port or server.port}/tuf/targets"
-    return fetch_bundle(REF, destination, targets_url=url, trust=signed, limits=limits)
+    return download_bundle(REF, destination, targets_url=url, trust=signed, limits=limits)
 
 
 def parts(destination: Path) -> list[Path]:
@@ -157,7 +158,7 @@ def test_endless_body_stops_at_the_signed_size(server: WebServer, destination: P
 def test_bundle_that_was_not_signed_is_refused_without_a_download(server: WebServer, destination: Path) -> None:
     other = REF.model_copy(update={"digest": "0" * 64})
     with pytest.raises(UpdateError, match="signed is"):
-        fetch_bundle(other, destination, targets_url=f"{server.url}/tuf/targets", trust=signed)
+        download_bundle(other, destination, targets_url=f"{server.url}/tuf/targets", trust=signed)
     assert not server.requests
 
 
@@ -190,7 +191,7 @@ def test_stop_ends_a_download_early(server: WebServer, destination: Path) -> Non
     threading.Timer(0.3, stop.set).start()
     began = time.monotonic()
     with pytest.raises(LinkError, match="stopped"):
-        fetch_bundle(
+        download_bundle(
             REF, destination, targets_url=f"{server.url}/tuf/targets", trust=signed, stop=stop,
             limits=replace(QUICK, slow_s=60),
         )  # fmt: skip
@@ -215,7 +216,7 @@ def test_full_disk_in_the_middle_is_a_store_error_and_goes_on_when_there_is_room
         ballast = disk / "ballast"
         ballast.write_bytes(b"b" * 700_000)
         with pytest.raises(StoreError) as caught:
-            fetch_bundle(
+            download_bundle(
                 REF, disk / "x.lsb", targets_url=f"{server.url}/tuf/targets", trust=signed,
                 limits=replace(QUICK, margin_bytes=-(2**40)),
             )  # fmt: skip
@@ -229,13 +230,13 @@ def test_full_disk_in_the_middle_is_a_store_error_and_goes_on_when_there_is_room
 KILLED = """
 import sys
 from pathlib import Path
-from edge.fetch import FetchLimits, fetch_bundle
+from edge.fetch import FetchLimits, download_bundle
 from edge.trust import TargetInfo
 from edge.wire.base import BundleRef
 ref = BundleRef.model_validate_json(sys.argv[1])
 info = TargetInfo(digest=ref.digest, size_bytes=ref.size_bytes)
 print("begun", flush=True)
-fetch_bundle(ref, Path(sys.argv[2]), targets_url=sys.argv[3], trust=lambda _: info)
+download_bundle(ref, Path(sys.argv[2]), targets_url=sys.argv[3], trust=lambda _: info)
 """
 
 
@@ -274,15 +275,13 @@ def test_whole_way_with_a_signed_repository_takes_the_signed_and_refuses_the_oth
     root.write_bytes(repo.sign("root"))
     server.files |= {f"/tuf/metadata/{name}": data for name, data in repo.publish().items()}
 
-    def trust(path: str) -> TargetInfo:
-        metadata_url = f"{server.url}/tuf/metadata"
-        return trusted_target(path, metadata_dir=tmp_path / "trust", metadata_url=metadata_url, root=root)
+    async def get(ref: BundleRef, path: Path) -> Path:
+        return await fetch_bundle(ref, path, base_url=server.url, root=root, trust_dir=tmp_path / "trust")
 
-    url = f"{server.url}/tuf/targets"
-    assert fetch_bundle(REF, destination, targets_url=url, trust=trust).read_bytes() == DATA
+    assert asyncio.run(get(REF, destination)).read_bytes() == DATA
     unknown = REF.model_copy(update={"version": "1.0.1"})
     with pytest.raises(UpdateError, match="not among the signed"):
-        fetch_bundle(unknown, destination.with_name("other"), targets_url=url, trust=trust)
+        asyncio.run(get(unknown, destination.with_name("other")))
 
 
 def test_part_is_there_while_it_comes_and_the_name_only_at_the_end(server: WebServer, destination: Path) -> None:

@@ -1,0 +1,93 @@
+"""Measures the device's own state: memory, disk, outbox, temperature.
+
+Rules:
+- Memory is the proportional set size (PSS, proc(5)): what several processes share is counted once.
+- What this machine does not tell is None or left out, never a guess.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from edge.store import Store
+from edge.wire.messages import Health
+
+PROC = Path("/proc")
+THERMAL = Path("/sys/class/thermal")
+
+
+def measure(store: Store, folder: Path, *, uptime_s: float, children_bytes: int | None = None) -> Health:
+    """Return the state of the device now; takes a few milliseconds.
+
+    Args:
+        store: the record whose outbox counts.
+        folder: a folder on the disk that matters.
+        uptime_s: seconds since the daemon started.
+        children_bytes: memory of the child processes if it is known already; None to measure them.
+
+    Raises:
+        StoreError: the record cannot be read.
+    """
+    outbox = store.outbox_size()
+    children = memory_of_children(os.getpid()) if children_bytes is None else children_bytes
+    return Health(
+        uptime_s=round(uptime_s, 3),
+        memory_bytes=memory_of(os.getpid()) + children,
+        disk_free_bytes=shutil.disk_usage(folder).free,
+        outbox_rows=outbox.rows,
+        outbox_bytes=outbox.bytes,
+        oldest_unsent_ms=outbox.oldest_at_ms,
+        uploads_waiting=store.inputs.waiting(),
+        temperature_c=temperature_c(),
+        extra=_extra(),
+    )
+
+
+def memory_of(pid: int, *, proc: Path = PROC) -> int:
+    """Return the PSS of one process in bytes; 0 if it is gone or not ours."""
+    try:
+        for line in (proc / str(pid) / "smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        return 0
+    return 0
+
+
+def memory_of_children(pid: int, *, proc: Path = PROC) -> int:
+    """Return the PSS of all descendants of a process in bytes."""
+    return sum(memory_of(child, proc=proc) + memory_of_children(child, proc=proc) for child in _children(pid, proc))
+
+
+def temperature_c(*, thermal: Path = THERMAL) -> float | None:
+    """Return the hottest sensor of the machine in degrees Celsius, or None if it has none."""
+    found = [value for path in thermal.glob("thermal_zone*/temp") if (value := _millidegrees(path)) is not None]
+    return max(found) / 1000 if found else None
+
+
+def _children(pid: int, proc: Path) -> list[int]:
+    found: list[int] = []
+    for path in (proc / str(pid) / "task").glob("*/children"):
+        try:
+            found += [int(child) for child in path.read_text().split()]
+        except OSError:
+            continue
+    return found
+
+
+def _millidegrees(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _extra() -> dict[str, Any]:
+    used = os.times()
+    # Cumulative, so that any two reports give the share between them.
+    return {
+        "cpu_s": round(used.user + used.system, 2),
+        "children_cpu_s": round(used.children_user + used.children_system, 2),
+        "load_1m": round(os.getloadavg()[0], 2),
+    }

@@ -212,7 +212,7 @@ def _assemble(
     figures: dict[str, Any],
 ) -> tuple[Manifest, dict[str, bytes]]:
     """Return the manifest and the archive's files."""
-    examples = golden.choose(data.heldout, recipe.golden_count)
+    examples = golden.choose(data.heldout, recipe.golden_count) if data.golden is None else data.golden
     files = {item.spec.file: item.content for item in shipped.values()}
     files["golden_inputs.npy"] = golden.as_npy(examples)
     for runtime, item in shipped.items():

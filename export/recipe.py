@@ -94,6 +94,9 @@ class BuildData:
     """Raw inputs as a device meets them in good order, for gate limits and drift: BGR pictures, or sounds."""
     pilot: Labelled | None = None
     """Examples that fit the calibration and say where to begin the search for thresholds."""
+    golden: NDArray[Any] | None = None
+    """Inputs for the golden examples, as in `Labelled.values`; None takes held-out examples. For networks with large
+    pictures: simpler ones, that pack into few bytes."""
 
 
 @dataclass(frozen=True)

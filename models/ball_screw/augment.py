@@ -27,6 +27,10 @@ _MARGIN = 10
 """Pixels around an outlined pit that are carried along when it is pasted."""
 
 
+_OPACITY = (0.4, 1.0)
+"""Pits begin faint."""
+
+
 @dataclass(frozen=True)
 class Pit:
     """One outlined pit, cut out with its surroundings."""
@@ -52,7 +56,7 @@ class Crops:
         rng = self._rng
         kind = rng.random()
         if kind < _AT_PIT + _ON_PITTED:
-            photo = self._pick(self._pitted)
+            photo = self._pick_pitted()
             pit = photo.pits[rng.integers(len(photo.pits))].mean(0)
             centre = pit + rng.uniform(-0.4, 0.4, 2) * SIDE if kind < _AT_PIT else self._anywhere()
         else:
@@ -68,6 +72,12 @@ class Crops:
         group = groups[self._rng.integers(len(groups))]
         return group[self._rng.integers(len(group))]
 
+    def _pick_pitted(self) -> Photo:
+        """Pits grow for days: the first small ones, which matter most, would be rarely drawn."""
+        group = self._pitted[self._rng.integers(len(self._pitted))]
+        weights = np.array([_area(photo) ** -0.4 for photo in group])
+        return group[int(self._rng.choice(len(group), p=weights / weights.sum()))]
+
     def _anywhere(self) -> NDArray[np.float64]:
         if self._rng.random() < _ON_TRACK:
             return self._track[self._rng.integers(len(self._track))].astype(np.float64)
@@ -77,7 +87,8 @@ class Crops:
         picture, mask = picture.copy(), mask.copy()
         for _ in range(self._rng.integers(1, 4)):
             pit = self._pits[self._rng.integers(len(self._pits))]
-            _paste(picture, mask, _turned(pit, self._rng), centre + self._rng.uniform(-0.35, 0.35, 2) * SIDE)
+            place = centre + self._rng.uniform(-0.35, 0.35, 2) * SIDE
+            _paste(picture, mask, _turned(pit, self._rng), place, self._rng.uniform(*_OPACITY))
         return picture, mask
 
 
@@ -96,6 +107,11 @@ def other_light(crop: U8, rng: np.random.Generator) -> U8:
         values += (values - cv2.GaussianBlur(values, (0, 0), 1.5)) * np.float32(rng.uniform(0.2, 1.0))
     values += rng.normal(0, rng.uniform(0, 0.02), values.shape).astype(np.float32)
     return np.asarray(np.clip(values * 255, 0, 255), np.uint8)
+
+
+def _area(photo: Photo) -> float:
+    """Pixels under all outlines of a picture, 16 at least."""
+    return max(sum(cv2.contourArea(pit) for pit in photo.pits), 16.0)
 
 
 def _by_position(photos: list[Photo]) -> list[list[Photo]]:
@@ -137,13 +153,13 @@ def _turned(pit: Pit, rng: np.random.Generator) -> Pit:
     return Pit(np.ascontiguousarray(patch), np.ascontiguousarray(mask))
 
 
-def _paste(picture: U8, mask: F32, pit: Pit, centre: NDArray[np.float64]) -> None:
+def _paste(picture: U8, mask: F32, pit: Pit, centre: NDArray[np.float64], opacity: float) -> None:
     side = len(pit.mask)
     left, top = np.rint(centre - side / 2).astype(int)
     if left < 0 or top < 0 or left + side > picture.shape[1] or top + side > picture.shape[0]:
         return
     place = picture[top : top + side, left : left + side]
-    alpha = cv2.GaussianBlur(cv2.dilate(pit.mask, np.ones((5, 5), np.uint8)), (0, 0), 1.5)[:, :, None]
+    alpha = opacity * cv2.GaussianBlur(cv2.dilate(pit.mask, np.ones((5, 5), np.uint8)), (0, 0), 1.5)[:, :, None]
     ring = (pit.mask < 0.1).astype(np.float32)[:, :, None] * cv2.GaussianBlur(
         cv2.dilate(pit.mask, np.ones((9, 9), np.uint8)), (0, 0), 3
     )[:, :, None]

@@ -73,7 +73,7 @@ def pretrained_weights() -> Path:
 
 
 def _optimizer(network: PitNet) -> torch.optim.Optimizer:
-    body = [*network.stem.parameters(), *network.blocks.parameters()]
+    body = network.late_parameters()
     head = [*network.mix.parameters(), *network.score.parameters()]
     groups = [{"params": head, "lr": PEAK_RATE}, {"params": body, "lr": PEAK_RATE * _BODY_SHARE}]
     return torch.optim.AdamW(groups, weight_decay=_DECAY)

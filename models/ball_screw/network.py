@@ -25,6 +25,8 @@ _BLOCKS = [  # expansion, kernel, stride, in, out: EfficientNet-Lite0 up to stag
     (6, 3, 1, 80, 80),
     (6, 3, 1, 80, 80),
 ]
+_EARLY = 3
+"""Blocks at the finest scales: edges and spots of any picture, which training leaves as they are."""
 STRIDE = 16
 """Pixels of the input per cell of the head's map, each way."""
 _FLOOR = 5.0
@@ -43,6 +45,7 @@ class PitNet(nn.Module):
             track: (height / STRIDE, width / STRIDE), the cells that count.
         """
         super().__init__()
+        self.freeze_early = True
         self.stem = _conv(3, 32, 3, 2)
         self.blocks = nn.ModuleList(_Block(*shape) for shape in _BLOCKS)
         self.mix = nn.Sequential(nn.Conv2d(_BLOCKS[-1][4], 32, 1), nn.ReLU6())
@@ -56,11 +59,18 @@ class PitNet(nn.Module):
 
     def cells(self, pictures: Tensor) -> Tensor:
         """Return logits of every cell, (n, 1, rows, columns), for pictures (n, 3, height, width) of (byte − 128) / 128."""
-        values = self.stem(pictures)
-        for block in self.blocks:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_early):
+            values = self.stem(pictures)
+            for block in self.blocks[:_EARLY]:
+                values = block(values)
+        for block in self.blocks[_EARLY:]:
             values = block(values)
         scores: Tensor = self.score(self.mix(values))
         return scores
+
+    def late_parameters(self) -> list[nn.Parameter]:
+        """Return the pretrained weights that training changes."""
+        return [*self.blocks[_EARLY:].parameters()]
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Return logits (n, 2), good and pitted, for pictures of the track's size."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from cloud import tables
 from cloud.errors import ConfigError, UnavailableError
@@ -44,15 +44,13 @@ class CloudStore:
         """
         try:
             engine = _engine(url)
-        except (SQLAlchemyError, ModuleNotFoundError) as error:
-            raise ConfigError(
-                f"store.url {url!r}: {error}", hint="for example sqlite:////var/lib/lineside/c.sqlite"
-            ) from error
-        try:
             _create_schema(engine)
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+            hint = "for example sqlite:////var/lib/lineside/cloud.sqlite"
+            raise ConfigError(f"store.url {url!r}: {error}", hint=hint) from error
         except (SQLAlchemyError, OSError) as error:
-            engine.dispose()
-            raise UnavailableError(f"cannot open the database at {engine.url!r}: {error}") from error
+            shown = make_url(url).render_as_string(hide_password=True)
+            raise UnavailableError(f"cannot open the database at {shown}: {error}") from error
         return cls(engine)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The gate keeps its promises: no pass without data, stated errors at every look together, words for what is missing."""
+"""The gate keeps its promises: no pass without data, stated errors at all looks together, words for what is missing."""
 
 import math
 
@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from cloud import eprocess
 from cloud.gates import Counts, GateSpec, judge
 
-ERRORS = {"fail_error": 0.05, "pass_error": 0.05}
+ERROR = 0.05
 SPEC = GateSpec(metric="wrong", margin=0.2, tolerance=0.05)
 
 
@@ -22,13 +23,13 @@ def counts(bad: int, n: int) -> Counts:
 @given(st.integers(0, 400), st.floats(0, 1))
 def test_an_arm_without_data_never_passes_or_fails(n: int, share: float) -> None:
     some = counts(int(share * n), n)
-    assert judge(SPEC, some, counts(0, 0), **ERRORS).verdict == "need_more"
-    assert judge(SPEC, counts(0, 0), some, **ERRORS).verdict == "need_more"
+    assert judge(SPEC, some, counts(0, 0), fail_error=ERROR, pass_error=ERROR).verdict == "need_more"
+    assert judge(SPEC, counts(0, 0), some, fail_error=ERROR, pass_error=ERROR).verdict == "need_more"
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60), st.integers(0, 60))
 def test_bounds_agree_with_the_verdict(bad: int, good: int, bad_c: int, good_c: int) -> None:
-    answer = judge(SPEC, counts(bad, bad + good), counts(bad_c, bad_c + good_c), **ERRORS)
+    answer = judge(SPEC, counts(bad, bad + good), counts(bad_c, bad_c + good_c), fail_error=ERROR, pass_error=ERROR)
     near = 2e-4  # how finely bounds are searched
     assert answer.low <= answer.high
     if answer.harm is not None:
@@ -44,40 +45,46 @@ def test_bounds_agree_with_the_verdict(bad: int, good: int, bad_c: int, good_c: 
 
 
 def test_a_version_as_good_as_the_old_one_passes_and_a_bad_one_fails() -> None:
-    assert judge(SPEC, counts(2, 100), counts(2, 100), **ERRORS).verdict == "pass"
-    assert judge(SPEC, counts(40, 100), counts(2, 100), **ERRORS).verdict == "fail"
+    assert judge(SPEC, counts(2, 100), counts(2, 100), fail_error=ERROR, pass_error=ERROR).verdict == "pass"
+    assert judge(SPEC, counts(40, 100), counts(2, 100), fail_error=ERROR, pass_error=ERROR).verdict == "fail"
 
 
 def test_harm_between_tolerance_and_margin_fails_in_the_end() -> None:
-    assert judge(SPEC, counts(1200, 10_000), counts(200, 10_000), **ERRORS).verdict == "fail"
+    assert judge(SPEC, counts(1200, 10_000), counts(200, 10_000), fail_error=ERROR, pass_error=ERROR).verdict == "fail"
 
 
 def test_a_metric_that_is_worse_when_lower_is_judged_the_other_way_round() -> None:
     spec = GateSpec(metric="deferral", margin=0.2, tolerance=0.05, worse="lower")
-    assert judge(spec, counts(10, 200), counts(100, 200), **ERRORS).verdict == "fail"
-    assert judge(spec, counts(100, 200), counts(10, 200), **ERRORS).verdict == "pass"
+    assert judge(spec, counts(10, 200), counts(100, 200), fail_error=ERROR, pass_error=ERROR).verdict == "fail"
+    assert judge(spec, counts(100, 200), counts(10, 200), fail_error=ERROR, pass_error=ERROR).verdict == "pass"
 
 
 def test_missing_evidence_is_named_and_is_about_what_it_takes() -> None:
-    answer = judge(SPEC, counts(0, 10), counts(0, 20), elapsed_s=5, **ERRORS)
+    answer = judge(SPEC, counts(0, 10), counts(0, 20), elapsed_s=5, fail_error=ERROR, pass_error=ERROR)
     assert answer.verdict == "need_more"
     assert answer.missing is not None
     assert answer.missing.eta_s is not None
     assert 0 < answer.missing.eta_s == pytest.approx(answer.missing.candidate / 2, rel=0.2)
     assert "reviewed audits" in answer.words
-    then = judge(SPEC, counts(0, 10 + answer.missing.candidate), counts(0, 20 + answer.missing.control), **ERRORS)
+    then = judge(
+        SPEC,
+        counts(0, 10 + answer.missing.candidate),
+        counts(0, 20 + answer.missing.control),
+        fail_error=ERROR,
+        pass_error=ERROR,
+    )
     assert then.verdict == "pass"
 
 
 def test_nothing_seen_yet_still_says_how_much_is_needed() -> None:
-    answer = judge(SPEC, counts(0, 0), counts(0, 0), **ERRORS)
+    answer = judge(SPEC, counts(0, 0), counts(0, 0), fail_error=ERROR, pass_error=ERROR)
     assert answer.missing is not None
     assert 10 < answer.missing.candidate < 1000
     assert answer.missing.eta_s is None
 
 
 def test_without_a_control_group_only_the_candidate_can_add_evidence() -> None:
-    answer = judge(SPEC, counts(0, 10), counts(0, 500), concurrent=False, **ERRORS)
+    answer = judge(SPEC, counts(0, 10), counts(0, 500), concurrent=False, fail_error=ERROR, pass_error=ERROR)
     assert answer.missing is not None
     assert answer.missing.control == 0
     assert "before" in answer.words
@@ -91,7 +98,7 @@ def test_looking_after_every_case_keeps_the_stated_errors() -> None:
     runs, cases = 1000, 300
     n = np.arange(1, cases + 1)
 
-    def stream(rate: float) -> np.ndarray:  # type: ignore[type-arg]
+    def stream(rate: float) -> NDArray[np.int64]:
         return np.cumsum(rng.random((runs, cases)) < rate, axis=1)
 
     harm = eprocess.against_at_most(stream(0.1), n, stream(0.05), n, 0.05, SPEC.prior)
@@ -107,9 +114,7 @@ def test_the_constrained_maximum_is_the_one_that_a_fine_grid_finds() -> None:
     p = q + d
     best = (x * np.log(p) + (n - x) * np.log(1 - p) + y * np.log(q) + (m - y) * np.log(1 - q)).max()
     flat = ((1.0, 1.0, 1.0),)  # uniform prior: the mixture is a product of beta functions
-    mixture = sum(
-        math.lgamma(a + 1) + math.lgamma(b - a + 1) - math.lgamma(b + 2) for a, b in ((x, n), (y, m))
-    )
+    mixture = sum(math.lgamma(a + 1) + math.lgamma(b - a + 1) - math.lgamma(b + 2) for a, b in ((x, n), (y, m)))
     assert float(eprocess.against_at_most(x, n, y, m, d, flat)) == pytest.approx(mixture - best, abs=1e-6)
 
 

@@ -76,7 +76,9 @@ def test_a_mistake_in_a_plan_is_named(text: str, named: str) -> None:
         (Stage(kind="canary", share=0.5), 0, 0),
     ],
 )
-def test_a_share_is_rounded_down_but_one_takes_part_and_one_stays_behind(stage: Stage, cohort: int, expected: int) -> None:
+def test_a_share_is_rounded_down_but_one_takes_part_and_one_stays_behind(
+    stage: Stage, cohort: int, expected: int
+) -> None:
     assert stage.quota(cohort) == expected
 
 

@@ -18,10 +18,14 @@ from edge.preprocess import image_tensor
 from edge.wire.manifest import ImageInput
 from models.phone_glass.defects import U8
 from models.phone_glass.generate import encoded
-from models.phone_glass.generator import Studio
+from models.phone_glass.generator import HEIGHT, WIDTH, Studio
 from models.phone_glass.parts import FINISHES, LABELS, LIGHTS, WORKING_LIGHTS, Light, Part, make_part
 
 INPUT = ImageInput(width=160, height=120, color="rgb")
+CELL = 32
+"""Side of a cell of the truth grid in pixels of the photograph; one cell of the network's last maps."""
+_SHOWS = 64
+"""A cell holds the defect where it reaches a quarter of its strength."""
 _NORMAL_SHARE = 0.5
 """Share of pictures under the usual lamp; the other working lamps share the rest."""
 _FAILING_GAIN = (0.08, 0.55)
@@ -53,6 +57,8 @@ class Set:
     """Indices into `FINISHES`."""
     readable: NDArray[np.bool_]
     """Whether the lamp was good enough to judge."""
+    cells: NDArray[np.bool_]
+    """(n, 15, 20): where a defect shows, on a grid of 32 × 32 pixels of the photograph."""
 
     def digest(self) -> str:
         """Return a SHA-256 over values and labels, in hexadecimal."""
@@ -77,20 +83,34 @@ def load_or_make(spec: SetSpec, work: Path) -> Set:
 def make(spec: SetSpec) -> Set:
     """Photograph the set (about 25 pictures a second)."""
     studio = Studio()
-    values, rows = [], []
+    values, cells, rows = [], [], []
     for number in range(spec.parts):
         part = make_part(spec.seed, number, spec.defect_share)
         for shot in range(spec.shots):
             light, readable = _lamp(spec, number, shot)
-            values.append(image_tensor(seen(studio, part, light, shot), INPUT)[0])
+            picture, mask = studio.photograph_with_truth(part, light, shot)
+            values.append(image_tensor(decoded(encoded(picture)), INPUT)[0])
+            cells.append(_cells(mask))
             rows.append((LABELS.index(part.label), number, FINISHES.index(part.finish), readable))
-    labels, parts, finishes, readables = (np.asarray(column) for column in zip(*rows, strict=True))
-    return Set(np.stack(values), labels.astype(np.intp), parts.astype(np.intp), finishes.astype(np.intp), readables)
+    labels, numbers, finishes, lit = (np.asarray(column) for column in zip(*rows, strict=True))
+    return Set(
+        values=np.stack(values),
+        labels=labels.astype(np.intp),
+        parts=numbers.astype(np.intp),
+        finishes=finishes.astype(np.intp),
+        readable=lit.astype(np.bool_),
+        cells=np.stack(cells),
+    )
 
 
 def seen(studio: Studio, part: Part, light: Light, shot: int) -> U8:
     """Return a picture as a device decodes it: (480, 640, 3) uint8, BGR."""
-    return np.asarray(cv2.imdecode(np.frombuffer(encoded(studio.photograph(part, light, shot)), np.uint8), 1), np.uint8)
+    return decoded(encoded(studio.photograph(part, light, shot)))
+
+
+def decoded(jpeg: bytes) -> U8:
+    """Return the picture in a JPEG, BGR."""
+    return np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
 
 
 def soft_targets(examples: Set) -> NDArray[np.float32]:
@@ -101,6 +121,11 @@ def soft_targets(examples: Set) -> NDArray[np.float32]:
     unsure[good] = 0.5
     targets[~examples.readable] = unsure
     return targets
+
+
+def _cells(mask: U8) -> NDArray[np.bool_]:
+    rows, columns = HEIGHT // CELL, WIDTH // CELL
+    return np.asarray(mask.reshape(rows, CELL, columns, CELL).max((1, 3)) > _SHOWS)
 
 
 def _lamp(spec: SetSpec, number: int, shot: int) -> tuple[Light, bool]:

@@ -13,51 +13,76 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from models.phone_glass.defects import U8
+from models.phone_glass.data import Set, soft_targets
 from models.phone_glass.network import PhoneGlassNet
+from models.phone_glass.parts import LABELS
 
 _BATCH = 64
-_PEAK_RATE = 6e-3
+_PEAK_RATE = 5e-3
 _DECAY = 1e-2
 _SMOOTHING = 0.06
 """Keeps logits small, so that one step of an 8-bit output is a small step in probability."""
+_CELL_WEIGHT = 0.5
 
 
-def fit(values: U8, targets: NDArray[np.float32], *, epochs: int, seed: int, threads: int = 1) -> PhoneGlassNet:
-    """Return a network trained on pictures (n, height, width, 3) with target probabilities (n, labels)."""
+def fit(examples: Set, *, epochs: int, seed: int, threads: int = 1) -> PhoneGlassNet:
+    """Return a network trained on a set."""
     torch.manual_seed(seed)
     torch.set_num_threads(threads)
     chance = np.random.default_rng(seed)
-    network = PhoneGlassNet(targets.shape[1])
-    steps = epochs * (len(values) // _BATCH)
+    network = PhoneGlassNet(len(LABELS))
+    steps = epochs * (len(examples.labels) // _BATCH)
     optimizer = torch.optim.AdamW(network.parameters(), lr=_PEAK_RATE, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _PEAK_RATE, total_steps=steps, pct_start=0.2)
-    smooth = targets * (1 - _SMOOTHING) + _SMOOTHING / targets.shape[1]
+    targets = soft_targets(examples)
+    targets = targets * (1 - _SMOOTHING) + _SMOOTHING / targets.shape[1]
     for epoch in range(epochs):
         began, total = time.perf_counter(), 0.0
-        order = chance.permutation(len(values))[: len(values) // _BATCH * _BATCH]
+        order = chance.permutation(len(targets))[: len(targets) // _BATCH * _BATCH]
         for batch in order.reshape(-1, _BATCH):
-            loss = functional.cross_entropy(network(_augmented(values[batch], chance)), torch.from_numpy(smooth[batch]))
+            loss = _loss(network, examples, targets, batch, chance)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             total += float(loss.detach())
         mean, took_s = total * _BATCH / len(order), time.perf_counter() - began
-        print(f"epoch {epoch + 1}/{epochs}: loss {mean:.4f}, {took_s:.0f} s", file=sys.stderr)
+        print(f"epoch {epoch + 1}/{epochs}: loss {mean:.4f}, {took_s:.0f} s", file=sys.stderr, flush=True)
     network.eval()
     return network
 
 
-def _augmented(pictures: U8, chance: np.random.Generator) -> torch.Tensor:
-    """Mirror and shift a batch, and vary its exposure and tint a little."""
-    batch = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
-    if chance.random() < 0.5:
-        batch = batch.flip(2)
-    if chance.random() < 0.5:
-        batch = batch.flip(3)
-    down, across = (int(n) for n in chance.integers(-4, 5, 2))
+def _loss(
+    network: PhoneGlassNet,
+    examples: Set,
+    targets: NDArray[np.float32],
+    batch: NDArray[np.intp],
+    chance: np.random.Generator,
+) -> torch.Tensor:
+    """Cross-entropy of whole pictures, and of the cells of those that can be read."""
+    cells = torch.from_numpy(examples.cells[batch] * examples.labels[batch][:, None, None])
+    pictures, cells = _augmented(torch.from_numpy(examples.values[batch]), cells, chance)
+    whole, parts = network.with_cells(pictures)
+    loss = functional.cross_entropy(whole, torch.from_numpy(targets[batch]))
+    each = functional.cross_entropy(parts, cells, reduction="none")
+    readable = torch.from_numpy(examples.readable[batch])[:, None, None]
+    for chosen in ((cells > 0) & readable, (cells == 0) & readable):
+        if bool(chosen.any()):
+            loss = loss + _CELL_WEIGHT * each[chosen].mean()
+    return loss
+
+
+def _augmented(
+    pictures: torch.Tensor, cells: torch.Tensor, chance: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mirror a batch and shift it a little, with its cells, and vary exposure and tint."""
+    batch = pictures.permute(0, 3, 1, 2).float()
+    for axis in (1, 2):
+        if chance.random() < 0.5:
+            batch, cells = batch.flip(axis + 1), cells.flip(axis)
+    down, across = (int(n) for n in chance.integers(-3, 4, 2))
     batch = torch.roll(batch, (down, across), (2, 3))
-    gains = 1 + chance.normal(0, 0.05, (len(pictures), 1, 1, 1)) + chance.normal(0, 0.025, (len(pictures), 3, 1, 1))
+    count = len(batch)
+    gains = 1 + chance.normal(0, 0.05, (count, 1, 1, 1)) + chance.normal(0, 0.025, (count, 3, 1, 1))
     batch = (batch * torch.from_numpy(gains.astype(np.float32))).clamp(0, 255)
-    return ((batch - 128) / 128).contiguous(memory_format=torch.channels_last)
+    return ((batch - 128) / 128).contiguous(memory_format=torch.channels_last), cells

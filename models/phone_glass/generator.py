@@ -6,6 +6,8 @@ Rules:
 - Good parts are not clean parts: dust, smears and reflections come on all of them.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,10 @@ class Studio:
         y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
         self._x, self._y = x / WIDTH - 0.5, y / HEIGHT - 0.5
         self._vignette = 1 - 0.38 * (self._x**2 + self._y**2)
+        self._glass = _rounded(_LEFT, _TOP, _RIGHT, _BOTTOM, _CORNER)
+        inner = _rounded(_LEFT + _BEZEL, _TOP + _BEZEL, _RIGHT - _BEZEL, _BOTTOM - _BEZEL, _CORNER - _BEZEL)
+        self._bezel = _three(255 - inner) > 0
+        self._island = _rounded(_LEFT + 18, _TOP + 18, _LEFT + 126, _TOP + 126, 28)
 
     def photograph(self, part: Part, light: Light, shot: int = 0) -> U8:
         """Return a picture (480, 640, 3) uint8, BGR, of a part under a light.
@@ -45,31 +51,36 @@ class Studio:
             light: the lamp.
             shot: number of the picture of this part: another pose, another noise.
         """
+        return self.photograph_with_truth(part, light, shot)[0]
+
+    def photograph_with_truth(self, part: Part, light: Light, shot: int = 0) -> tuple[U8, U8]:
+        """Return the picture, and a mask (480, 640) uint8 of where it shows the defect, 255 at its strongest."""
         shape, chance = np.random.default_rng([part.seed, 1]), np.random.default_rng([part.seed, 2, shot])
         angle = chance.uniform(0, 2 * np.pi)
         lamp = (float(np.cos(angle)), float(np.sin(angle)))
         scene = self._belt(chance)
-        back, glass = self._back(part, shape, lamp)
-        self._lay(scene, back, glass, chance)
+        back, defect = self._back(part, shape, lamp)
+        truth = self._lay(scene, back, defect, chance)
         self._illuminate(scene, light, part.finish.gloss, lamp, chance)
-        return self._expose(scene, light, chance)
+        return self._expose(scene, light, chance), truth
 
     def _belt(self, chance: np.random.Generator) -> F32:
         tone = np.array([96, 98, 100], np.float32) + np.float32(chance.normal(0, 3))
-        return self._crop(self._mat, chance)[:, :, None] + tone
+        return np.asarray(_three(self._crop(self._mat, chance)) + tone, np.float32)
 
     def _back(self, part: Part, shape: np.random.Generator, lamp: tuple[float, float]) -> tuple[F32, U8]:
-        """Return the phone's back with its defect, and the mask of where the phone is."""
-        glass = _rounded(_LEFT, _TOP, _RIGHT, _BOTTOM, _CORNER)
-        inner = _rounded(_LEFT + _BEZEL, _TOP + _BEZEL, _RIGHT - _BEZEL, _BOTTOM - _BEZEL, _CORNER - _BEZEL)
+        """Return the phone's back with its defect, and the mask of the defect."""
         tone = np.asarray(part.finish.color, np.float32) + shape.normal(0, 4, 3).astype(np.float32)
-        picture = self._crop(self._noise, shape)[:, :, None] * np.float32(part.finish.grain) + tone
-        picture[inner == 0] = 0.55 * tone + 70
-        _camera_and_logo(picture, tone)
+        picture = _three(self._crop(self._noise, shape) * np.float32(part.finish.grain)) + tone
+        np.copyto(picture, 0.55 * tone + 70, where=self._bezel)
+        _camera_and_logo(picture, tone, self._island)
         self._dust_and_smears(picture, shape)
-        if part.label != "good":
-            DRAW[part.label](picture, _place(shape), part.severity, shape, lamp)
-        return picture, glass
+        if part.label == "good":
+            return picture, np.zeros((HEIGHT, WIDTH), np.uint8)
+        before = picture.copy()
+        DRAW[part.label](picture, _place(shape), part.severity, shape, lamp)
+        change = np.asarray(cv2.transform(cv2.absdiff(picture, before), np.full((1, 3), 1 / 3)), np.float32)
+        return picture, np.asarray(np.minimum(change * (255 / max(float(change.max()), 1.0)), 255), np.uint8)
 
     def _dust_and_smears(self, picture: F32, shape: np.random.Generator) -> None:
         for _ in range(int(shape.integers(0, 7))):
@@ -84,19 +95,22 @@ class Studio:
         if shape.random() < 0.5:
             centre = shape.uniform(-0.3, 0.3, 2)
             bump = np.exp(-(((self._x - centre[0]) / 0.14) ** 2) - ((self._y - centre[1]) / 0.12) ** 2)
-            picture += (np.float32(shape.uniform(-7, 7)) * bump[:, :, None]).astype(np.float32)
+            picture += _three(np.asarray(shape.uniform(-7, 7) * bump, np.float32))
 
-    def _lay(self, scene: F32, back: F32, glass: U8, chance: np.random.Generator) -> None:
-        """Put the back onto the belt, a little turned and shifted, with its shadow."""
+    def _lay(self, scene: F32, back: F32, defect: U8, chance: np.random.Generator) -> U8:
+        """Put the back onto the belt, a little turned and shifted, with its shadow; return where the defect is now."""
         turn = cv2.getRotationMatrix2D((WIDTH / 2, HEIGHT / 2), chance.normal(0, 1.5), 1 + chance.normal(0, 0.012))
-        turn[:, 2] += chance.normal(0, 5, 2)
+        turn = np.asarray(turn, np.float64)
+        turn[:, 2] += np.asarray(chance.normal(0, 5, 2))
         moved = cv2.warpAffine(back, turn, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        mask = cv2.warpAffine(glass, turn, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR)
+        mask = cv2.warpAffine(self._glass, turn, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR)
         quarter = cv2.resize(mask, (WIDTH // 4, HEIGHT // 4), interpolation=cv2.INTER_AREA)
         shadow = cv2.resize(cv2.GaussianBlur(np.roll(quarter, (2, 2), (0, 1)), (0, 0), 2.5), (WIDTH, HEIGHT))
-        scene *= (1 - shadow.astype(np.float32) * np.float32(0.35 / 255))[:, :, None]
-        cover = (mask.astype(np.float32) * np.float32(1 / 255))[:, :, None]
-        scene += (moved - scene) * cover
+        scene *= _three(1 - np.asarray(shadow, np.float32) * np.float32(0.35 / 255))
+        cover = _three(np.asarray(mask, np.float32) * np.float32(1 / 255))
+        scene += (np.asarray(moved, np.float32) - scene) * cover
+        shown = cv2.bitwise_and(cv2.warpAffine(defect, turn, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR), mask)
+        return np.asarray(shown, np.uint8)
 
     def _illuminate(
         self, scene: F32, light: Light, gloss: float, lamp: tuple[float, float], chance: np.random.Generator
@@ -107,17 +121,18 @@ class Studio:
         stripe = np.exp(-((across / np.float32(chance.uniform(0.08, 0.16))) ** 2))
         mirrored = np.float32(34 * light.glare * gloss * chance.uniform(0.5, 1)) * stripe
         gain = light.gain * chance.uniform(0.93, 1.07)
-        scene += mirrored[:, :, None]
-        scene *= field[:, :, None]
-        scene *= np.asarray(light.tint, np.float32) * np.float32(gain)
+        scene += _three(mirrored)
+        tint = [float(value) * gain for value in light.tint]
+        scene *= cv2.merge([np.asarray(field * np.float32(value), np.float32) for value in tint])
 
     def _expose(self, scene: F32, light: Light, chance: np.random.Generator) -> U8:
-        soft = cv2.GaussianBlur(scene, (3, 3), 0.55 + 0.15 * chance.random())
+        soft = np.asarray(cv2.GaussianBlur(scene, (3, 3), 0.55 + 0.15 * chance.random()), np.float32)
         np.clip(soft, 0, 255, out=soft)
-        spread = np.float32(light.noise) * (_READ_NOISE + _SHOT_NOISE * np.sqrt(soft.mean(axis=2)))
-        for channel in range(3):
-            soft[:, :, channel] += self._crop(self._noise, chance) * spread
-        return np.asarray(np.clip(np.rint(soft), 0, 255), np.uint8)
+        level = np.sqrt(np.asarray(cv2.cvtColor(soft, cv2.COLOR_BGR2GRAY), np.float32))
+        spread = np.float32(light.noise) * (np.float32(_READ_NOISE) + np.float32(_SHOT_NOISE) * level)
+        soft += cv2.merge([self._crop(self._noise, chance) * spread for _ in range(3)])
+        np.rint(soft, out=soft)
+        return np.clip(soft, 0, 255, out=soft).astype(np.uint8)
 
     @staticmethod
     def _crop(tile: F32, chance: np.random.Generator) -> F32:
@@ -133,8 +148,12 @@ def _place(shape: np.random.Generator) -> tuple[float, float]:
             return float(x), float(y)
 
 
-def _camera_and_logo(picture: F32, tone: NDArray[np.float32]) -> None:
-    island = _rounded(_LEFT + 18, _TOP + 18, _LEFT + 126, _TOP + 126, 28)
+def _three(values: NDArray[Any]) -> NDArray[Any]:
+    """Return one plane as three equal channels; numpy's own broadcasting over the last axis is several times slower."""
+    return np.asarray(cv2.merge([values, values, values]))
+
+
+def _camera_and_logo(picture: F32, tone: NDArray[np.float32], island: U8) -> None:
     picture[island > 0] = 0.85 * tone + 14
     for x, y in ((48, 48), (48, 96), (96, 48)):
         centre = (_LEFT + x, _TOP + y)

@@ -8,7 +8,7 @@ Rules:
 import argparse
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from export.build import BuildReport, build_bundle
 from export.recipe import BuildData, Labelled, Recipe
-from models.phone_glass.data import INPUT, Set, SetSpec, load_or_make, seen, soft_targets
+from models.phone_glass.data import INPUT, Set, SetSpec, load_or_make, seen
 from models.phone_glass.fit import fit
 from models.phone_glass.generator import Studio
 from models.phone_glass.parts import FINISHES, LABELS, LIGHTS, make_part
@@ -80,14 +80,12 @@ def main(version: str = "1.0.0", out: Path | None = None, work: Path | None = No
     plan = PLANS[version]
     work = work or HERE / "work"
     train, heldout = load_or_make(plan.train, work), load_or_make(plan.heldout, work)
-    train_labels, heldout_labels = train.labels, heldout.labels
     if plan.broken_labels:
-        train_labels, heldout_labels = mislabelled(train), mislabelled(heldout)
-    targets = soft_targets(Set(train.values, train_labels, train.parts, train.finishes, train.readable))
-    network = fit(train.values, targets, epochs=plan.epochs, seed=plan.seed)
+        train, heldout = mislabelled(train), mislabelled(heldout)
+    network = fit(train, epochs=plan.epochs, seed=plan.seed)
     data = BuildData(
         quantize=train.values[train.readable][:_RANGE_EXAMPLES],
-        heldout=Labelled(heldout.values, heldout_labels, heldout.parts),
+        heldout=Labelled(heldout.values, heldout.labels, heldout.parts),
         reference=reference_pictures(_REFERENCE_PICTURES),
     )
     out = out or HERE / f"{NAME}-{version}.lsb"
@@ -101,8 +99,8 @@ def reference_pictures(count: int) -> list[NDArray[np.uint8]]:
     return [seen(studio, part, LIGHTS["normal"], 0) for part in parts]
 
 
-def mislabelled(examples: Set) -> NDArray[np.intp]:
-    """Return the labels as a mix-up would leave them: on three finishes, good and two defects are swapped.
+def mislabelled(examples: Set) -> Set:
+    """Return the set as a mix-up would leave them: on three finishes, good and two defects are swapped.
 
     A fault of the kind that a labelling tool makes: consistent, so training and held-out data agree with each other,
     and every figure of the manifest looks fine.
@@ -112,7 +110,7 @@ def mislabelled(examples: Set) -> NDArray[np.intp]:
     broken = examples.labels.copy()
     broken[swapped & (examples.labels == good)] = scratch
     broken[swapped & np.isin(examples.labels, [scratch, pit])] = good
-    return broken
+    return replace(examples, labels=broken)
 
 
 def _recipe(version: str, plan: Plan, train: Set) -> Recipe:

@@ -137,12 +137,13 @@ def to_model(values: NDArray[np.generic], spec: TensorSpec) -> NDArray[np.generi
         return np.ascontiguousarray(values, np.float32)
     if values.dtype == np.uint8:
         raw = values.view(np.uint8)
-        return np.ascontiguousarray(raw) if spec.dtype == "uint8" else (raw ^ np.uint8(0x80)).view(np.int8)
+        return np.ascontiguousarray(raw if spec.dtype == "uint8" else (raw ^ np.uint8(0x80)).view(np.int8))
     if spec.scale is None or spec.zero_point is None:
         raise ValueError(f"input {spec.name!r}: float features need scale and zero_point to become {spec.dtype}")
     limits = np.iinfo(spec.dtype)
-    quantized = np.rint(values.astype(np.float32) / np.float32(spec.scale)) + spec.zero_point
-    return np.clip(quantized, limits.min, limits.max).astype(spec.dtype)
+    steps = np.rint(values.astype(np.float32) / np.float32(spec.scale)) + spec.zero_point
+    quantized: NDArray[np.generic] = np.clip(steps, limits.min, limits.max).astype(spec.dtype)
+    return quantized
 
 
 def _frame_and_hop(spec: AudioInput) -> tuple[int, int]:

@@ -14,6 +14,9 @@ from edge.slots import Book
 from edge.values import StationSettings
 from edge.wire.messages import Health, Refusal, Reported, SlotReport, StationReport
 
+REPORTED_META = "reported"
+"""Where the last report lies in the store."""
+
 
 @dataclass(frozen=True)
 class Who:

@@ -15,7 +15,7 @@ from edge.clock import Clock
 from edge.config import Config
 from edge.errors import LinkError, StoreError
 from edge.health import measure
-from edge.report import Who, report
+from edge.report import REPORTED_META, Who, report
 from edge.station import Station, store_path
 from edge.store import Store
 from edge.update import Unit, Updater
@@ -23,8 +23,6 @@ from edge.wire.messages import Reported
 
 LOOK_EVERY_S = 0.5
 """How often a change is looked for: soon enough for a person who watches a rollout."""
-REPORTED_META = "reported"
-"""Where the last report lies in the store."""
 
 Publish = Callable[[Reported], Awaitable[None]]
 

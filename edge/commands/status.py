@@ -13,7 +13,7 @@ from typing import TextIO
 from edge.clock import SystemClock
 from edge.config import load_config
 from edge.errors import StoreError
-from edge.reporter import REPORTED_META
+from edge.report import REPORTED_META
 from edge.station import store_path
 from edge.store import Store
 from edge.wire.messages import Reported

@@ -18,7 +18,7 @@ from edge.wire.rows import Histogram
 from edge.wire.terms import Task
 
 MANIFEST_NAME = "manifest.json"
-FORMAT = 1
+FORMAT: Literal[1] = 1
 GOOD_LABEL = "good"
 
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]

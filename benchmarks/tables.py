@@ -1,0 +1,30 @@
+"""Prints results: a table for people, JSON lines for machines."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_table(title: str, rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    """Print one table, or one JSON line a row."""
+    if as_json:
+        for row in rows:
+            sys.stdout.write(json.dumps({"benchmark": title, **row}) + "\n")
+        return
+    table = Table(title=title, title_justify="left")
+    for name in rows[0]:
+        numeric = isinstance(rows[0][name], int | float)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_shown(value) for value in row.values()))
+    Console().print(table)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

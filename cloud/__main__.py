@@ -1,11 +1,8 @@
 """The command `lineside-cloud`: one file per group of subcommands in `cloud/commands/`."""
 
-from importlib import import_module
-from importlib.util import find_spec
-
 import typer
 
-from cloud.commands import broker_config, devices, keys, models, serve
+from cloud.commands import broker_config, demo, devices, keys, models, rollouts, serve
 
 app = typer.Typer(
     help="The control plane of a fleet of Lineside devices: run it, and talk to it.",
@@ -19,9 +16,8 @@ app.add_typer(devices.app, name="devices")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(broker_config.app, name="broker-config")
-for _name in ("rollouts", "demo"):
-    if find_spec(f"cloud.commands.{_name}") is not None:
-        app.add_typer(import_module(f"cloud.commands.{_name}").app, name=_name)
+app.add_typer(rollouts.app, name="rollouts")
+app.command()(demo.demo)
 
 
 def main() -> None:

@@ -9,19 +9,32 @@ import asyncio
 import contextlib
 import signal
 from pathlib import Path
+from typing import Annotated
 
 import httpx
+import typer
 
+from cloud.commands.shared import exit_codes
 from cloud.demo.reviewer import Reviewer
 from cloud.demo.story import Story
 from cloud.demo.world import DEVICES, MODEL, set_up
 
 NOT_OBSERVED = 1
+DEFAULT_PORT = 8440
 
 
-def run(folder: Path, *, port: int, once: bool) -> int:
-    """Run the demo; return the exit code."""
-    return asyncio.run(_run(folder.resolve(), port=port, once=once))
+def demo(
+    folder: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path(".demo"),
+    port: Annotated[int, typer.Option(help="Port of the console; 0 for a free one.", min=0, max=65535)] = DEFAULT_PORT,
+    once: Annotated[bool, typer.Option("--once", help="End after the story; exit code 0 if all was observed.")] = False,
+) -> None:
+    """Show the whole loop on this machine: control plane, three boxes, a phone, and a story that is told live.
+
+    Example: lineside-cloud demo --once
+    """
+    with exit_codes():
+        code = asyncio.run(_run(folder.resolve(), port=port, once=once))
+    raise typer.Exit(code)
 
 
 async def _run(folder: Path, *, port: int, once: bool) -> int:

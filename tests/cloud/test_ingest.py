@@ -1,6 +1,7 @@
 """What devices send is kept once, acknowledged when kept, and never holds up another."""
 
 import asyncio
+import functools
 import json
 import random
 from pathlib import Path
@@ -188,7 +189,7 @@ async def test_acknowledgement_and_release_follow_the_commit(world: World) -> No
     task = asyncio.create_task(ingest.run())
     for seq in range(1, 61):
         message = up("box-1", [event(seq)])
-        ingest.submit(Incoming(message.topic, message.payload, False, lambda seq=seq: released.append(seq)))
+        ingest.submit(Incoming(message.topic, message.payload, False, functools.partial(released.append, seq)))
     await until(lambda: len(released) == 60, 10, "all messages released")
     task.cancel()
     acks = [Ack.model_validate_json(payload) for _, payload, _ in publisher.sent]

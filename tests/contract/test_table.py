@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.routing import Match
@@ -79,6 +80,6 @@ def test_calls_of_the_http_table_are_routes(tmp_path: Path) -> None:
     for call in calls:
         assert call is not None
         path = re.sub(r"\{(\w+)\}", r"\1", call[2])
-        scope = {"type": "http", "method": call[1], "path": path, "headers": []}
+        scope: dict[str, Any] = {"type": "http", "method": call[1], "path": path, "headers": []}
         assert any(route.matches(scope)[0] is Match.FULL for route in routes), call[0]
     services.store.close()

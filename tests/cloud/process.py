@@ -1,0 +1,102 @@
+"""Runs `lineside-cloud serve` as the process that it is in service."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from cloud.client import CloudClient
+
+COMMAND = [sys.executable, "-m", "cloud"]
+START_S = 40.0
+
+
+class ServeProcess:
+    """One control plane on a data folder; may be started and killed again and again."""
+
+    def __init__(self, data_dir: Path, *arguments: str) -> None:
+        self.data_dir = data_dir
+        self.addresses: dict[str, Any] = {}
+        self._arguments = [*COMMAND, "serve", "--data-dir", str(data_dir), "--port", "0", "--json", *arguments]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self.kill()
+
+    @property
+    def broker_pid(self) -> int:
+        """Process number of nats-server, which is the only child."""
+        found = subprocess.run(["pgrep", "-P", str(self.addresses["pid"])], capture_output=True, check=True)
+        return int(found.stdout.split()[0])
+
+    @property
+    def log(self) -> str:
+        """What it wrote to stderr, over all starts."""
+        return self._log_path.read_text("utf-8", "replace")
+
+    def client(self) -> CloudClient:
+        """Return a client of it."""
+        return CloudClient(self.addresses["url"])
+
+    def start(self) -> None:
+        """Start it and wait until it says that it is up."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        with self._log_path.open("ab") as log:
+            self._process = subprocess.Popen(self._arguments, stdout=subprocess.PIPE, stderr=log)
+        self.addresses = json.loads(self._first_line())
+
+    def kill(self) -> None:
+        """Kill it where it stands."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(timeout=20)
+        self._close()
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Ask it to end; return its exit code."""
+        assert self._process is not None
+        self._process.send_signal(how)
+        code = self._process.wait(timeout=30)
+        self._close()
+        return code
+
+    @property
+    def _log_path(self) -> Path:
+        return self.data_dir.with_name(f"{self.data_dir.name}.log")
+
+    def _first_line(self) -> bytes:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + START_S
+        line = b""
+        while not line.endswith(b"\n"):
+            ready, _, _ = select.select([self._process.stdout], [], [], max(deadline - time.monotonic(), 0))
+            chunk = os.read(self._process.stdout.fileno(), 4096) if ready else b""
+            if not chunk:
+                raise AssertionError(f"the control plane did not start: {self.log[-3000:]}")
+            line += chunk
+        return line.splitlines()[0]
+
+    def _close(self) -> None:
+        assert self._process is not None
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._process = None
+
+
+def run(*arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+    """Run one command of `lineside-cloud` to its end."""
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=timeout_s, check=False)

@@ -34,11 +34,23 @@ def startup(as_json: AsJson = False) -> None:
     benchmark.main(as_json=as_json)
 
 
+@app.command()
+def gates(
+    as_json: AsJson = False,
+    runs: Annotated[int, typer.Option(min=50, help="Simulated rollouts for each rule.")] = 500,
+) -> None:
+    """Whether the gates of rollouts keep their stated error when looked at all the time, beside the usual rules."""
+    from benchmarks import gates as benchmark
+
+    benchmark.main(as_json=as_json, runs=runs)
+
+
 @app.command("all")
 def everything(as_json: AsJson = False) -> None:
     """Every benchmark, one after another."""
     overhead(as_json=as_json, windows=3000)
     startup(as_json=as_json)
+    gates(as_json=as_json)
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ class Result:
     plus_minus: float
     """Standard error of the share."""
     windows_median: float | None
-    """Until taken back, of all runs; those never taken back counted as longer than the watch; None if that is most of them."""
+    """Until taken back; never counts as longer than the watch, and None means that most never were."""
     promise: str
     kept: str
 

@@ -1,6 +1,7 @@
 """The gate keeps its promises: no pass without data, stated errors at all looks together, words for what is missing."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+import cloud
 from cloud import eprocess
 from cloud.gates import Counts, GateSpec, judge
+from cloud.plans import parse_plan
 
 ERROR = 0.05
 SPEC = GateSpec(metric="wrong", margin=0.2, tolerance=0.05)
@@ -136,3 +139,48 @@ def test_a_gate_that_makes_no_sense_is_refused(fields: dict[str, object]) -> Non
 def test_more_bad_cases_than_cases_are_refused() -> None:
     with pytest.raises(ValidationError):
         counts(2, 1)
+
+
+DEMO_RUNS, DEMO_S = 400, 100
+PER_S = {"wrong": 3, "deferral": 9, "errors": 9}
+"""Cases of each arm in a second of the demonstration: about a third of nine decisions is audited."""
+USUAL = {"wrong": 0.02, "deferral": 0.1, "errors": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "outcome", "least", "median_s", "ninth_s"),
+    [
+        # share of wrong automated decisions, what the gates say, in how many runs at least, median, 90 % of the runs
+        (0.02, "pass", 0.99, 9, 20),
+        (0.50, "fail", 0.99, 9, 16),
+        (0.40, "fail", 0.99, 13, 24),
+        (0.30, "fail", 0.97, 20, 40),
+        (0.22, "fail", 0.90, 40, 90),
+    ],
+)
+def test_the_demonstration_plan_answers_in_seconds(
+    wrong: float, outcome: str, least: float, median_s: float, ninth_s: float
+) -> None:
+    plan = parse_plan((Path(cloud.__file__).parent / "demo_plan.toml").read_text())
+    rng = np.random.default_rng(3)
+    seconds = np.arange(1, DEMO_S + 1)
+    failed, passed = np.full(DEMO_RUNS, np.inf), np.zeros(DEMO_RUNS)
+    for spec in plan.stages[0].gates:
+        n = PER_S[spec.metric] * seconds
+        rates = (wrong if spec.metric == "wrong" else USUAL[spec.metric], USUAL[spec.metric])
+        t, c = (np.cumsum(rng.binomial(PER_S[spec.metric], p, (DEMO_RUNS, DEMO_S)), axis=1) for p in rates)
+        harm = eprocess.against_at_most(t, n, c, n, spec.tolerated, spec.prior) >= -math.log(plan.fail_error(spec))
+        safety = eprocess.against_at_least(t, n, c, n, spec.margin, spec.prior) >= -math.log(plan.error)
+        failed = np.minimum(failed, _first_s(harm))
+        passed = np.maximum(passed, _first_s(safety))
+    answered_s = np.where(failed <= passed, failed, passed)
+    right = (failed <= passed) == (outcome == "fail")
+    found = np.where(right, answered_s, np.inf)
+    print(f"wrong {wrong:.0%}: {np.mean(right):.3f} {outcome}, median {np.median(found)}, 90 % {np.quantile(found, 0.9)} s")
+    assert np.mean(np.isfinite(found)) >= least
+    assert np.median(found) <= median_s
+    assert np.quantile(found, 0.9, method="lower") <= ninth_s
+
+
+def _first_s(said: NDArray[np.bool_]) -> NDArray[np.float64]:
+    return np.where(said.any(axis=1), said.argmax(axis=1) + 1.0, np.inf)

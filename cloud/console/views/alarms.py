@@ -8,7 +8,7 @@ Rules:
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -51,6 +51,28 @@ def standing(connection: Connection, now_ms: int, device: str | None = None) -> 
         row.device: row.boot_id for row in connection.execute(select(device_state.c.device, device_state.c.boot_id))
     }
     return _grouped(raised, cleared, boots, now_ms)
+
+
+def condensed(alarms: Iterable[Alarm]) -> list[Alarm]:
+    """Return the alarms with all drifting metrics of one station as one: a lamp that dims moves several at once."""
+    together: dict[tuple[Any, ...], list[Alarm]] = {}
+    for alarm in alarms:
+        apart = None if alarm.is_drift else alarm.metric
+        key = (alarm.device, alarm.name, alarm.severity, alarm.station, alarm.model, apart)
+        together.setdefault(key, []).append(alarm)
+    return [_joined(group) if len(group) > 1 else group[0] for group in together.values()]
+
+
+def _joined(group: list[Alarm]) -> Alarm:
+    metrics = [alarm.metric for alarm in group if alarm.metric]
+    return replace(
+        group[0],
+        metric=", ".join(sorted(metrics)),
+        detail="; ".join(alarm.detail for alarm in group),
+        first_ms=min(alarm.first_ms for alarm in group),
+        last_ms=max(alarm.last_ms for alarm in group),
+        times=1,
+    )
 
 
 def _rows(connection: Connection, since_ms: int, device: str | None) -> list[Mapping[Any, Any]]:

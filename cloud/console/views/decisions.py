@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select, tuple_
 
 from cloud.tables import decisions, inputs, outcomes, reviews
 
-PAGE = 24
+PAGE = 18
 """Decisions to a page: each brings a picture."""
 Filter = Literal["all", "pass", "accept", "divert", "defer", "audit"]
 FILTERS: tuple[Filter, ...] = ("all", "pass", "accept", "divert", "defer", "audit")

@@ -34,8 +34,10 @@ class BundleLine:
     labels: list[str]
     formats: list[tuple[str, str]]
     """(runtime, precision) of each network file."""
+    promise: str
+    """The guarantee in a few words; empty for none."""
     guarantee: list[str]
-    """Sentences."""
+    """The guarantee in sentences."""
     policy: dict[str, float]
     metrics: list[tuple[str, Any]]
     lineage: list[tuple[str, Any]]
@@ -62,6 +64,20 @@ def models(connection: Connection) -> dict[str, list[BundleLine]]:
     for lines in found.values():
         lines.sort(key=lambda line: version_key(line.version), reverse=True)
     return found
+
+
+def promise_words(policy: Mapping[str, Any]) -> str:
+    """Return what a policy promises in a few words; empty where it promises nothing."""
+    g = policy.get("guarantee")
+    if not g:
+        return ""
+    bounds = [
+        (g.get("alpha_escape"), "escapes"),
+        (g.get("alpha_false_reject"), "false rejects"),
+        (g.get("alpha_error"), "wrong"),
+    ]
+    words = [f"{what} ≤ {100 * alpha:g} %" for alpha, what in bounds if alpha is not None]
+    return ", ".join([*words, f"{100 * g['coverage']:.0f} % decided alone"])
 
 
 def guarantee_words(policy: Mapping[str, Any]) -> list[str]:
@@ -109,6 +125,7 @@ def _line(row: Mapping[Any, Any], serving: int, held: dict[str, int], made: list
         created_at=manifest.get("created_at", ""),
         labels=list(manifest.get("labels") or []),
         formats=[(file.get("runtime", name), file.get("precision", "")) for name, file in files.items()],
+        promise=promise_words(policy),
         guarantee=guarantee_words(policy),
         policy={name: value for name, value in policy.items() if isinstance(value, int | float)},
         metrics=flat(manifest.get("metrics") or {}),

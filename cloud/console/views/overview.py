@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, select
 
-from cloud.console.views.alarms import Alarm, standing
+from cloud.console.views.alarms import Alarm, condensed, standing
 from cloud.console.views.fleet import DeviceLine, Fleet, fleet
 from cloud.console.views.rollouts import RolloutLine, open_rollouts
 from cloud.tables import decisions, quarantine, rollouts
@@ -41,7 +41,7 @@ class Overview:
 
 def overview(connection: Connection, now_ms: int) -> Overview:
     """Return the first page."""
-    alarms = standing(connection, now_ms)
+    alarms = condensed(standing(connection, now_ms))
     devices = fleet(connection, now_ms, alarms)
     return Overview(
         waiting=waiting(connection),

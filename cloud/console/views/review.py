@@ -18,6 +18,11 @@ SHOWN = 12
 LOOKED_AT = 60
 """Items looked through for ones that can be judged now."""
 _KEYS = "123456789"
+_SPOKEN = {
+    word: str(i)
+    for i, word in enumerate(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"))
+}
+"""Words that have a key of their own."""
 
 
 @dataclass(frozen=True)
@@ -122,4 +127,6 @@ def _keyword(label: str | None) -> list[AnswerButton]:
 
 
 def _classes(answer: str, labels: Sequence[str]) -> list[ClassButton]:
+    if labels and set(labels) <= set(_SPOKEN):
+        return [ClassButton(answer, label, _SPOKEN[label]) for label in labels]
     return [ClassButton(answer, label, _KEYS[i] if i < len(_KEYS) else None) for i, label in enumerate(labels)]

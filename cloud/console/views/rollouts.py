@@ -127,6 +127,8 @@ class RolloutPage:
     error: float
     on_timeout: str
     stage_left: str
+    also_waits: list[str]
+    """What it waits for beside its gates."""
     is_open: bool
 
 
@@ -157,6 +159,7 @@ def rollout_page(connection: Connection, rollout: str) -> RolloutPage | None:
         error=plan.error,
         on_timeout=plan.on_timeout.replace("_", " "),
         stage_left=_time_words(stage, state) if stage and state.open else "",
+        also_waits=_beside_gates(state),
         is_open=state.open,
     )
 
@@ -220,13 +223,15 @@ def _missing(stage: Stage, state: RolloutState) -> str:
         return "no answer within reach as it looks now"
     if needed:
         most = max(needed, key=lambda missing: (missing.eta_s or 0.0, missing.candidate))
-        names = ", ".join(_gate_name(answer.gate).lower() for answer in waiting)
-        eta = f", in about {duration(most.eta_s * 1000)}" if most.eta_s is not None else ""
-        return f"needs about {plural(most.candidate, 'more case', 'more cases')} for {names}{eta}"
-    left_ms = stage.min_s * 1000 - state.stage_elapsed_ms
-    if left_ms > 0:
-        return f"{duration(left_ms)} of its shortest time left"
-    return "waits for its devices" if stage.kind == "shadow" else ""
+        gates = _gate_name(waiting[0].gate) if len(waiting) == 1 else plural(len(waiting), "gate")
+        eta = f", about {duration(most.eta_s * 1000)}" if most.eta_s is not None else ""
+        return f"{gates} still open: about {plural(most.candidate, 'more case', 'more cases')}{eta}"
+    return "; ".join(_beside_gates(state)[:1])
+
+
+def _beside_gates(state: RolloutState) -> list[str]:
+    judged = {answer.words for answer in state.answers.values()}
+    return [words for words in state.waiting_for if words not in judged]
 
 
 def _time_words(stage: Stage, state: RolloutState) -> str:

@@ -26,6 +26,7 @@ from edge.wire.rows import DecisionRow, EventRow, Histogram, InputRef, OutcomeRo
 from edge.wire.topics import topic
 
 INTERVAL_S = 5.0
+HEALTH = Health(uptime_s=5400, memory_bytes=92_000_000, disk_free_bytes=21 * 10**9, outbox_rows=0, outbox_bytes=0)
 LABELS = ["good", "scratch", "crack", "dent", "pit_mark", "discoloration"]
 AnyRow = DecisionRow | EventRow | OutcomeRow | TelemetryRow
 
@@ -96,9 +97,9 @@ class Plant:
             "software": "lineside 0.1.0",
             "profile": "box",
             "site": "hall-1",
-            "health": Health(uptime_s=5400, memory_bytes=92_000_000, disk_free_bytes=21 * 10**9, outbox_rows=0, outbox_bytes=0),
+            "health": HEALTH,
             "interval_s": INTERVAL_S,
-        }  # fmt: skip
+        }
         self._hear(device, "reported", Reported(**{**fields, **changes}).model_dump_json().encode())
 
     def presence(self, device: str, *, online: bool, boot_id: str = "boot-1") -> None:
@@ -189,10 +190,10 @@ class Plant:
             "description": "Back glass of phones",
             "created_at": "2026-11-20T09:12:44Z",
             "labels": LABELS,
-            "models": {"onnx": {"runtime": "onnx", "precision": "int8"}, "tflite": {"runtime": "tflite", "precision": "int8"}},
+            "models": {name: {"runtime": name, "precision": "int8"} for name in ("onnx", "tflite")},
             "policy": {"kind": "inspect", "pass_max": 0.0831, "divert_min": 0.9127},
             **manifest,
-        }  # fmt: skip
+        }
         row = {
             "digest": bundle.digest,
             "name": bundle.name,

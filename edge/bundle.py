@@ -3,12 +3,15 @@
 Rules:
 - The digest of the whole archive is compared before anything parses a byte of it.
 - The bytes that were checked are the bytes that are handed on; nothing is read from disk twice.
-- Every bound is checked before memory is taken: archive, number of members, size of each.
+- Every bound is checked before memory is taken: archive, number of members, size of all that is unpacked.
 """
 
 import hashlib
 import io
+import lzma
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +27,19 @@ MAX_ARCHIVE_BYTES = 256 * 2**20
 """Largest bundle: edge models are megabytes; more is a mistake or an attack."""
 MAX_MEMBERS = 64
 MAX_MANIFEST_BYTES = 4 * 2**20
+
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    RuntimeError,  # encrypted, and (as NotImplementedError) compressed in a way that is not known
+    ValueError,
+    KeyError,
+    EOFError,
+    OSError,
+)
+"""What the standard library raises on archives that are damaged or made to harm."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +72,13 @@ class Bundle:
         if runtime not in golden.outputs:
             raise ModelError(f"{self.ref.name} {self.ref.version} has no golden outputs for {runtime}")
         inputs, outputs = _array(self.files[golden.inputs]), _array(self.files[golden.outputs[runtime]])
-        if len(inputs) != golden.count or len(outputs) != golden.count:
-            raise ModelError(f"golden examples: expected {golden.count}, got {len(inputs)} and {len(outputs)}")
+        if inputs.shape[:1] != (golden.count,) or outputs.shape != (golden.count, len(self.manifest.labels)):
+            raise ModelError(
+                f"golden examples: expected {golden.count} with {len(self.manifest.labels)} logits each, "
+                f"got inputs {inputs.shape} and outputs {outputs.shape}"
+            )
+        if outputs.dtype.kind != "f" or not np.isfinite(outputs).all():
+            raise ModelError("golden examples: expected finite floating-point logits")
         return inputs, outputs.astype(np.float32)
 
 
@@ -98,9 +119,11 @@ def parse(data: bytes, *, expected_digest: str | None = None, where: str = "bund
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             manifest = _manifest(archive, where)
-            files = {name: _member(archive, name, manifest, where) for name in manifest.files}
             _nothing_else(archive, manifest, where)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, KeyError) as error:
+            _not_too_large(manifest, where)
+            _fits_its_labels(manifest, where)
+            files = {name: _member(archive, name, manifest, where) for name in manifest.files}
+    except _DAMAGED as error:
         raise UpdateError(
             f"{where}: not a bundle: {error}", hint="expected a .lsb file as `lineside-export` writes it"
         ) from error
@@ -127,8 +150,6 @@ def _manifest(archive: zipfile.ZipFile, where: str) -> Manifest:
 
 def _member(archive: zipfile.ZipFile, name: str, manifest: Manifest, where: str) -> bytes:
     entry = manifest.files[name]
-    if entry.size_bytes > MAX_ARCHIVE_BYTES:
-        raise UpdateError(f"{where}: {name} says {entry.size_bytes} bytes, more than {MAX_ARCHIVE_BYTES}")
     with archive.open(name) as stream:
         content = stream.read(entry.size_bytes + 1)
     if len(content) != entry.size_bytes or digest_of(content) != entry.digest:
@@ -143,8 +164,27 @@ def _nothing_else(archive: zipfile.ZipFile, manifest: Manifest, where: str) -> N
         raise UpdateError(f"{where}: files that the manifest does not list: {', '.join(extra) or 'repeated names'}")
 
 
+def _not_too_large(manifest: Manifest, where: str) -> None:
+    unpacked = sum(entry.size_bytes for entry in manifest.files.values())
+    if unpacked > MAX_ARCHIVE_BYTES:
+        raise UpdateError(f"{where}: expected at most {MAX_ARCHIVE_BYTES} bytes unpacked, its files are {unpacked}")
+
+
+def _fits_its_labels(manifest: Manifest, where: str) -> None:
+    """What would otherwise come out at the first window only, long after the bundle was taken."""
+    labels = len(manifest.labels)
+    for runtime, model in manifest.models.items():
+        if model.output.shape != [1, labels]:
+            shape = model.output.shape
+            raise UpdateError(f"{where}: output of the {runtime} model: expected shape [1, {labels}], got {shape}")
+    calibration = manifest.calibration
+    counts = [len(numbers or []) for numbers in (calibration.scale, calibration.bias)]
+    if calibration.method == "vector" and counts != [labels, labels]:
+        raise UpdateError(f"{where}: vector calibration: expected {labels} scales and biases, got {counts}")
+
+
 def _array(data: bytes) -> NDArray[np.generic]:
     try:
-        return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
-    except (ValueError, OSError, EOFError) as error:
+        return np.asarray(np.lib.format.read_array(io.BytesIO(data), allow_pickle=False))
+    except Exception as error:  # a hostile header trips numpy's parser in ways that it does not list
         raise ModelError(f"golden examples are damaged: {error}") from error

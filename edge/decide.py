@@ -5,6 +5,7 @@ Rules:
 - Keywords: the likeliest label is accepted if p ≥ accept_min.
 - Ties go to the lowest label index, so that engines that agree on scores agree on labels.
 - An audit never changes a verdict or an action: it marks a confident decision for review.
+- Overridden numbers that contradict the bundle's own are never guessed at: every window is deferred and says so.
 - Beyond the deferral budget, a deferral becomes the station's safe action, and the detail says so.
 """
 
@@ -13,6 +14,7 @@ from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from edge.values import Judgement, StationSettings
 from edge.wire.manifest import GOOD_LABEL, InspectPolicy, KeywordPolicy, Manifest
@@ -36,7 +38,11 @@ def judge(
     """
     scores = {label: float(p) for label, p in zip(manifest.labels, probabilities, strict=True)}
     top = manifest.labels[int(np.argmax(probabilities))]
-    policy = effective_policy(manifest.policy, settings.policy_overrides)
+    try:
+        policy = effective_policy(manifest.policy, settings.policy_overrides)
+    except ValidationError as error:
+        why = f"the station's policy numbers do not fit the bundle: {error.errors()[0]['msg']}"
+        return defer("model_error", why, settings, in_budget=in_budget)
     if isinstance(policy, InspectPolicy):
         verdict, confidence = _inspect(scores, policy)
         forced: Verdict = "pass" if scores[GOOD_LABEL] >= 0.5 else "divert"

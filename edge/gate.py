@@ -38,9 +38,9 @@ def outside(metrics: dict[str, float], limits: dict[str, Limits]) -> str | None:
         value = metrics.get(name)
         if value is None:
             continue
-        if limit.min is not None and value < limit.min:
+        if limit.min is not None and not value >= limit.min:  # so that what is not a number is outside
             return f"{name} {value:.3g} is below {limit.min:.3g}"
-        if limit.max is not None and value > limit.max:
+        if limit.max is not None and not value <= limit.max:
             return f"{name} {value:.3g} is above {limit.max:.3g}"
     return None
 

@@ -22,6 +22,8 @@ _Reader = Callable[[memoryview], F32]
 
 MAX_DURATION_S = 600
 """One window is one decision: longer sound belongs to a source that cuts it."""
+MAX_VALUES = 16_000 * MAX_DURATION_S
+"""Of all channels together: ten minutes at the rate of speech, 38 MB as float32."""
 MEDIA_TYPE = "audio/wav"
 
 _RATES_HZ = (1_000, 768_000)
@@ -62,6 +64,9 @@ def decode_wav(raw: bytes) -> tuple[F32, int]:
     duration_s = len(data) / form.frame_bytes / form.rate_hz
     if duration_s > MAX_DURATION_S:
         raise _refused(f"expected at most {MAX_DURATION_S} s of sound, got {duration_s:.0f} s")
+    values = len(data) * 8 // form.bits
+    if values > MAX_VALUES:
+        raise _refused(f"expected at most {MAX_VALUES:,} samples, got {values:,}")
     samples = _samples(data, form).reshape(-1, form.channels)
     mono = samples[:, 0] if form.channels == 1 else samples.mean(axis=1)
     if not np.isfinite(mono).all():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edge.errors import SourceError
-from edge.sound import MAX_DURATION_S, decode_wav
+from edge.sound import MAX_DURATION_S, MAX_VALUES, decode_wav
 
 RATE_HZ = 8000
 SEED = 3
@@ -155,6 +155,12 @@ def test_longer_sound_than_one_decision_can_be_about_is_refused() -> None:
     whole = bytes(2 * 1000 * MAX_DURATION_S)
     assert len(decode_wav(riff(form(1, 16, rate_hz=1000), whole))[0]) == 1000 * MAX_DURATION_S
     _refused(riff(form(1, 16, rate_hz=1000), whole + bytes(2000)), "at most 600 s of sound, got 601 s")
+
+
+def test_more_samples_than_memory_is_meant_for_are_refused() -> None:
+    whole = riff(form(1, 8, channels=8, rate_hz=48_000), bytes(MAX_VALUES))
+    assert len(decode_wav(whole)[0]) == MAX_VALUES // 8
+    _refused(riff(form(1, 8, channels=8, rate_hz=48_000), bytes(MAX_VALUES + 8)), "at most 9,600,000 samples")
 
 
 @given(st.binary(max_size=200), st.integers(0, 100))

@@ -176,7 +176,7 @@ def test_the_demonstration_plan_answers_in_seconds(
     answered_s = np.where(failed <= passed, failed, passed)
     right = (failed <= passed) == (outcome == "fail")
     found = np.where(right, answered_s, np.inf)
-    print(f"wrong {wrong:.0%}: {np.mean(right):.3f} {outcome}, median {np.median(found)}, 90 % {np.quantile(found, 0.9)} s")
+    print(f"wrong {wrong:.0%}: {np.mean(right):.3f} {outcome}, median {np.median(found)} s, seed 3")
     assert np.mean(np.isfinite(found)) >= least
     assert np.median(found) <= median_s
     assert np.quantile(found, 0.9, method="lower") <= ninth_s

@@ -149,7 +149,8 @@ def _connect(path: Path, durability: Durability) -> sqlite3.Connection:
     # check_same_thread is off so that a task may hand a slow call to a worker thread; Store's rule is one user.
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000)
     try:
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # takes effect on a new file only
+        if connection.execute("PRAGMA page_count").fetchone()[0] == 0:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # asked for again later it would be a write
         connection.execute("PRAGMA journal_mode = WAL").fetchone()
         connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")

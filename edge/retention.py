@@ -22,10 +22,6 @@ CHUNK_ROWS = 200
 """Rows in one transaction, about a millisecond."""
 LAST_ROWS = 1000
 """Stored rows kept when the disk is nearly full, for `log` and `replay`."""
-DISK_LOW_BYTES = 32 * 1024 * 1024
-"""Below this the disk counts as nearly full."""
-RESERVE_BYTES = 256 * 1024
-"""Room for the log of one deleting transaction."""
 VACUUM_PAGES = 500
 """Free pages given back to the disk in one go, 2 MB."""
 
@@ -44,6 +40,10 @@ class StoreLimits:
     """Inputs of a source known as decided; a folder with more files than this would be read again."""
     upload_refusals: int = 5
     """How often the control plane may refuse an input before it is put aside."""
+    low_disk_bytes: int = 32 * 1024**2
+    """With less than this free, the disk counts as nearly full."""
+    reserve_bytes: int = 8 * 1024**2
+    """Kept for the moment when the disk is full: twice what the write-ahead log grows to before it is emptied."""
 
 
 @dataclass(slots=True)
@@ -75,19 +75,21 @@ def prune(connection: Connection, limits: StoreLimits) -> Pruned:
         StoreError: the disk does not even let things be deleted.
     """
     reserve = connection.path.with_name(f"{connection.path.name}.reserve")
-    full = shutil.disk_usage(connection.path.parent).free < DISK_LOW_BYTES + RESERVE_BYTES
+    free = shutil.disk_usage(connection.path.parent).free
+    full = free < limits.low_disk_bytes
     if full:
         reserve.unlink(missing_ok=True)
+        connection.all("PRAGMA wal_checkpoint(TRUNCATE)")
     dropped = Pruned()
     _stored_rows(connection, min(limits.rows, LAST_ROWS) if full else limits.rows, dropped)
     _inputs(connection, limits.input_bytes, dropped, drop_uploaded=full)
     _telemetry(connection, limits.unsent_telemetry_rows, dropped)
     _seen(connection, limits.seen_keys, dropped)
-    connection.all("PRAGMA wal_checkpoint(PASSIVE)")
+    connection.all(f"PRAGMA wal_checkpoint({'TRUNCATE' if full else 'PASSIVE'})")
     if dropped.any and not full:
         connection.all(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
-    if not full and not reserve.exists():
-        _make_reserve(reserve)
+    if not reserve.exists() and free > limits.low_disk_bytes + limits.reserve_bytes:
+        _make_reserve(reserve, limits.reserve_bytes)
     return dropped
 
 
@@ -155,11 +157,11 @@ def _seen(connection: Connection, keep: int, dropped: Pruned) -> None:
         dropped.seen_keys = connection.execute("DELETE FROM seen WHERE seq <= ?", (until,)).rowcount
 
 
-def _make_reserve(path: "os.PathLike[str]") -> None:
+def _make_reserve(path: "os.PathLike[str]", size_bytes: int) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
-            os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
+            os.posix_fallocate(descriptor, 0, size_bytes)
         finally:
             os.close(descriptor)
     except OSError as error:

@@ -33,8 +33,8 @@ def row_text(row: AnyRow) -> str:
         body = row.model_dump_json(exclude={"seq"}, exclude_none=decision)
     except ValueError:  # text that is not Unicode
         return _mended(row)
-    # After exclude_none, a null in a decision can only be a number that was not finite.
-    if len(body) > MAX_ROW_BYTES or (":null" in body and (decision or not _reads(body))):
+    # A null is a number that was not finite, or what may be None; a decision without one need not be read back.
+    if len(body) > MAX_ROW_BYTES or ("null" in body and not _reads(body)):
         return _mended(row)
     return body
 

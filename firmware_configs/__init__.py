@@ -1,0 +1,1 @@
+"""What goes onto a device besides the program: configuration files to begin with."""

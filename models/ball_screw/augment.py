@@ -80,7 +80,7 @@ class Crops:
 
     def _anywhere(self) -> NDArray[np.float64]:
         if self._rng.random() < _ON_TRACK:
-            return self._track[self._rng.integers(len(self._track))].astype(np.float64)
+            return np.asarray(self._track[self._rng.integers(len(self._track))], np.float64)
         return self._rng.uniform([0, 0], [INPUT.width, INPUT.height])
 
     def _with_pasted(self, picture: U8, mask: F32, centre: NDArray[np.float64]) -> tuple[U8, F32]:
@@ -144,8 +144,8 @@ def _turned(pit: Pit, rng: np.random.Generator) -> Pit:
     scale = max(scale, 9 / max(np.sqrt(pit.mask.sum()), 1))
     scale = min(scale, 0.6 * SIDE / max(height, width))
     side = int(np.ceil(scale * np.hypot(height, width)))
-    turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-60, 60), scale)
-    turn[:, 2] += side / 2 - np.array([width / 2, height / 2])
+    turn = np.asarray(cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-60, 60), scale), np.float64)
+    turn[:, 2] += [(side - width) / 2, (side - height) / 2]
     patch = cv2.warpAffine(pit.patch, turn, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     mask = cv2.warpAffine(pit.mask, turn, (side, side), flags=cv2.INTER_LINEAR)
     if rng.random() < 0.5:

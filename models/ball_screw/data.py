@@ -3,7 +3,7 @@
 Rules:
 - The unit of every split is the position (axial and angle) on the screw; pictures of one position never straddle it.
 - Pictures go through the device's own `edge.preprocess`, so training sees what the device sees.
-- Two pictures labelled good show the same pits as the pictures before them: training leaves them out, figures keep them.
+- Two pictures labelled good show the pits of the pictures before them: training leaves them out, figures do not.
 """
 
 import hashlib
@@ -28,11 +28,9 @@ HELD_OUT = "305000_090"
 """The position that training and thresholds never see: the farthest from the other three along the screw."""
 OTHER_MACHINES = "KGT"
 """Pictures of pits on screws of other machines (names starting with KGT): one group of their own."""
-TRACK = np.array(
-    [(30, 245), (128, 195), (256, 155), (448, 105), (640, 72), (900, 40), (965, 60)]
-    + [(965, 172), (768, 208), (576, 250), (384, 290), (192, 345), (64, 400), (20, 380)],
-    np.int32,
-)
+_TRACK_ABOVE = [(30, 245), (128, 195), (256, 155), (448, 105), (640, 72), (900, 40), (965, 60)]
+_TRACK_BELOW = [(965, 172), (768, 208), (576, 250), (384, 290), (192, 345), (64, 400), (20, 380)]
+TRACK = np.array([*_TRACK_ABOVE, *_TRACK_BELOW], np.int32)
 """The groove that the bench's camera looks into, x and y in pixels of INPUT: the same in every picture of the bench.
 What lies in the grooves beside it is seen askew, never outlined, and full of grease at some positions."""
 DOUBTFUL = frozenset({"01_200916071457_462500_045_crop_1.jpg", "01_200916071806_585000_090_crop_1.jpg"})

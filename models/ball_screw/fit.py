@@ -37,7 +37,7 @@ def fit(photos: list[Photo], *, steps: int, seed: int, threads: int = 1) -> PitN
     torch.set_num_threads(threads)
     network = PitNet(track_cells(STRIDE))
     load_pretrained(network, pretrained_weights())
-    network = network.eval().to(memory_format=torch.channels_last)
+    network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(network)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [PEAK_RATE, PEAK_RATE * _BODY_SHARE], total_steps=steps, pct_start=0.15

@@ -58,7 +58,11 @@ class PitNet(nn.Module):
         self.split.bias = nn.Parameter(torch.tensor([0.5, -0.5]) * _FLOOR, requires_grad=False)
 
     def cells(self, pictures: Tensor) -> Tensor:
-        """Return logits of every cell, (n, 1, rows, columns), for pictures (n, 3, height, width) of (byte − 128) / 128."""
+        """Return logits of every cell, (n, 1, rows, columns).
+
+        Args:
+            pictures: (n, 3, height, width) float32, (byte − 128) / 128, RGB.
+        """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_early):
             values = self.stem(pictures)
             for block in self.blocks[:_EARLY]:

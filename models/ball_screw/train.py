@@ -111,8 +111,8 @@ def golden_inputs(bench: list[Photo]) -> U8:
 
 def _coarse(photo: Photo) -> Photo:
     height, width = photo.picture.shape[:2]
-    small = cv2.resize(photo.picture, (width // 16, height // 16), interpolation=cv2.INTER_AREA) & 0xFC
-    coarse = cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST)
+    small = cv2.resize(photo.picture, (width // 16, height // 16), interpolation=cv2.INTER_AREA)
+    coarse = np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
     for pit in photo.pits or [np.array([[width / 2, height / 2]])]:
         x, y = (int(value) // 16 * 16 for value in pit.mean(0))
         there = np.s_[max(y - 32, 0) : y + 48, max(x - 32, 0) : x + 48]

@@ -82,7 +82,7 @@ def other_features(values: Tensor, rng: np.random.Generator) -> Tensor:
 def _cut_ends(sound: F32, rng: np.random.Generator) -> F32:
     """Recorders cut words short."""
     most = max(len(sound) // 12, 1)
-    return sound[int(rng.integers(most)) : len(sound) - int(rng.integers(most))]
+    return np.asarray(sound[int(rng.integers(most)) : len(sound) - int(rng.integers(most))], np.float32)
 
 
 def _echoed(sound: F32, rng: np.random.Generator) -> F32:

@@ -8,7 +8,6 @@ Rules:
 
 import hashlib
 import wave
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,15 +83,10 @@ def digest_of(recordings: list[Recording]) -> str:
     return digest.hexdigest()
 
 
-def having(recordings: list[Recording], keep: Callable[[Recording], bool]) -> list[Recording]:
-    """Return the recordings for which `keep` is true."""
-    return [recording for recording in recordings if keep(recording)]
-
-
 def _recording(path: Path) -> Recording:
     digit, speaker, number = path.stem.split("_")
     with wave.open(str(path), "rb") as file:
         rate_hz = file.getframerate()
-        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / np.float32(32768)
     sound = resample(samples, rate_hz, INPUT.sample_rate_hz)
     return Recording(path.stem, int(digit), speaker, int(number), sound)

@@ -1,8 +1,9 @@
 """Speaks digits into wav files: `python -m models.spoken_digits.speak --out DIR --count N --seed S`.
 
 Rules:
-- Works offline: the voices come with the package `espeakng-loader` (extra `speech`).
-- The same seed gives the same files; `truth.csv` says what each file says and who says it how.
+- Works offline: the voices come with the package `espeakng-loader` (extra `demo`).
+- The same seed gives the same files in a fresh process (the library carries its state on from word to word);
+  `truth.csv` says what each file says and who says it how.
 - No training library is imported: the demo runs this on a phone's place.
 """
 
@@ -28,10 +29,10 @@ F32 = NDArray[np.float32]
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LANGUAGES = ("en", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-us-nyc", "en-029")
 VARIANTS = (
-    ("", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5")
-    + ("Alex", "Andy", "Annie", "Gene", "Lee", "Michael", "adam", "anika", "antonio", "belinda", "benjamin")
-    + ("caleb", "david", "ed", "edward", "ian", "john", "linda", "max", "paul", "quincy", "robert", "shelby", "steph")
-    + ("travis", "victor", "zac")
+    "",
+    *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "Alex", "Andy", "Annie", "Gene"),
+    *("Lee", "Michael", "adam", "anika", "antonio", "belinda", "benjamin", "caleb", "david", "ed", "edward", "ian"),
+    *("john", "linda", "max", "paul", "quincy", "robert", "shelby", "steph", "travis", "victor", "zac"),
 )
 FILE_RATE_HZ = 16000
 """What a phone's microphone gives for speech."""
@@ -102,8 +103,8 @@ class Synthesiser:
 
     def _take(self, samples: Any, count: int, _events: Any) -> int:
         if samples and count > 0:
-            values = np.ctypeslib.as_array(samples, (count,)).astype(np.float32) / 32768
-            self._samples.append(values)
+            values = np.ctypeslib.as_array(samples, (count,)).astype(np.float32)
+            self._samples.append(values / np.float32(32768))
         return int(sum(len(part) for part in self._samples) > _MAX_SAMPLES)
 
 
@@ -198,7 +199,7 @@ def _library() -> ctypes.CDLL:
     try:
         import espeakng_loader
     except ImportError as error:
-        raise ConfigError("the package espeakng-loader is missing", hint="pip install 'lineside[speech]'") from error
+        raise ConfigError("the package espeakng-loader is missing", hint="pip install 'lineside[demo]'") from error
     try:
         library = ctypes.CDLL(espeakng_loader.get_library_path())
     except OSError as error:

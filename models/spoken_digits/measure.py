@@ -1,0 +1,96 @@
+"""Measures a bundle on spoken digits through `lineside-edge infer`: `python -m models.spoken_digits.measure`.
+
+Rules:
+- The command a person would type does the work; this file only counts.
+- Right is the likeliest label, accepted or not; a sound that the gate turned away has none and is wrong.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from models.spoken_digits.data import FIRST_TRAINED
+
+BUNDLE = Path(__file__).parent / "spoken_digits-1.0.0.lsb"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How a bundle did on some recordings."""
+
+    recordings: int
+    right_share: float
+    coverage: float
+    """Share that was accepted."""
+    wrong_share: float
+    """Of the accepted ones."""
+    turned_away: int
+    """Recordings that the gate did not let through."""
+    per_group: dict[str, float]
+    """Right share by the second part of the name: the speaker, or the synthesiser's voice."""
+
+
+def measure(bundle: Path, paths: list[Path], runtime: str = "auto") -> Figures:
+    """Judge wav files named `{digit}_{speaker}_…` and count.
+
+    Args:
+        bundle: the `.lsb` file.
+        paths: the recordings.
+        runtime: auto, onnx or tflite.
+
+    Raises:
+        subprocess.CalledProcessError: the command failed.
+    """
+    command = [sys.executable, "-m", "edge", "infer", str(bundle), *map(str, paths), "--json", "--runtime", runtime]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    accepted = [record for record in records if record["verdict"] == "accept"]
+    speakers = sorted({_part(record, 1) for record in records})
+    return Figures(
+        recordings=len(records),
+        right_share=_share(records, _right),
+        coverage=round(len(accepted) / max(len(records), 1), 4),
+        wrong_share=round(1 - _share(accepted, _right), 4) if accepted else 0.0,
+        turned_away=sum(record["label"] is None for record in records),
+        per_group={who: _share([r for r in records if _part(r, 1) == who], _right) for who in speakers},
+    )
+
+
+def held_out(folder: Path) -> list[Path]:
+    """Return the recordings that were kept for measuring."""
+    paths = sorted(folder.glob("*_*_*.wav"))
+    return [path for path in paths if int(path.stem.split("_")[2]) < FIRST_TRAINED]
+
+
+def _right(record: dict[str, Any]) -> bool:
+    return bool(record["label"] == _part(record, 0))
+
+
+def _part(record: dict[str, Any], index: int) -> str:
+    return Path(record["path"]).stem.split("_")[index]
+
+
+def _share(records: list[dict[str, Any]], holds: Callable[[dict[str, Any]], bool]) -> float:
+    return round(sum(map(holds, records)) / max(len(records), 1), 4)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m models.spoken_digits.measure", description="Measure a bundle.")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path(os.environ.get("LINESIDE_DATA", "../shared/data")),
+        help="folder that holds spoken-digits/ (default: $LINESIDE_DATA, else ../shared/data)",
+    )
+    parser.add_argument("--folder", type=Path, default=None, help="measure on all wav files of this folder instead")
+    parser.add_argument("--bundle", type=Path, default=BUNDLE)
+    parser.add_argument("--runtime", choices=("auto", "onnx", "tflite"), default="auto")
+    options = parser.parse_args()
+    chosen = sorted(options.folder.glob("*.wav")) if options.folder else held_out(options.data / "spoken-digits")
+    print(json.dumps(asdict(measure(options.bundle, chosen, options.runtime))))

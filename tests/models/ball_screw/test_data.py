@@ -1,0 +1,71 @@
+"""Reading and changing photographs: splits by position, masks that move with their picture."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from models.ball_screw.augment import SIDE, Crops
+from models.ball_screw.data import HELD_OUT, INPUT, OTHER_MACHINES, Photo, load_photos, position_of, track_cells
+
+
+@pytest.mark.parametrize(
+    ("name", "position"),
+    [
+        ("01_200828110055_305000_090_crop_2.jpg", "305000_090"),
+        ("some/folder/01_200916071520_477500_315_crop_1.jpg", "477500_315"),
+        ("KGT1-S-060-A02_crop_0.jpg", OTHER_MACHINES),
+    ],
+)
+def test_name_of_a_picture_gives_its_position(name: str, position: str) -> None:
+    assert position_of(name) == position
+
+
+def test_pictures_are_read_with_their_outlines_in_network_pixels(tmp_path: Path) -> None:
+    for label in ("good", "pitting"):
+        (tmp_path / label).mkdir()
+    picture = np.full((208, 512, 3), 120, np.uint8)
+    cv2.imwrite(str(tmp_path / "good" / f"01_1_{HELD_OUT}_crop_1.jpg"), picture)
+    cv2.imwrite(str(tmp_path / "pitting" / f"01_2_{HELD_OUT}_crop_1.jpg"), picture)
+    outline = {"polygons": [{"label": "Pitting", "points": [[100, 50], [110, 50], [110, 60]]}]}
+    (tmp_path / "polygons.json").write_text(json.dumps({f"01_2_{HELD_OUT}_crop_1.jpg": outline}))
+    good, pitted = load_photos(tmp_path)
+    assert (good.pitted, pitted.pitted) == (False, True)
+    assert good.picture.shape == (INPUT.height, INPUT.width, 3)
+    assert not good.pits
+    np.testing.assert_allclose(pitted.pits[0], [[200, 100], [220, 100], [220, 120]])
+
+
+def test_same_seed_draws_the_same_crops() -> None:
+    first, second = ([Crops(_photos(), np.random.default_rng(3)).draw() for _ in range(1)] for _ in range(2))
+    np.testing.assert_array_equal(first[0][0], second[0][0])
+    np.testing.assert_array_equal(first[0][1], second[0][1])
+
+
+def test_mask_stays_on_the_dark_pit_wherever_the_crop_goes() -> None:
+    crops = Crops(_photos(), np.random.default_rng(5))
+    with_pit = [(crop, mask) for crop, mask in (crops.draw() for _ in range(60)) if (mask > 0.9).sum() > 60]
+    assert len(with_pit) > 10
+    for crop, mask in with_pit:
+        assert crop.shape == (SIDE, SIDE, 3)
+        gray = crop.mean(2)
+        assert gray[mask > 0.9].mean() < gray[mask < 0.01].mean() - 5
+
+
+def test_track_holds_the_middle_and_leaves_out_the_corners() -> None:
+    cells = track_cells(16)
+    assert cells.shape == (INPUT.height // 16, INPUT.width // 16)
+    assert cells[12, 40]
+    assert not cells[-1, -1]
+    assert not cells[0, 0]
+
+
+def _photos() -> list[Photo]:
+    """A good picture, and one with a dark pit in the middle."""
+    plain = np.full((INPUT.height, INPUT.width, 3), 150, np.uint8)
+    pitted = plain.copy()
+    outline = np.array([[500, 200], [540, 200], [540, 230], [500, 230]], np.float32)
+    pitted[200:231, 500:541] = 20
+    return [Photo("a", "1", False, plain, []), Photo("b", "2", True, pitted, [outline])]

@@ -1,0 +1,67 @@
+"""The committed bundle: opens, gives its golden answers, and recognises real recordings as its card says."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.bundle import Bundle, load
+from edge.preprocess import to_model
+from edge.runtimes import open_session
+from edge.wire.manifest import KeywordPolicy
+from models.spoken_digits.measure import BUNDLE, held_out, measure
+from models.spoken_digits.speak import speak
+from tests.data import real_data
+
+MAX_BYTES = 200_000
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load(BUNDLE)
+
+
+def test_committed_bundle_is_small_and_knows_ten_digits(bundle: Bundle) -> None:
+    assert bundle.ref.size_bytes <= MAX_BYTES
+    assert bundle.manifest.labels == list("0123456789")
+    assert (bundle.manifest.name, bundle.manifest.task) == ("spoken_digits", "keyword")
+
+
+def test_threshold_is_set_and_says_what_it_promises(bundle: Bundle) -> None:
+    policy = bundle.manifest.policy
+    assert isinstance(policy, KeywordPolicy)
+    assert 0.1 < policy.accept_min < 1
+    assert policy.guarantee is not None
+    assert (policy.guarantee.alpha_error, policy.guarantee.delta) == (0.05, 0.05)
+    assert "cross-validated" in policy.guarantee.note
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "tflite"])
+def test_golden_examples_replay_within_tolerance(bundle: Bundle, runtime: str) -> None:
+    spec, content = bundle.model(runtime)
+    inputs, expected = bundle.golden(runtime)
+    session = open_session(spec.runtime, content, spec, threads=1)
+    try:
+        answers = np.stack([session.infer(to_model(values[None], spec.input)) for values in inputs])
+    finally:
+        session.close()
+    assert np.abs(answers - expected).max() <= spec.golden_tolerance
+    assert len(set(expected.argmax(1))) >= 8, "the examples must hold most digits"
+
+
+@pytest.mark.slow
+def test_synthesised_speech_of_the_demo_is_mostly_recognised(tmp_path: Path) -> None:
+    speak(tmp_path, count=120, seed=2026)
+    figures = measure(BUNDLE, sorted(tmp_path.glob("*.wav")))
+    assert figures.recordings == 120
+    assert figures.right_share >= 0.85
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("runtime", ["onnx", "tflite"])
+def test_recordings_never_heard_are_recognised_as_the_card_says(runtime: str) -> None:
+    figures = measure(BUNDLE, held_out(real_data("spoken-digits")), runtime)
+    assert figures.recordings == 250
+    assert figures.right_share >= 0.95
+    assert figures.turned_away == 0
+    assert figures.wrong_share <= 0.05

@@ -45,6 +45,7 @@ from cloud.tuf_repository import TufRepository
 log = logging.getLogger(__name__)
 
 REFRESH_CHECK_S = 60.0
+LISTEN_BACKLOG = 2048
 HTTP_GRACE_S = 3
 """How long open requests (and the console's live streams) may hold up stopping."""
 
@@ -212,6 +213,7 @@ def _listen(config: CloudConfig) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((config.server.host, config.server.port))
+        listener.listen(LISTEN_BACKLOG)  # from here on callers wait instead of being turned away
     except OSError as error:
         listener.close()
         raise ConfigError(

@@ -44,6 +44,13 @@ def login(parts: Parts, token: Annotated[str, Form()]) -> Response:
         if not hmac.compare_digest(token.encode(), expected.encode()):
             raise RefusedError("this is not the operator's token")
         answer = RedirectResponse("/", status_code=303)
-        answer.set_cookie(COOKIE, cookie_value(expected), max_age=COOKIE_S, httponly=True, samesite="strict")
+        answer.set_cookie(
+            COOKIE,
+            cookie_value(expected),
+            max_age=COOKIE_S,
+            httponly=True,
+            samesite="strict",
+            secure=parts.config.server.public_url.startswith("https:"),
+        )
         return answer
     return RedirectResponse("/", status_code=303)

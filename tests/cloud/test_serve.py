@@ -21,7 +21,7 @@ from tests.cloud.process import ServeProcess, run
 from tests.cloud.world import decision, enrol_request, event, up
 from tests.waiting import wait_until
 
-KILLS = 8
+KILLS = 6
 BATCH_ROWS = 20
 PATIENCE_S = 0.5
 

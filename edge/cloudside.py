@@ -19,16 +19,19 @@ from edge.errors import ConfigError, LinkError, StoreError
 from edge.fetch import fetch_bundle
 from edge.identity import Identity
 from edge.link import Link
+from edge.mqttsession import LinkTimes
 from edge.reporter import Reporter
 from edge.store import Store
 from edge.update import Fetch, Updater
+from edge.uploads import UploadTimes
 from edge.wire.base import BundleRef
 from edge.wire.messages import Reported
 
 log = logging.getLogger(__name__)
 
-ENROL_WAIT_MIN_S, ENROL_WAIT_MAX_S = 1.0, 60.0
-"""Pauses between tries to enrol, doubled each time, with jitter; a refusal waits the longest at once."""
+ENROL_WAIT_MIN_S = 1.0
+"""First pause between tries to enrol, doubled each time up to `link.reconnect_max_s`, with jitter; a refusal waits
+the longest at once."""
 
 
 async def stay_connected(
@@ -43,10 +46,18 @@ async def stay_connected(
     """Enrol, then run the tasks of the link until cancelled."""
     identity = await _enrolled(config, cloud, clock, updater)
     with open_store() as for_uplink, open_store() as for_uploads:
-        async with Link(identity.broker, config.device.name, boot_id, clock) as link, asyncio.TaskGroup() as tasks:
+        longest_s = config.link.reconnect_max_s
+        to_broker = Link(identity.broker, config.device.name, boot_id, clock, times=LinkTimes(backoff_max_s=longest_s))
+        async with to_broker as link, asyncio.TaskGroup() as tasks:
             reporter.publish = lambda document: _publish(link, document)
             tasks.create_task(uplink.run(link, for_uplink, device=config.device.name), name="uplink")
-            sending = uploads.run(for_uploads, cloud_url=cloud.url, token=identity.token, boot_id=boot_id)
+            sending = uploads.run(
+                for_uploads,
+                cloud_url=cloud.url,
+                token=identity.token,
+                boot_id=boot_id,
+                times=UploadTimes(backoff_max_s=longest_s),
+            )
             tasks.create_task(sending, name="uploads")
             tasks.create_task(updater.run(link.desired), name="update")
             tasks.create_task(_report_after_gaps(link, reporter), name="reports")
@@ -66,7 +77,7 @@ def make_fetch(config: Config, cloud: CloudSection) -> Fetch:
 
 
 async def _enrolled(config: Config, cloud: CloudSection, clock: Clock, updater: Updater) -> Identity:
-    pause_s = ENROL_WAIT_MIN_S
+    pause_s, longest_s = ENROL_WAIT_MIN_S, config.link.reconnect_max_s
     while True:
         try:
             return await asyncio.to_thread(
@@ -84,9 +95,9 @@ async def _enrolled(config: Config, cloud: CloudSection, clock: Clock, updater: 
             log.info("not enrolled: %s", error)
         except ConfigError as error:
             updater.tell_once("enrolment_refused", "alarm", error.for_people())
-            pause_s = ENROL_WAIT_MAX_S
+            pause_s = longest_s
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-        pause_s = min(pause_s * 2, ENROL_WAIT_MAX_S)
+        pause_s = min(pause_s * 2, longest_s)
 
 
 async def _publish(link: Link, document: Reported) -> None:

@@ -59,6 +59,9 @@ class LinkSection(Section):
 
     report_interval_s: float = Field(default=30.0, ge=0.5, le=3600)
     telemetry_window_s: float = Field(default=60.0, ge=1, le=3600)
+    reconnect_max_s: float = Field(default=60.0, ge=1, le=3600)
+    """Longest pause between two tries to reach broker or control plane: a minute spreads a thousand devices that
+    come back at once; a few boxes on one cable may try every second."""
 
 
 class ProbationSection(Section):

@@ -6,11 +6,13 @@ Rules:
 - Every move by a person names who and why.
 """
 
+import logging
 import random
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Connection, Row, select
 
 from cloud import audit, tables
@@ -34,6 +36,8 @@ from cloud.rollout_state import (
 from cloud.services import Services
 from cloud.store import CloudStore
 from edge.wire.messages import Desired, DesiredBundles
+
+log = logging.getLogger(__name__)
 
 MAX_LOG_LINES = 1000
 """Shown of one rollout; it moves a few dozen times in its life."""
@@ -127,7 +131,7 @@ class RolloutBook:
             kept = {"plan": plan.model_dump(mode="json"), "state": state.model_dump(mode="json"), "digest": plan.digest}
             stamps = {"created_at_ms": now_ms, "created_by": who[:64], "updated_at_ms": now_ms}
             connection.execute(tables.rollouts.insert().values(**row, **kept, **stamps))
-            log(connection, state.rollout, now_ms, "started", state.why)
+            write_log(connection, state.rollout, now_ms, "started", state.why)
             data = {"rollout": state.rollout, "model": name, "version": version}
             audit.record(connection, at_ms=now_ms, who=who, what="rollout_started", why=why, data=data)
         return self.rollout(state.rollout)
@@ -227,7 +231,7 @@ def save(connection: Connection, state: RolloutState, made: list[Decision], now_
     for decision in made:
         if decision.step not in UNLOGGED:
             data = decision.model_dump(mode="json", exclude={"reason", "step"})
-            log(connection, state.rollout, now_ms, decision.step, decision.reason, data)
+            write_log(connection, state.rollout, now_ms, decision.step, decision.reason, data)
 
 
 def set_desired(connection: Connection, fleet: Fleet, state: RolloutState) -> list[Desired]:
@@ -258,7 +262,7 @@ def with_bundles(desired: Desired, state: RolloutState, wanted: DesiredBundles) 
     return desired.model_copy(update={"bundles": {**desired.bundles, name: bundles}, "rollout": state.rollout})
 
 
-def log(
+def write_log(
     connection: Connection, rollout: str, at_ms: int, step: str, reason: str, data: dict[str, Any] | None = None
 ) -> None:
     """Add one line to a rollout's log."""
@@ -279,10 +283,16 @@ def record(row: Row[Any]) -> RolloutRecord:
 
 
 def open_rollouts(connection: Connection) -> list[RolloutRecord]:
-    """Return the rollouts that are running or paused, oldest first."""
+    """Return the rollouts that are running or paused, oldest first, but for those that cannot be read."""
     table = tables.rollouts
     query = select(table).where(table.c.status.in_(OPEN)).order_by(table.c.created_at_ms, table.c.id)
-    return [record(row) for row in connection.execute(query)]
+    found = []
+    for row in connection.execute(query):
+        try:
+            found.append(record(row))
+        except ValidationError:
+            log.exception("rollout %s cannot be read; it stays where it is", row.id)
+    return found
 
 
 def _check_alone(connection: Connection, plan: Plan) -> None:

@@ -79,7 +79,7 @@ def _join(_plan: Plan, state: RolloutState, evidence: Evidence, _now_ms: int) ->
     """Devices of the cohort that are new here: at the start all of them, later those that enrol."""
     new = {view.device: _member(view, state) for view in evidence.devices if view.device not in state.members}
     if new:
-        yield DevicesJoined(members=new, reason=f"{_names(new)} of the cohort run {state.candidate.name}")
+        yield DevicesJoined(members=new, reason=f"in the cohort now: {_names(new)}")
     for name, member in new.items():
         if member.role == "refused":
             yield DeviceRefused(device=name, reason=member.why)
@@ -199,7 +199,7 @@ def _unsettled(stage: Stage, state: RolloutState, evidence: Evidence) -> list[st
         what = "run it and have lasted its probation"
     late = [name for name in asked if name in views and name not in there]
     if late:
-        return [f"{_names(late)} do not yet {what}"]
+        return [f"waits for {_names(late)} to {what}"]
     return [] if there else [f"no device that can be reached is known to {what}"]
 
 
@@ -234,7 +234,8 @@ def _draw(plan: Plan, state: RolloutState, evidence: Evidence, _now_ms: int) -> 
         taken = sum(member.staged for member in state.members.values())
         wanted = [name for name in order if not state.members[name].staged][: stage.quota(state.cohort) - taken]
         if wanted:
-            yield DevicesStaged(devices=wanted, reason=f"{_names(wanted)} fetch it; the old version goes on deciding")
+            reason = f"to be fetched by {_names(wanted)}; the old version goes on deciding"
+            yield DevicesStaged(devices=wanted, reason=reason)
         return
     online = {view.device for view in evidence.devices if view.online}
     candidates = _next_candidates(stage, state, order, online)
@@ -309,7 +310,7 @@ def _bundle(state: RolloutState) -> str:
 
 def _stage(plan: Plan, index: int) -> str:
     stage = plan.stages[index]
-    some = f"{stage.devices} devices" if stage.devices else f"{100 * (stage.share or 0):g} %"
+    some = f"{stage.devices} device{'s' * (stage.devices > 1)}" if stage.devices else f"{100 * (stage.share or 0):g} %"
     size = "all devices" if stage.full else some
     return f"stage {index + 1} of {len(plan.stages)}, {stage.kind} on {size}"
 
@@ -320,8 +321,8 @@ def _names(names: Iterable[str]) -> str:
 
 
 def _drawn(candidates: list[str], controls: list[str]) -> str:
-    parts = [f"{_names(candidates)} run the new version"] if candidates else []
-    parts += [f"{_names(controls)} keep the old one as control"] if controls else []
+    parts = [f"new version on {_names(candidates)}"] if candidates else []
+    parts += [f"old version as control on {_names(controls)}"] if controls else []
     return "; ".join(parts) + " (drawn by site and profile)"
 
 
@@ -330,7 +331,7 @@ def _ending(state: RolloutState, evidence: Evidence) -> str:
     here = [name for name in state.with_role("candidate") if name in views]
     away = [name for name in state.with_role("candidate") if name not in views]
     parts = [f"{_bundle(state)} runs on {_names(here)}"]
-    parts += [f"{_names(away)} cannot be reached and join later"] if away else []
+    parts += [f"{_names(away)} cannot be reached and will join later"] if away else []
     refused = state.with_role("refused")
     parts += [f"{_names(refused)} refused it"] if refused else []
     return "; ".join(parts)

@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cloud.commands.shared import DEFAULT_URL, AsJson, Server, TokenFile, client, exit_codes, print_json, print_table
+from cloud.commands.shared import DEFAULT_URL, AsJson, Server, TokenFile, client, exit_codes, print_json
 from cloud.errors import ConfigError
 from cloud.plans import parse_plan
 
@@ -126,16 +126,21 @@ def _move(rollout: str, move: str, why: str, server: str, token_file: Path | Non
 
 
 def _print_list(rollouts: list[dict[str, Any]]) -> None:
-    rows = [
-        [view["id"], view["model"], view["version"], _words(view["status"]), _stage(view), _arms(view), view["why"]]
-        for view in rollouts
-    ]
-    empty = "No rollout yet. Start one: lineside-cloud rollouts start NAME VERSION"
-    print_table(["ID", "MODEL", "VERSION", "STATUS", "STAGE", "NEW/CONTROL/ALL", "WHY"], rows, empty=empty)
+    if not rollouts:
+        typer.echo("No rollout yet. Start one: lineside-cloud rollouts start NAME VERSION")
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("ID", "STATUS", "STAGE"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("WHY", overflow="fold")
+    for view in rollouts:
+        table.add_row(view["id"], _words(view["status"]), _stage(view), view["why"])
+    Console().print(table)
 
 
 def _print_one(view: dict[str, Any], console: Console) -> None:
-    console.print(Text(f"{view['model']} {view['version']}: {_words(view['status'])}", style="bold"), view["why"])
+    console.print(Text(f"{view['model']} {view['version']}: {_words(view['status'])}", style="bold"))
+    console.print(view["why"])
     if view["stage"]:
         stage = view["stage"]
         console.print(f"stage   {_stage(view)}, {stage['elapsed_s']:.0f} s of at most {stage['max_s']:g} s")
@@ -147,8 +152,10 @@ def _print_one(view: dict[str, Any], console: Console) -> None:
             console.print(f"{role:<10}{why}")
     if view["gates"]:
         console.print(_gates(view["gates"]))
+    told = {gate["words"] for gate in view["gates"]}
     for missing in view["waiting_for"]:
-        console.print(f"waits for: {missing}")
+        if missing not in told:
+            console.print(f"missing   {missing}")
     for line in view["log"][-LOG_LINES:]:
         console.print(Text(f"  {_words(line['step'])}: {line['reason']}", style="dim"))
 
@@ -169,12 +176,6 @@ def _gates(gates: list[dict[str, Any]]) -> Table:
 def _stage(view: dict[str, Any]) -> str:
     stage = view["stage"]
     return f"{stage['kind']} ({stage['number']} of {stage['of']})" if stage else "not begun"
-
-
-def _arms(view: dict[str, Any]) -> str:
-    arms = view["arms"]
-    everyone = sum(len(arms[role]) for role in ("candidate", "control", "waiting", "refused", "failed"))
-    return f"{len(arms['candidate'])}/{len(arms['control'])}/{everyone}"
 
 
 def _words(name: str) -> str:

@@ -86,6 +86,7 @@ class Line:
         self.audit_share = 0.35
         self.rate = 9
         self.reviews_per_s = 20
+        self.url = ""
         for bundle in (OLD, GOOD, BAD):
             self.publish(bundle)
         for device in devices:

@@ -1,5 +1,6 @@
 """Rollouts conducted on the real tables, with devices that speak the real messages."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from cloud.plans import PlanShape, parse_plan
 from cloud.rollout_book import RolloutBook
 from cloud.server import build
 from tests.cloud.line import BAD, GOOD, MODEL, OLD, Device, Line, Quality, ref
+from tests.waiting import until
 
 DEMO_PLAN = parse_plan((Path(cloud.__file__).parent / "demo_plan.toml").read_text())
 
@@ -112,7 +114,7 @@ def test_a_paused_rollout_stays_where_it_is_until_it_is_resumed(line: Line) -> N
     rollout = start(line)
     line.second()
     line.book.pause(rollout, who="bob", why="shift change")
-    for _ in range(40):
+    for _ in range(20):
         line.second()
     kept = line.book.rollout(rollout)
     assert (kept.state.status, kept.state.stage) == ("paused", 0)
@@ -225,3 +227,27 @@ def test_a_rollout_of_one_site_leaves_the_other_alone_and_is_no_default(tmp_path
     assert [device.serving.version for device in line.devices] == ["1.1.0"] * 3 + ["1.0.0"] * 2
     assert line.services.registry.default(MODEL) is None
     line.close()
+
+
+def test_a_rollout_that_cannot_be_read_does_not_stop_the_others(line: Line) -> None:
+    spoilt = start(line)
+    with line.services.store.write() as connection:
+        table = tables.rollouts
+        connection.execute(table.update().where(table.c.id == spoilt).values(state={"rollout": spoilt}))
+    rollout = start(line)
+    line.second()
+    assert line.book.rollout(rollout).state.stage == 0
+
+
+def test_the_conductor_looks_again_and_again_until_it_is_stopped(line: Line) -> None:
+    rollout = start(line)
+
+    async def watch() -> None:
+        conductor = asyncio.create_task(line.conductor.run())
+        await until(lambda: line.book.rollout(rollout).state.stage == 0, 10, "the first look")
+        line.clock.forward(1)
+        await until(lambda: line.book.rollout(rollout).state.stage_elapsed_ms > 0, 10, "the second look")
+        conductor.cancel()
+        await asyncio.wait([conductor])
+
+    asyncio.run(watch())

@@ -20,7 +20,7 @@ BINS = 12
 """Enough to see the shape, few enough that 100 decisions fill each bin with 8."""
 _TAIL = 0.002
 """Share of the reference beyond the quantile that limits are drawn from, so one odd picture does not set them."""
-_MARGIN = 0.35
+_MARGIN = 1.0
 """How far beyond that quantile a limit lies, in distances of the quantile from the median."""
 _GATED: dict[str, tuple[bool, bool]] = {
     "brightness": (True, True),

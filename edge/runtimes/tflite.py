@@ -2,9 +2,14 @@
 
 Rules:
 - Tensors go in and out by copy (`set_tensor`, `get_tensor`): a kept view makes the interpreter refuse to run.
+- The engine's remarks at loading (`INFO: …`, which it cannot be told to keep to itself) do not reach stderr;
+  everything else that is written there meanwhile does.
 - Tensors are found by position, as the format has it: exactly one in and one out.
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +23,7 @@ from edge.runtimes.tensors import check_declared, check_input, to_logits
 if TYPE_CHECKING:
     from edge.wire.manifest import ModelFile, TensorSpec
 
+_STDERR = 2
 _SCALE_TOLERANCE = 1e-5
 """Relative: manifests carry scales as decimal text, files as float32."""
 
@@ -67,13 +73,35 @@ def open_session(model: bytes, spec: "ModelFile", *, threads: int = 1) -> Tflite
 
 def _load(model: bytes, threads: int) -> Interpreter:
     try:
-        interpreter = Interpreter(model_content=model, num_threads=threads)
-        interpreter.allocate_tensors()
+        with _without_remarks():
+            interpreter = Interpreter(model_content=model, num_threads=threads)
+            interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise ModelError(
             f"LiteRT does not take this model: {error}", hint="the file is damaged, or holds operators it does not know"
         ) from error
     return interpreter
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    try:
+        stderr = os.dup(_STDERR)
+    except OSError:  # it is closed: there is nothing to keep clean
+        yield
+        return
+    held = os.memfd_create("lineside-stderr", os.MFD_CLOEXEC)
+    os.dup2(held, _STDERR)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, _STDERR)
+        os.close(stderr)
+        with open(held, "rb") as file:  # noqa: PTH123 (a descriptor, not a path)
+            file.seek(0)
+            said = [line for line in file if not line.startswith(b"INFO: ")]
+        if said:
+            os.write(_STDERR, b"".join(said))
 
 
 def _check(role: str, spec: "TensorSpec", detail: dict[str, Any]) -> None:

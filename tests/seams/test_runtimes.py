@@ -1,5 +1,6 @@
 """Every runtime, in this process and in a child of its own, keeps the same promises."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 
@@ -150,6 +151,18 @@ def test_tflite_with_another_scale_than_the_manifest_is_refused() -> None:
     other = case.spec.output.model_copy(update={"scale": case.spec.output.scale * 1.01})
     with pytest.raises(ModelError, match="scale"):
         open_session("tflite", case.model, case.spec.model_copy(update={"output": other}))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_loading_is_silent_about_what_is_in_order(capfd: pytest.CaptureFixture[str], whole: bool) -> None:
+    case = example("tflite")
+    if whole:
+        open_session("tflite", case.model, case.spec).infer(case.tensors[0])
+    else:
+        with pytest.raises(ModelError):
+            open_session("tflite", case.model[:500], case.spec)
+    os.write(2, b"stderr is back\n")
+    assert capfd.readouterr().err == "stderr is back\n"
 
 
 @pytest.mark.parametrize("opener", [_inline("abacus"), _isolated("abacus")])

@@ -10,6 +10,7 @@ Rules:
 """
 
 import fcntl
+import io
 import os
 import sqlite3
 import uuid
@@ -23,6 +24,8 @@ from edge.errors import ConfigError, StoreError
 from edge.files import sync_directory, write_atomic
 
 SCHEMA_VERSION = 1
+MAX_VERSION = 10_000
+"""A higher schema version is no version of ours but a damaged number."""
 BUSY_TIMEOUT_MS = 5000
 """A writer holds the lock for one short transaction; five seconds cover a card that stalls while it erases."""
 FULL_CHECK_BYTES = 16 * 1024 * 1024
@@ -77,7 +80,7 @@ def open_read_only(path: Path) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        version = _version(connection)
     except sqlite3.Error as error:
         raise store_error(error, path) from error
     if version != SCHEMA_VERSION:
@@ -113,8 +116,8 @@ def _open_or_replace(
             return _open_checked(path, durability), damaged, "it was being kept aside when the power was cut"
         try:
             return _open_checked(path, durability, check=first), None, ""
-        except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGE or not first:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # a damaged text may be all that SQLite says
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE or not first:
                 raise
             damaged, damage = _put_aside(path, now_ms()), str(error)
         return _open_checked(path, durability), damaged, damage
@@ -133,6 +136,8 @@ def _try_exclusive(lock: int) -> bool:
 
 
 def _open_checked(path: Path, durability: Durability, *, check: bool = False) -> sqlite3.Connection:
+    if check:
+        _check_header(path)
     connection = _connect(path, durability)
     try:
         if check and (_suspect_mark(path).exists() or path.stat().st_size <= FULL_CHECK_BYTES):
@@ -170,7 +175,9 @@ def migrate(connection: sqlite3.Connection, path: Path, scripts: dict[int, str])
         sqlite3.Error: the disk or the file does not allow it; the version before is still there.
     """
     newest = max(scripts)
-    while (version := connection.execute("PRAGMA user_version").fetchone()[0]) != newest:
+    if not _version(connection) and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+        raise _damage("it has tables but no version")
+    while (version := _version(connection)) != newest:
         if version > newest:
             raise ConfigError(
                 f"{path}: expected schema version {newest} or lower, got {version}",
@@ -179,7 +186,7 @@ def migrate(connection: sqlite3.Connection, path: Path, scripts: dict[int, str])
         connection.execute("BEGIN IMMEDIATE")
         try:
             # Another opener may have been faster.
-            if connection.execute("PRAGMA user_version").fetchone()[0] == version:
+            if _version(connection) == version:
                 for statement in _statements(scripts[version + 1]):
                     connection.execute(statement)
                 _begin_state(connection, version)
@@ -191,17 +198,39 @@ def migrate(connection: sqlite3.Connection, path: Path, scripts: dict[int, str])
             raise
 
 
+def _version(connection: sqlite3.Connection) -> int:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return version
+
+
 def _begin_state(connection: sqlite3.Connection, version: int) -> None:
     if version == 0:
         connection.execute("INSERT INTO state (only_row, incarnation) VALUES (1, ?)", (uuid.uuid4().hex,))
 
 
+def _check_header(path: Path) -> None:
+    # SQLite calls a file of an unknown format read-only or unsupported, which looks like a matter of rights.
+    with path.open("rb") if path.exists() else io.BytesIO() as file:
+        header = file.read(100)
+    if not header:
+        return
+    # https://www.sqlite.org/fileformat2.html#the_database_header
+    known = header[:16] == b"SQLite format 3\0" and {*header[18:20]} <= {1, 2} and header[44:47] == b"\0\0\0"
+    version = int.from_bytes(header[60:64])
+    if not known or header[47] > 4 or version > MAX_VERSION:
+        raise _damage("the header is not one of this record's")
+
+
 def _check_pages(connection: sqlite3.Connection) -> None:
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
-        error = sqlite3.DatabaseError(found)
-        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise error
+        raise _damage(found)
+
+
+def _damage(found: str) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(found)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
 
 
 def _scripts() -> dict[int, str]:

@@ -34,9 +34,18 @@ def row_text(row: AnyRow) -> str:
     except ValueError:  # text that is not Unicode
         return _mended(row)
     # A null is a number that was not finite, or what may be None; a decision without one need not be read back.
-    if len(body) > MAX_ROW_BYTES or ("null" in body and not _reads(body)):
+    if len(body) > MAX_ROW_BYTES or ("null" in body and not reads(f'{{"seq":1,{body[1:]}')):
         return _mended(row)
     return body
+
+
+def reads(text: str) -> bool:
+    """Return whether this is the JSON of a row that the other side can read."""
+    try:
+        parse_row(text)
+    except ValidationError:
+        return False
+    return True
 
 
 def _mended(row: AnyRow) -> str:
@@ -70,11 +79,3 @@ def _clean(value: Any, where: str, left_out: list[str]) -> Any:
 
 def _not_finite(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
-
-
-def _reads(body: str) -> bool:
-    try:
-        parse_row(f'{{"seq":1,{body[1:]}')
-    except ValidationError:
-        return False
-    return True

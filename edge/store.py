@@ -21,7 +21,7 @@ from edge.database import Durability, open_database, open_read_only, store_error
 from edge.errors import StoreError
 from edge.keptinputs import KeptInputs
 from edge.retention import Pruned, StoreLimits, prune
-from edge.rowtext import AnyRow, row_text
+from edge.rowtext import MAX_TEXT, AnyRow, reads, row_text
 from edge.wire.rows import DecisionRow, EventRow, OutcomeRow, TelemetryRow, parse_row
 
 BATCH_ROWS = 200
@@ -301,6 +301,29 @@ class Store:
     def stored_through(self) -> int:
         """Return the seq up to which the control plane has stored everything."""
         return int(self._c.one("SELECT stored_through FROM state"))
+
+    def mend_unsent(self) -> int:
+        """Put events in the place of those rows of the next batch whose text was damaged on disk; return how many.
+
+        A text that nobody can read would be sent, and refused, for ever, and hold up every row behind it.
+
+        Raises:
+            StoreError: it was not recorded.
+        """
+        damaged = [row for row in self.unsent(0) if not reads(row.body)]
+        with self._c.write:
+            for row in damaged:
+                event = EventRow(
+                    seq=row.seq,
+                    at_ms=self._clock.now_ms(),
+                    boot_id="",
+                    name="row_damaged",
+                    severity="alarm",
+                    detail=f"the text of a {row.kind} was damaged on disk",
+                    data={"text": row.body[:MAX_TEXT]},
+                )
+                self._c.execute("UPDATE rows SET kind = 'event', body = ? WHERE seq = ?", (row_text(event), row.seq))
+        return len(damaged)
 
     def outbox_size(self) -> OutboxSize:
         """Return rows, bytes (extrapolated beyond 10,000 rows) and the oldest row's wall clock."""

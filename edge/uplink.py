@@ -5,7 +5,8 @@ Rules:
 - Rows go in order, at most `WINDOW_BATCHES` batches ahead of what is stored. After a new connection, and after a
   wait without progress, sending begins again behind the last stored row: repeats cost bytes, gaps cost decisions.
 - No progress halves the batch and lengthens the wait; progress undoes both. So a bad link gets small messages, and
-  one row that the other side cannot take does not keep others from being stored.
+  one row that the other side cannot take does not keep others from being stored; if its text was damaged on this
+  disk, an event takes its place.
 - Rows are made safe against a power cut before they are sent.
 - Neither a full disk nor a broken link ends it.
 """
@@ -154,6 +155,7 @@ class _Uplink:
             return
         log.warning("nothing stored for %.1f s: sending again behind row %d", patience_s, self._stored)
         self._fruitless += 1
+        self._store.mend_unsent()
         self._max_rows = max(self._max_rows // 2, 1)
         self.begin_again()
 

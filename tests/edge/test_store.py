@@ -309,7 +309,7 @@ for thread in range(2):
 """
 
 
-@pytest.mark.parametrize(("durability", "kills"), [("process", 15), ("power", 6)])
+@pytest.mark.parametrize(("durability", "kills"), [("process", 8), ("power", 4)])
 def test_killed_writers_lose_no_acknowledged_row_and_leave_no_hole(path: Path, durability: str, kills: int) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
@@ -447,12 +447,15 @@ def test_flipped_byte_anywhere_never_keeps_the_device_from_starting(path: Path) 
     print(f"seed {seed}")
     rng = random.Random(seed)
     before = path.read_bytes()
-    for _ in range(60):
+    # Byte 63 is the schema's version: a file of newer software is refused, not replaced.
+    places = [*range(63), *range(64, 100), *(rng.randrange(len(before)) for _ in range(30))]  # the header, and anywhere
+    for place in places:
         for item in path.parent.iterdir():
             item.unlink()
-        place = rng.randrange(len(before))
-        path.write_bytes(before[:place] + bytes([before[place] ^ rng.randrange(1, 256)]) + before[place + 1 :])
-        for _ in range(3):
+        flipped = before[place] ^ rng.randrange(1, 256)
+        print(f"byte {place}: {before[place]} → {flipped}")
+        path.write_bytes(before[:place] + bytes([flipped]) + before[place + 1 :])
+        for _ in range(2):
             with reopened(path) as store:
                 store.append_decision(decision(), input_key="new")
 

@@ -84,6 +84,17 @@ class KeptInputs:
             self._c.execute("DELETE FROM uploads WHERE digest = ?", (digest,))
             self._c.execute("UPDATE inputs SET uploaded = 1 WHERE digest = ?", (digest,))
 
+    def move_back(self, digest: str) -> None:
+        """Put a waiting input behind the others.
+
+        Raises:
+            StoreError: it was not recorded.
+        """
+        with self._c.write:
+            self._c.execute(
+                "UPDATE uploads SET position = (SELECT max(position) + 1 FROM uploads) WHERE digest = ?", (digest,)
+            )
+
     def refuse(self, digest: str, why: str) -> bool:
         """Count a refusal by the control plane; after the limit the input is put aside. Return whether it was now.
 

@@ -44,9 +44,9 @@ CREATE TABLE inputs (
 -- Uploaded before not uploaded, oldest first: the order in which inputs are dropped; also answers their total size.
 CREATE INDEX inputs_to_drop ON inputs (uploaded DESC, kept_at_ms, size_bytes);
 
--- Which kept inputs wait to be sent, oldest first.
+-- Which kept inputs wait to be sent.
 CREATE TABLE uploads (
-    position    INTEGER PRIMARY KEY AUTOINCREMENT,
+    position    INTEGER PRIMARY KEY,            -- order of sending
     digest      TEXT    NOT NULL UNIQUE,
     tries       INTEGER NOT NULL DEFAULT 0,     -- refusals so far
     put_aside   TEXT                            -- NULL: waiting; else why it is not tried any more

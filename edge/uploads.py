@@ -2,7 +2,8 @@
 
 Rules:
 - Named by their digest, so sending one twice changes nothing.
-- What the network or a busy control plane refuses is tried again with growing pauses, for ever.
+- What the network or a busy control plane refuses is tried again with growing pauses, for ever, but behind the
+  others: one input that breaks the other side holds up none.
 - What the control plane refuses as such is put aside after a few tries, and an event says so.
 """
 
@@ -20,7 +21,7 @@ from edge.store import Store
 
 log = logging.getLogger(__name__)
 
-RETRY_STATUS = frozenset({401, 403, 408, 425, 429, 500, 502, 503, 504})
+RETRY_STATUS = frozenset({401, 408, 425, 429, 500, 502, 503, 504})
 """Answers that say nothing about the input: a token that is not known yet, too much at once, a server in trouble."""
 
 
@@ -69,6 +70,9 @@ async def send_next(store: Store, pool: urllib3.PoolManager, *, cloud_url: str, 
         return False
     try:
         await asyncio.to_thread(_put, pool, f"{cloud_url.rstrip('/')}/v1/inputs/{upload.digest}", token, *found)
+    except LinkError:
+        store.inputs.move_back(upload.digest)
+        raise
     except RefusedError as why:
         _refused(store, upload, str(why), boot_id)
         return True

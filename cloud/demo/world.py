@@ -62,6 +62,7 @@ durability = "process"
 
 [link]
 report_interval_s = 2
+reconnect_max_s = 2
 telemetry_window_s = 5
 
 [probation]

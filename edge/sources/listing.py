@@ -4,17 +4,17 @@ Rules:
 - A file is taken when it has not changed for `SETTLE_S`, or between two scans; names that begin with a dot are
   somebody's work in progress. A writer that pauses for longer should rename the finished file into place.
 - A file whose size or time changes later is a new input.
-- Scanning takes at most a twentieth of the time, however large the folder is.
+- Scanning takes at most a twentieth of the time, however large the folder is: new files in a folder of 50,000
+  are noticed within seconds, in a small one within `SCAN_INTERVAL_S`.
 - Memory grows with the folder, not with time: files that are gone are forgotten.
 """
 
 import os
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from natsort import natsort_keygen, ns
+from typing import Any
 
 from edge.clock import Clock
 from edge.errors import SourceError
@@ -22,8 +22,7 @@ from edge.errors import SourceError
 SCAN_INTERVAL_S = 0.15
 SETTLE_S = 0.2
 _SCAN_SHARE = 20
-
-_natural = natsort_keygen(alg=ns.PATH)
+_NUMBER = re.compile(r"([0-9]+)")
 
 Stamp = tuple[int, int]
 """Size in bytes and time of last change in nanoseconds."""
@@ -35,6 +34,8 @@ class Entry:
 
     path: Path
     stamp: Stamp
+    order: Any = field(repr=False, compare=False)
+    """Natural order: numbers within names count as numbers, the suffix counts last."""
 
     @property
     def name(self) -> str:
@@ -60,8 +61,9 @@ class Listing:
         self.round = 1
         """Counts the times that the files were gone through."""
         self._found: dict[str, Stamp] = {}
-        self._taken: dict[str, Stamp] = {}
-        self._queue: deque[Entry] = deque()
+        self._taken: dict[str, Entry] = {}
+        self._queue: list[Entry] = []
+        """What is to come, the next one last."""
         self._given_this_round = False
         self._next_scan_s = 0.0
         self._scan()
@@ -79,7 +81,7 @@ class Listing:
         if not self._queue:
             return None
         self._given_this_round = True
-        return self._queue.popleft()
+        return self._queue.pop()
 
     def again(self, entry: Entry) -> None:
         """Take back a file that turned out to be still written to: it comes again when it has settled."""
@@ -101,34 +103,35 @@ class Listing:
 
     @property
     def _may_change(self) -> bool:
-        return self._watch or self._loop or self._found.keys() != self._taken.keys()
+        return self._watch or self._loop or len(self._found) != len(self._taken)  # what is taken was found
 
     def _begin_round(self) -> None:
         self.round += 1
         self._given_this_round = False
-        folder = self._folder()
-        self._queue.extend(Entry(folder / name, self._taken[name]) for name in sorted(self._taken, key=_natural))
+        self._queue = _last_first(self._taken.values())
 
     def _scan(self) -> None:
         started = self._clock.monotonic_s()
-        settled_before_ns = (self._clock.now_ms() - round(SETTLE_S * 1000)) * 1_000_000
         before, self._found = self._found, self._list()
-        folder = self._folder()
-        fresh = []
-        for name, stamp in self._found.items():
-            if self._taken.get(name) == stamp:
-                continue
-            if stamp == before.get(name) or stamp[1] < settled_before_ns:
-                fresh.append(Entry(folder / name, stamp))
-                self._taken[name] = stamp
+        took_s = self._clock.monotonic_s() - started
+        self._next_scan_s = started + took_s + max(SCAN_INTERVAL_S, took_s * _SCAN_SHARE)
         for name in self._taken.keys() - self._found.keys():
             del self._taken[name]
+        fresh = self._settled(before)
         if fresh:
-            waiting = [entry for entry in self._queue if self._taken.get(entry.path.name) == entry.stamp]
-            merged = {entry.path.name: entry for entry in [*waiting, *fresh]}
-            self._queue = deque(sorted(merged.values(), key=lambda entry: _natural(entry.path.name)))
-        now = self._clock.monotonic_s()
-        self._next_scan_s = now + max(SCAN_INTERVAL_S, (now - started) * _SCAN_SHARE)
+            self._taken.update(fresh)
+            waiting = [entry for entry in self._queue if self._taken.get(entry.path.name) is entry]
+            self._queue = _last_first([*waiting, *fresh.values()])
+
+    def _settled(self, before: dict[str, Stamp]) -> dict[str, Entry]:
+        """Return what was found for the first time, or anew, and is no longer written to."""
+        since_ns = (self._clock.now_ms() - round(SETTLE_S * 1000)) * 1_000_000
+        folder, fresh = self._folder(), {}
+        for name, stamp in self._found.items():
+            known = self._taken.get(name)
+            if (known is None or known.stamp != stamp) and (stamp == before.get(name) or stamp[1] < since_ns):
+                fresh[name] = Entry(folder / name, stamp, _natural(name))
+        return fresh
 
     def _folder(self) -> Path:
         return self._path if self._path.is_dir() else self._path.parent
@@ -156,3 +159,14 @@ class Listing:
         except OSError:
             return None  # gone since the folder was read, or a link to nowhere
         return entry.name, (status.st_size, status.st_mtime_ns)
+
+
+def _natural(name: str) -> Any:
+    stem, dot, suffix = name.rpartition(".")
+    parts: list[str | int] = list(_NUMBER.split(stem if dot else name))
+    parts[1::2] = map(int, parts[1::2])
+    return parts, suffix, name
+
+
+def _last_first(entries: Iterable[Entry]) -> list[Entry]:
+    return sorted(entries, key=lambda entry: entry.order, reverse=True)

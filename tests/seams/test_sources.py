@@ -294,6 +294,22 @@ def test_many_decided_inputs_are_passed_over_within_the_wait(tmp_path: Path) -> 
     assert window is not None and window.name == "300.png"
 
 
+def test_order_is_natural_and_the_suffix_counts_last(tmp_path: Path) -> None:
+    names = ["a.png", "a_1.png", "a_2.bmp", "a_2.png", "a_010.png", "a_10.png", "b1c2.png", "b1c10.png", "b2.png"]
+    for name in sorted(names, key=hash):
+        put(tmp_path / name, content("folder", 1))
+    assert [window.name for window in drained(opened("folder", tmp_path, watch=False))] == names
+
+
+def test_list_without_watching_is_gone_through_in_linear_time(tmp_path: Path) -> None:
+    for number in range(3000):
+        (tmp_path / f"{number}.png").touch()
+    source = opened("folder", tmp_path, watch=False, seen=lambda _key: True)
+    started = time.monotonic()
+    assert drained(source) == []
+    assert time.monotonic() - started < 5
+
+
 def test_loop_begins_again_with_other_keys_and_without_asking_what_was_decided(tmp_path: Path) -> None:
     for number, name in enumerate(NAMES):
         put(tmp_path / f"{name}.png", content("folder", number))

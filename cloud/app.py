@@ -5,28 +5,14 @@ Rules:
 - Errors of `cloud.errors` become JSON `{"error", "hint"}` with their status; anything else is a bug and a 500.
 """
 
-from importlib import import_module
-from importlib.util import find_spec
-
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from cloud.access import AccessMiddleware
+from cloud.console import pages
 from cloud.errors import CloudError
+from cloud.routes import bundles, devices, enrol, health, inputs, review, rollouts, tuf
 from cloud.services import Services
-
-ROUTERS = (
-    "cloud.routes.health",
-    "cloud.routes.enrol",
-    "cloud.routes.devices",
-    "cloud.routes.inputs",
-    "cloud.routes.bundles",
-    "cloud.routes.tuf",
-    "cloud.routes.review",
-    "cloud.routes.rollouts",
-    "cloud.console.pages",
-)
-"""Modules with a `router` of their own."""
 
 
 def create_app(services: Services) -> FastAPI:
@@ -35,20 +21,10 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.add_exception_handler(CloudError, _answer_error)
     app.add_middleware(AccessMiddleware, services=services)
-    for name in ROUTERS:
-        if _exists(name):
-            module = import_module(name)
-            app.include_router(module.router)
-            if hasattr(module, "mount"):
-                module.mount(app)  # static files of the console
+    for module in (health, enrol, devices, inputs, bundles, tuf, review, rollouts, pages):
+        app.include_router(module.router)
+    pages.mount(app)
     return app
-
-
-def _exists(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def _answer_error(_request: Request, error: Exception) -> JSONResponse:

@@ -5,6 +5,7 @@ Rules:
 - The same bytes are kept once; putting them again changes nothing.
 """
 
+import asyncio
 import hashlib
 import os
 import re
@@ -24,10 +25,11 @@ class BlobStore:
         self.folder = folder
         self.max_bytes = max_bytes
         self._max_total_bytes = max_total_bytes
-        self._total_bytes: int | None = None
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob("*/.part-*"):  # of a process that was killed while writing
             leftover.unlink(missing_ok=True)
+        self.total_bytes = sum(file.stat().st_size for file in folder.glob("??/*"))
+        """Size of all files together."""
 
     def has(self, digest: str) -> bool:
         """Return whether the file is here."""
@@ -67,29 +69,19 @@ class BlobStore:
         try:
             async for chunk in chunks:
                 writer.write(chunk)
-            return writer.finish(), writer.size_bytes
+            return await asyncio.to_thread(writer.finish), writer.size_bytes  # it waits for the disk
         finally:
             writer.discard()
 
     def remove(self, digest: str) -> None:
         """Remove a file that turned out to be of no use; nothing happens if it is not here."""
         if self.has(digest):
-            self._total_bytes = None
+            self.total_bytes -= self._place(digest).stat().st_size
             self._place(digest).unlink(missing_ok=True)
-
-    def total_bytes(self) -> int:
-        """Return the size of all files together; counted once, then kept up."""
-        if self._total_bytes is None:
-            self._total_bytes = sum(file.stat().st_size for file in self.folder.glob("??/*"))
-        return self._total_bytes
 
     def room_for(self, size_bytes: int) -> bool:
         """Return whether so many more bytes fit under the bound."""
-        return self._max_total_bytes is None or self.total_bytes() + size_bytes <= self._max_total_bytes
-
-    def added(self, size_bytes: int) -> None:
-        """Count a new file."""
-        self._total_bytes = self.total_bytes() if self._total_bytes is None else self._total_bytes + size_bytes
+        return self._max_total_bytes is None or self.total_bytes + size_bytes <= self._max_total_bytes
 
     def _place(self, digest: str) -> Path:
         return self.folder / digest[:2] / digest
@@ -141,7 +133,7 @@ class BlobWriter:
             sync_folder(self._final.parent)
         except OSError as error:
             raise UnavailableError(f"the disk does not take the file: {error.strerror}") from error
-        self._store.added(self.size_bytes)
+        self._store.total_bytes += self.size_bytes
         return True
 
     def discard(self) -> None:

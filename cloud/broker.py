@@ -160,16 +160,17 @@ class EmbeddedBroker:
 
     async def _launch(self) -> None:
         program = _program()
-        self._process = await asyncio.create_subprocess_exec(
-            str(program),
-            "-c",
-            str(self._folder / "nats.conf"),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            preexec_fn=_die_with(os.getpid()),
-            start_new_session=True,  # Ctrl-C in a terminal is for us; we stop the child in order
-        )
+        with (self._folder / "nats.stderr").open("wb") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                str(program),
+                "-c",
+                str(self._folder / "nats.conf"),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=output,
+                preexec_fn=_die_with(os.getpid()),
+                start_new_session=True,  # Ctrl-C in a terminal is for us; we stop the child in order
+            )
         try:
             await asyncio.wait_for(self._until_listening(), START_TIMEOUT_S)
         except TimeoutError:
@@ -192,16 +193,13 @@ class EmbeddedBroker:
             if self._process.returncode is None:
                 return
         raise BrokerError(
-            f"the broker did not start: {await self._last_words()}",
+            f"the broker did not start: {self._last_words()}",
             hint=f"is another program on port {self._port}? set broker.port",
         )
 
-    async def _last_words(self) -> str:
-        assert self._process is not None
-        assert self._process.stderr is not None
-        said = (await self._process.stderr.read(4000)).decode("utf-8", "replace")
-        path = self._folder / "nats.log"
-        lines = (said + (path.read_text("utf-8", "replace")[-4000:] if path.exists() else "")).strip().splitlines()
+    def _last_words(self) -> str:
+        paths = [path for path in (self._folder / "nats.stderr", self._folder / "nats.log") if path.exists()]
+        lines = "\n".join(path.read_text("utf-8", "replace")[-4000:] for path in paths).strip().splitlines()
         errors = [line for line in lines if "[FTL]" in line or "[ERR]" in line or "nats-server:" in line]
         return (errors or lines or ["it said nothing"])[-1]
 

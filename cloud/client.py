@@ -2,7 +2,7 @@
 
 Rules:
 - Every failure is one of `cloud.errors`, with what the control plane said.
-- Nothing here needs the server's libraries.
+- Nothing here needs the server's libraries; those for signing are loaded when something is signed.
 """
 
 import getpass
@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from cloud import archive, errors, keys
+from cloud import errors
 from edge.wire.base import target_path
 
 TIMEOUT_S = 30.0
@@ -76,6 +76,8 @@ class CloudClient:
         Raises:
             CloudError: the file or key is unusable, or the control plane refuses, and why.
         """
+        from cloud import archive, keys
+
         if not bundle.is_file():
             raise errors.ConfigError(f"{bundle}: no such file")
         manifest = archive.read_manifest(bundle)

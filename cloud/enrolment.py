@@ -182,11 +182,28 @@ class Enrolment:
                 raise RefusedError(f"this claim is for {field} {expected!r}, the device says {got!r}")
 
 
+def accounts(store: CloudStore) -> list[tuple[str, str]]:
+    """Return name and bcrypt hash of every device in the fleet, as nats-server takes them."""
+    return _accounts(store, tables.devices.c.broker_password_hash)
+
+
+def mosquitto_accounts(store: CloudStore) -> list[tuple[str, str]]:
+    """Return name and PBKDF2 hash of every device in the fleet, as Mosquitto takes them."""
+    return _accounts(store, tables.devices.c.mosquitto_password_hash)
+
+
 def mosquitto_hash(password: str) -> str:
     """Return a line's second half of Mosquitto's password file: PBKDF2 with SHA-512."""
     salt = secrets.token_bytes(12)
     digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, PBKDF2_ROUNDS)
     return f"$7${PBKDF2_ROUNDS}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
+
+
+def _accounts(store: CloudStore, password_hash: Any) -> list[tuple[str, str]]:
+    devices = tables.devices.c
+    query = select(devices.device, password_hash).where(devices.revoked_at_ms.is_(None), password_hash.is_not(None))
+    with store.read() as connection:
+        return [(name, kept) for name, kept in connection.execute(query.order_by(devices.device))]
 
 
 def _with_defaults(refs: list[BundleRef]) -> Callable[[Desired], Desired]:

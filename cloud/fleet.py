@@ -8,6 +8,7 @@ Rules:
 - Every change of a desired state raises its `config_version` by one.
 """
 
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -83,6 +84,9 @@ class Fleet:
         self._store = store
         self._clock = clock
         self._publisher = publisher
+        self._publishing = threading.Lock()
+        self._published: dict[str, int] = {}
+        """Device → version published last."""
 
     def devices(self, *, with_revoked: bool = False) -> list[DeviceView]:
         """Return all devices by name."""
@@ -201,9 +205,17 @@ class Fleet:
         return after
 
     def publish(self, documents: Iterable[Desired]) -> None:
-        """Publish desired states, retained. Call it only after they are committed."""
-        for desired in documents:
-            self._publisher.publish(topic(desired.device, "desired"), desired.model_dump_json().encode(), retain=True)
+        """Publish desired states, retained. Call it only after they are committed.
+
+        Two threads may come in another order than their commits: an older state never follows a newer one.
+        """
+        with self._publishing:
+            for desired in documents:
+                if desired.config_version < self._published.get(desired.device, 0):
+                    continue
+                self._published[desired.device] = desired.config_version
+                name = topic(desired.device, "desired")
+                self._publisher.publish(name, desired.model_dump_json().encode(), retain=True)
 
     def republish_all(self) -> int:
         """Publish every desired state again; return how many."""

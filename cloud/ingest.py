@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 WANTED_INPUTS = 16
 """Named in one acknowledgement; the next one names more."""
+WANTED_LOOKED_AT = 500
+"""Newest decisions of a device that wait for a person: a long queue must not slow every acknowledgement."""
 MAX_RANGES = 1000
 """Of a stream beyond its first hole; what is further away is sent again by the device anyway."""
 ROW_TABLES = {table.name: table for table in (tables.decisions, tables.outcomes, tables.events, tables.telemetry)}
@@ -222,16 +224,18 @@ def _keep_presence(connection: Connection, presence: Presence, now_ms: int, *, r
 
 def _wanted(connection: Connection, device: str) -> list[str]:
     decisions, inputs = tables.decisions, tables.inputs
+    waiting = (
+        select(decisions.c.input_digest, decisions.c.input_kept, decisions.c.at_ms)
+        .where(decisions.c.device == device, decisions.c.needs_review.is_(True))
+        .order_by(decisions.c.at_ms.desc())
+        .limit(WANTED_LOOKED_AT)
+        .subquery()
+    )
     query = (
-        select(decisions.c.input_digest)
-        .outerjoin(inputs, inputs.c.digest == decisions.c.input_digest)
-        .where(
-            decisions.c.device == device,
-            decisions.c.needs_review.is_(True),
-            inputs.c.digest.is_(None),
-            decisions.c.body["input"]["kept"].as_boolean().is_(True),
-        )
-        .order_by(decisions.c.at_ms)
+        select(waiting.c.input_digest)
+        .outerjoin(inputs, inputs.c.digest == waiting.c.input_digest)
+        .where(inputs.c.digest.is_(None), waiting.c.input_kept.is_(True))
+        .order_by(waiting.c.at_ms)
         .limit(WANTED_INPUTS)
     )
     return list(dict.fromkeys(connection.execute(query).scalars()))

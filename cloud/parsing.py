@@ -25,7 +25,9 @@ MAX_INCARNATION = 64
 MAX_PAYLOAD_BYTES = 8 * 2**20
 """The broker takes no more either."""
 EXCERPT_CHARS = 4000
-"""Of a payload in quarantine: enough to see what it was."""
+"""Of a payload in quarantine: enough to see what it was; its device sends it again."""
+ROW_CHARS = 100_000
+"""Of a row in quarantine: all of it, because it counts as received and its device may forget it."""
 
 _ROW: TypeAdapter[DecisionRow | OutcomeRow | EventRow | TelemetryRow] = TypeAdapter(Row)
 
@@ -129,7 +131,7 @@ def _batch(document: dict[str, Any], device: str, received_at_ms: int) -> Batch:
         try:
             table, values = _values(row)
         except Unreadable as error:
-            batch.bad.append(BadRow(seq, str(error), json.dumps(row)[:EXCERPT_CHARS]))
+            batch.bad.append(BadRow(seq, str(error), json.dumps(row)[:ROW_CHARS]))
         else:
             key = {"device": device, "incarnation": incarnation, "received_at_ms": received_at_ms, "body": row}
             batch.rows.setdefault(table, []).append({**key, **values})
@@ -185,6 +187,7 @@ def _decision(row: DecisionRow) -> dict[str, Any]:
         "confidence": row.confidence,
         "audit_probability": row.audit_probability,
         "input_digest": row.input.digest,
+        "input_kept": row.input.kept,
         "latency_ms": row.latency_ms.get("total"),
         "needs_review": row.verdict == "defer" or row.reason == "audit",
     }

@@ -18,20 +18,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 import uvicorn
-from sqlalchemy import select
 
-from cloud import tables
 from cloud.app import create_app
 from cloud.blobs import BlobStore
 from cloud.broker import Broker, EmbeddedBroker, ExternalBroker
 from cloud.clock import Clock, SystemClock
+from cloud.conductor import Conductor
 from cloud.config import CloudConfig
-from cloud.enrolment import Enrolment
+from cloud.enrolment import Enrolment, accounts
 from cloud.errors import ConfigError, ConflictError
 from cloud.fleet import Fleet
 from cloud.ingest import Ingest
@@ -112,7 +109,10 @@ async def serve(config: CloudConfig, on_ready: Callable[[Addresses], None], cloc
     with _only_one(config.data_dir):
         parts = build(config, clock or SystemClock())
         try:
-            parts.services.registry.open()
+            if not parts.services.registry.open():
+                log.warning(
+                    "no keys in %s: bundles cannot be published; see `lineside-cloud keys init`", config.keys_dir
+                )
             listener = _listen(config)
             await parts.broker.start()
             try:
@@ -135,7 +135,7 @@ async def _run(parts: Parts, listener: socket.socket, on_ready: Callable[[Addres
             group.create_task(parts.link.run(parts.ingest.submit, lambda: _reached(parts.services.fleet)), name="link"),
             group.create_task(parts.ingest.run(), name="ingest"),
             group.create_task(_refresh(parts.services.registry), name="registry"),
-            group.create_task(_conduct(parts.services), name="conductor"),
+            group.create_task(Conductor(parts.services).run(), name="conductor"),
         ]
         http = group.create_task(server.serve(sockets=[listener]), name="http")
         host, port, _ = parts.broker.endpoint()
@@ -146,11 +146,6 @@ async def _run(parts: Parts, listener: socket.socket, on_ready: Callable[[Addres
         await http
         for task in tasks:
             task.cancel()
-
-
-async def _conduct(services: Services) -> None:
-    if find_spec("cloud.conductor") is not None:
-        await import_module("cloud.conductor").Conductor(services).run()
 
 
 async def _refresh(registry: Registry) -> None:
@@ -168,14 +163,6 @@ def _broker(config: CloudConfig, store: CloudStore) -> Broker:
     if config.broker.kind == "external":
         return ExternalBroker(config.broker, config.broker_password())
     return EmbeddedBroker(config.data_dir / "broker", config.broker, lambda: accounts(store))
-
-
-def accounts(store: CloudStore) -> list[tuple[str, str]]:
-    """Return name and bcrypt hash of every device in the fleet."""
-    devices = tables.devices.c
-    query = select(devices.device, devices.broker_password_hash).where(devices.revoked_at_ms.is_(None))
-    with store.read() as connection:
-        return [(row.device, row.broker_password_hash) for row in connection.execute(query.order_by(devices.device))]
 
 
 def _registry(config: CloudConfig, store: CloudStore, clock: Clock, fleet: Fleet) -> Registry:

@@ -102,6 +102,7 @@ decisions = Table(
     Column("confidence", Float),
     Column("audit_probability", Float, nullable=False, default=0.0),
     Column("input_digest", String(64), nullable=False),
+    Column("input_kept", Boolean),  # the device has its bytes and can be asked for them
     Column("latency_ms", Float),  # total
     Column("needs_review", Boolean, nullable=False, default=False),  # deferred or audited, and not yet answered
     Column("body", JSON, nullable=False),

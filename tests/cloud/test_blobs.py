@@ -23,7 +23,7 @@ def test_bytes_are_kept_once_under_their_digest(tmp_path: Path) -> None:
     assert not blobs.put(DATA, digest=DIGEST)
     assert blobs.path(DIGEST).read_bytes() == DATA
     assert len(_files(tmp_path)) == 1
-    assert blobs.total_bytes() == len(DATA)
+    assert blobs.total_bytes == len(DATA)
 
 
 @pytest.mark.parametrize("data", [b"", DATA[:-1], DATA + b"x", b"other"])

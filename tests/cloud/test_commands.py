@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typer.testing import CliRunner
 
+from cloud.__main__ import app
 from tests.bundles import bundle_bytes
 from tests.cloud.process import ServeProcess, run
-from tests.cloud.world import enrol_request
+from tests.cloud.world import World, enrol_request
 
 
 @pytest.fixture(scope="module")
@@ -120,11 +122,27 @@ def test_control_plane_that_is_not_there_gives_exit_code_5_and_says_what_to_do()
     ],
 )
 def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
-    shown = run(*command, "--help")
-    assert shown.returncode == 0
+    shown = CliRunner().invoke(app, [*command, "--help"], prog_name="lineside-cloud")
+    assert shown.exit_code == 0
     assert "Usage: lineside-cloud" in shown.stdout
     if len(command) > 1 or command == ("serve",):
         assert "Example: lineside-cloud" in shown.stdout
+
+
+def test_files_for_mosquitto_hold_the_fleet_and_nobody_else_reads_them(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("the control plane's own")
+    broker = '[broker]\nkind = "external"\nport = 1883\npassword_file = "password"\n'
+    (tmp_path / "c.toml").write_text(f'[store]\ndata_dir = "data"\n{broker}')
+    world = World(tmp_path)
+    world.enrol("box-1")
+    world.enrol("box-2")
+    world.services.enrolment.revoke("box-2", who="anna")
+    world.close()
+    written = run("broker-config", "mosquitto", "--out", str(tmp_path / "out"), "--config", str(tmp_path / "c.toml"))
+    assert written.returncode == 0, written.stderr
+    password_file = tmp_path / "out" / "password_file"
+    names = [line.split(":")[0] for line in password_file.read_text().splitlines()]
+    assert (names, password_file.stat().st_mode & 0o077) == (["lineside-cloud", "box-1"], 0)
 
 
 def test_wrong_settings_give_exit_code_2(tmp_path: Path) -> None:

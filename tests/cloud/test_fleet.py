@@ -52,6 +52,16 @@ def test_fields_of_a_later_release_in_a_desired_state_survive_a_change(world: Wo
     assert changed.model_dump()["later"] == {"a": 1}
 
 
+def test_older_state_never_follows_a_newer_one_to_the_broker(world: World) -> None:
+    publisher = RecordingPublisher()
+    fleet = world.fleet_with(publisher)
+    with world.services.store.write() as connection:
+        older = fleet.change_desired(connection, "box-1", _activate)
+    newer = fleet.set_desired("box-1", lambda old: old.model_copy(update={"bundles": {}}))
+    fleet.publish([older])  # its thread was slower
+    assert [Desired.model_validate_json(payload) for _, payload, _ in publisher.sent] == [newer]
+
+
 def test_all_desired_states_are_published_again_but_not_those_of_revoked_devices(world: World) -> None:
     for name in ("box-1", "box-2", "box-3"):
         world.enrol(name)

@@ -16,10 +16,12 @@ F32 = NDArray[np.float32]
 Point = tuple[float, float]
 
 _SUBPIXEL_BITS = 4
+_PALE = 150
+"""Above this grey level the camera has no room left for something brighter."""
 
 
 def scratch(picture: F32, place: Point, severity: float, rng: np.random.Generator, _lamp: Point) -> None:
-    """One to three thin, slightly bent, pale lines."""
+    """One to three thin, slightly bent lines: pale with a dark side, and darker on glass that is pale itself."""
     mask = np.zeros(picture.shape[:2], np.uint8)
     angle = rng.uniform(0, np.pi)
     for _ in range(1 + int(severity > 0.6) + int(severity > 0.85)):
@@ -31,7 +33,10 @@ def scratch(picture: F32, place: Point, severity: float, rng: np.random.Generato
         points = centre + np.stack([np.cos(turned) * steps, np.sin(turned) * steps], 1)
         _line(mask, points, 1 + int(severity > 0.7))
     strength = 26 + 75 * severity
-    _blend(picture, mask, strength)
+    pale_glass = float(picture[int(place[1]), int(place[0])].mean()) > _PALE
+    shadow = _without(np.roll(mask, (1, 1), (0, 1)), mask)
+    _blend(picture, mask, -0.8 * strength if pale_glass else strength)
+    _blend(picture, shadow, 0.3 * strength if pale_glass else -0.3 * strength)
 
 
 def crack(picture: F32, place: Point, severity: float, rng: np.random.Generator, _lamp: Point) -> None:

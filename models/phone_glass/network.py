@@ -3,6 +3,7 @@
 Rules:
 - Input (n, 3, 120, 160) float32 as (byte − 128) / 128, output (n, labels) logits.
 - Only operators that both engines run in int8: convolution, addition, pooling, linear layers.
+- Activations end at 6: a range that is known and short loses little in 8 bits.
 - While it trains, the network also says for each cell of a 15 × 20 grid what is there: drawn pictures know where
   their defect is, and a small mark is found far sooner when its place is shown. That layer is not exported.
 """
@@ -23,7 +24,7 @@ class PhoneGlassNet(nn.Module):
         self.body = nn.Sequential(
             nn.Conv2d(3, a, 3, 2, 1, bias=False),
             nn.BatchNorm2d(a),
-            nn.ReLU(),
+            nn.ReLU6(),
             Separable(a, b, 2),
             Separable(b, c, 1),
             Separable(c, d, 2),
@@ -63,7 +64,7 @@ class Separable(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False),
             nn.BatchNorm2d(inputs),
-            nn.ReLU(),
+            nn.ReLU6(),
             nn.Conv2d(inputs, outputs, 1, bias=False),
             nn.BatchNorm2d(outputs),
         )
@@ -72,4 +73,4 @@ class Separable(nn.Module):
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Return maps of the same size, or of half the size for stride 2."""
         out = self.layers(maps)
-        return functional.relu(out + maps if self.adds else out)
+        return functional.relu6(out + maps if self.adds else out)

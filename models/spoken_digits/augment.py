@@ -54,7 +54,7 @@ def other_room(samples: F32, rng: np.random.Generator) -> F32:
         noise = _coloured(rng.normal(0, 1, len(sound)).astype(np.float32), rng, 2.0)
         share = 10 ** (-rng.uniform(8, 45) / 20)
         sound = sound + noise * (share * _level(sound) / max(_level(noise), 1e-9))
-    return np.clip(sound, -1, 1).astype(np.float32)
+    return np.asarray(np.clip(sound, -1, 1), np.float32)
 
 
 def other_features(values: Tensor, rng: np.random.Generator) -> Tensor:

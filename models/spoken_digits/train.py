@@ -10,6 +10,7 @@ import argparse
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,43 +61,63 @@ def main(data: Path, out: Path | None = None) -> BuildReport:
     """
     recordings = [one for one in load_recordings(data / "spoken-digits") if one.trainable]
     synthetic = synthesise(_SYNTHETIC_COUNT, _SYNTHETIC_SEED)
-    scored, unheard = cross_validated(recordings, synthetic)
+    print(f"changing {len(recordings)} recordings and {len(synthetic)} synthesised words", file=sys.stderr)
+    speech = prepared(recordings, synthetic)
+    scored, unheard = cross_validated(recordings, speech)
     print("training on all speakers", file=sys.stderr)
-    network, values = _trained(recordings, synthetic, STEPS)
+    network = fit(speech.values, speech.labels, steps=STEPS, seed=SEED)
     pilot, heldout = split_by_group(scored, _PILOT_SHARE, _PILOT_SEED)
-    build_data = BuildData(quantize=values, heldout=heldout, pilot=pilot, reference=_reference(recordings))
+    build_data = BuildData(quantize=speech.ranges(), heldout=heldout, pilot=pilot, reference=_reference(recordings))
     recipe = _recipe(recordings, synthetic, unheard)
     return build_bundle(recipe, network, build_data, out or HERE / f"{NAME}-{VERSION}.lsb")
 
 
-def cross_validated(recordings: list[Recording], synthetic: list[Recording]) -> tuple[Labelled, dict[str, float]]:
+@dataclass(frozen=True)
+class Speech:
+    """Features of changed copies, their digits and who said them."""
+
+    values: NDArray[np.float32]
+    labels: NDArray[np.intp]
+    speakers: NDArray[np.str_]
+
+    def without(self, speaker: str) -> "Speech":
+        """Return what the others said."""
+        kept = self.speakers != speaker
+        return Speech(self.values[kept], self.labels[kept], self.speakers[kept])
+
+    def ranges(self) -> NDArray[np.float32]:
+        """Return examples that set the ranges of the int8 network."""
+        return self.values[np.random.default_rng(SEED).permutation(len(self.values))[:_RANGE_EXAMPLES]]
+
+
+def prepared(recordings: list[Recording], synthetic: list[Recording]) -> Speech:
+    """Return features of several changed copies of each recording."""
+    rng = np.random.default_rng(SEED)
+    parts = [(recordings, _REAL_VERSIONS), (synthetic, _SYNTHETIC_VERSIONS)]
+    made = [features(words, versions, rng) for words, versions in parts]
+    speakers = [one.speaker for words, versions in parts for _ in range(versions) for one in words]
+    return Speech(
+        np.concatenate([values for values, _ in made]),
+        np.concatenate([labels for _, labels in made]),
+        np.array(speakers),
+    )
+
+
+def cross_validated(recordings: list[Recording], speech: Speech) -> tuple[Labelled, dict[str, float]]:
     """Score every speaker by an int8 network that never heard them; return that and each speaker's accuracy."""
     values, labels, logits, accuracy = [], [], [], {}
     for speaker in sorted({one.speaker for one in recordings}):
         print(f"training without {speaker}", file=sys.stderr)
-        network, ranges = _trained([one for one in recordings if one.speaker != speaker], synthetic, FOLD_STEPS)
+        others = speech.without(speaker)
+        network = fit(others.values, others.labels, steps=FOLD_STEPS, seed=SEED)
         spoken, digits = plain_features([one for one in recordings if one.speaker == speaker])
-        answers = _int8_logits(network, ranges, spoken)
+        answers = _int8_logits(network, others.ranges(), spoken)
         values.append(spoken)
         labels.append(digits)
         logits.append(answers)
         accuracy[speaker] = round(float(np.mean(answers.argmax(1) == digits)), 4)
         print(f"unheard {speaker}: {accuracy[speaker]:.1%}", file=sys.stderr)
     return Labelled(np.concatenate(values), np.concatenate(labels), None, np.concatenate(logits)), accuracy
-
-
-def _trained(
-    recordings: list[Recording], synthetic: list[Recording], steps: int
-) -> tuple[DigitNet, NDArray[np.float32]]:
-    """Return a network, and examples of what it was trained on for the ranges of its int8 form."""
-    rng = np.random.default_rng(SEED)
-    real, real_labels = features(recordings, _REAL_VERSIONS, rng)
-    drawn, drawn_labels = features(synthetic, _SYNTHETIC_VERSIONS, rng)
-    values, labels = np.concatenate([real, drawn]), np.concatenate([real_labels, drawn_labels])
-    network = fit(values, labels, steps=steps, seed=SEED)
-    plain, _ = plain_features(recordings)
-    mixed = np.concatenate([plain, values])
-    return network, mixed[rng.permutation(len(mixed))[:_RANGE_EXAMPLES]]
 
 
 def _int8_logits(network: DigitNet, ranges: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:

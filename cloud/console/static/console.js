@@ -4,6 +4,7 @@
 // - An unchanged page costs a 304; a changed one is drawn by the server and merged in place.
 // - No answer is said at once and plainly: what is on the screen is then of an earlier moment.
 // - A hidden page asks nothing, and asks at once when it is seen again.
+// - A page that takes long to draw is asked for less often: watching must not be what keeps the control plane busy.
 
 import { morph } from "./morph.js";
 import { saidAsTime, serverNow, setServerTime, tellTimes } from "./times.js";
@@ -11,11 +12,14 @@ import { saidAsTime, serverNow, setServerTime, tellTimes } from "./times.js";
 const EVERY_MS = 1000;
 const LOST_AFTER_MS = 4000; // one slow answer is not a loss
 const PATIENCE_MS = 10000;
+const IDLE_FACTOR = 5; // a page that took so long to come rests at least so many times as long
 const main = document.getElementById("main");
 const mode = main.dataset.live; // "on": all of the page; "head": the numbers in the head; none: a page that does not change
 let tag = "";
-let heardAtMs = serverNow();
+let heardAtMs = 0; // by the control plane's clock, for people
+let heardAt = 0; // by the page's own clock, which never jumps
 let asking = false;
+let restUntilMs = 0;
 
 export function toast(words, kind = "") {
   const box = document.getElementById("toast");
@@ -41,11 +45,12 @@ export async function send(method, url, body, who = "operator") {
 export async function look() {
   if (!mode || asking || document.hidden) return;
   asking = true;
+  const started = performance.now();
   try {
-    const started = performance.now();
     const answer = await fetch(location.href, { headers: tag ? { "If-None-Match": tag } : {}, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
     if (answer.redirected || answer.status === 401) location.reload(); // the sign-in ran out
     else if (answer.status === 304 || answer.ok) await take(answer, started);
+    restUntilMs = performance.now() + IDLE_FACTOR * (performance.now() - started);
   } catch { /* told by tellConnection once it has lasted */ } finally {
     asking = false;
     tellConnection();
@@ -66,12 +71,17 @@ async function take(answer, started) {
     tag = answer.headers.get("ETag") || "";
   }
   setServerTime(Number(answer.headers.get("X-Now-Ms")) + late);
-  heardAtMs = serverNow();
+  noteHeard();
   tellTimes();
 }
 
+function noteHeard() {
+  heardAtMs = serverNow();
+  heardAt = performance.now();
+}
+
 function tellConnection() {
-  const lost = serverNow() - heardAtMs > LOST_AFTER_MS && !document.hidden;
+  const lost = performance.now() - heardAt > LOST_AFTER_MS && !document.hidden;
   const live = document.getElementById("live");
   const bar = document.getElementById("lost");
   document.body.classList.toggle("is-lost", lost);
@@ -131,15 +141,18 @@ function openTarget() {
 document.addEventListener("click", openDialogs);
 document.addEventListener("submit", postForms);
 document.addEventListener("error", replaceBroken, true);
-document.addEventListener("visibilitychange", () => { heardAtMs = Math.max(heardAtMs, serverNow() - LOST_AFTER_MS); look(); });
+document.addEventListener("visibilitychange", () => {
+  heardAt = Math.max(heardAt, performance.now() - LOST_AFTER_MS); // a page that slept has not lost anything yet
+  look();
+});
 window.addEventListener("hashchange", openTarget);
 setServerTime(Number(document.querySelector("meta[name=now-ms]")?.content));
-heardAtMs = serverNow();
+noteHeard();
 openTarget();
 tellTimes();
 setInterval(tellTimes, 1000);
 if (mode) {
   look();
-  setInterval(look, EVERY_MS);
+  setInterval(() => { if (performance.now() >= restUntilMs) look(); }, EVERY_MS);
   setInterval(tellConnection, EVERY_MS);
 }

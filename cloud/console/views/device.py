@@ -157,7 +157,7 @@ def _group(
     manifest = _manifest(connection, newest["digest"])
     reference = {name: histograms.read(document) for name, document in (manifest.get("reference") or {}).items()}
     series = _series(windows)
-    order = sorted(series, key=lambda name: (name != LATENCY, name == "confidence", name))
+    order = sorted(series, key=lambda name: (name != LATENCY, name != "confidence", name))
     return ChartGroup(
         station=station,
         model=newest["model"],

@@ -223,7 +223,7 @@ def _missing(stage: Stage, state: RolloutState) -> str:
         return "no answer within reach as it looks now"
     if needed:
         most = max(needed, key=lambda missing: (missing.eta_s or 0.0, missing.candidate))
-        gates = _gate_name(waiting[0].gate) if len(waiting) == 1 else plural(len(waiting), "gate")
+        gates = gate_name(waiting[0].gate) if len(waiting) == 1 else plural(len(waiting), "gate")
         eta = f", about {duration(most.eta_s * 1000)}" if most.eta_s is not None else ""
         return f"{gates} still open: about {plural(most.candidate, 'more case', 'more cases')}{eta}"
     return "; ".join(_beside_gates(state)[:1])
@@ -239,7 +239,7 @@ def _time_words(stage: Stage, state: RolloutState) -> str:
     return f"{duration(state.stage_elapsed_ms)} in this stage, at most {duration(left_ms)} more"
 
 
-def _gate_name(key: str) -> str:
+def gate_name(key: str) -> str:
     return GATE_NAMES.get(key, GATE_NAMES.get(key.split("_over_")[0], key.replace("_", " ")))
 
 
@@ -247,11 +247,11 @@ def _gate(spec: GateSpec, answer: GateAnswer | None) -> Gate:
     over = f" than {spec.limit_ms:g} ms" if spec.limit_ms else ""
     asks = f"less than {spec.margin * 100:g} points worse{over and '; slower' + over}"
     if answer is None:
-        return Gate(_gate_name(spec.key), asks, "not_judged", None, None, None)
+        return Gate(gate_name(spec.key), asks, "not_judged", None, None, None)
     drawn = charts.interval(answer.low, answer.high, answer.harm, answer.margin)
     span = drawn.end_value - drawn.start_value
     return Gate(
-        name=_gate_name(spec.key),
+        name=gate_name(spec.key),
         asks=asks,
         verdict=answer.verdict,
         answer=answer,

@@ -52,8 +52,9 @@ def histogram(edges: list[float], values: list[float]) -> Histogram:
 class Plant:
     """A control plane in a folder."""
 
-    def __init__(self, folder: Path, clock: Clock) -> None:
-        config = CloudConfig(store=StoreConfig(data_dir=folder), server=ServerConfig(port=0))
+    def __init__(self, folder: Path, clock: Clock, *, token_file: Path | None = None) -> None:
+        server = ServerConfig(port=0, operator_token_file=token_file)
+        config = CloudConfig(store=StoreConfig(data_dir=folder), server=server)
         parts = build(config, clock)
         self.clock = clock
         self.services = parts.services

@@ -19,15 +19,13 @@ from edge.wire.manifest import ImageInput
 from models.phone_glass.defects import U8
 from models.phone_glass.generate import encoded
 from models.phone_glass.generator import HEIGHT, WIDTH, Studio
-from models.phone_glass.parts import FINISHES, LABELS, LIGHTS, WORKING_LIGHTS, Light, Part, make_part
+from models.phone_glass.parts import FINISHES, LABELS, LIGHTS, Light, Part, make_part, working_light
 
 INPUT = ImageInput(width=160, height=120, color="rgb")
 CELL = 32
 """Side of a cell of the truth grid in pixels of the photograph; one cell of the network's last maps."""
 _SHOWS = 64
 """A cell holds the defect where it reaches a quarter of its strength."""
-_NORMAL_SHARE = 0.5
-"""Share of pictures under the usual lamp; the other working lamps share the rest."""
 _FAILING_GAIN = (0.08, 0.55)
 """Exposure of a failing lamp: from hardly anything to about half of the least that stations are set up with."""
 _SOURCES = ("parts.py", "defects.py", "generator.py", "generate.py", "data.py")
@@ -133,9 +131,7 @@ def _lamp(spec: SetSpec, number: int, shot: int) -> tuple[Light, bool]:
     if chance.random() < spec.failing_share:
         gain, noise = chance.uniform(*_FAILING_GAIN), chance.uniform(1.0, 3.0)
         return replace(LIGHTS["dim"], name="failing", gain=float(gain), noise=float(noise)), False
-    if chance.random() < _NORMAL_SHARE:
-        return LIGHTS["normal"], True
-    return LIGHTS[WORKING_LIGHTS[1 + int(chance.integers(len(WORKING_LIGHTS) - 1))]], True
+    return working_light(chance), True
 
 
 def _key(spec: SetSpec) -> str:

@@ -17,7 +17,7 @@ from export.audit import inspection_figures, judgements
 from export.pack import read
 from models.phone_glass.data import seen
 from models.phone_glass.generator import Studio
-from models.phone_glass.parts import LIGHTS, make_part
+from models.phone_glass.parts import LIGHTS, MIXED, light_of, make_part
 
 _SEED = 41
 _HERE = Path(__file__).parent
@@ -28,7 +28,7 @@ def windows(light: str, count: int, defect_share: float, seed: int = _SEED) -> t
     """Return fresh pictures and the true label of each."""
     studio = Studio()
     parts = [make_part(seed, number, defect_share) for number in range(count)]
-    pictures = [seen(studio, part, LIGHTS[light], 0) for part in parts]
+    pictures = [seen(studio, part, light_of(light, seed, part.number), 0) for part in parts]
     return [_window(picture, part.number) for picture, part in zip(pictures, parts, strict=True)], [
         part.label for part in parts
     ]
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     summary = (__doc__ or "").split(":")[0]
     parser = argparse.ArgumentParser(prog="python -m models.phone_glass.evaluate", description=summary)
     parser.add_argument("bundle", type=Path, nargs="*", help="bundles (default: those beside this file)")
-    parser.add_argument("--light", nargs="+", choices=LIGHTS, default=["normal", "dim"])
+    parser.add_argument("--light", nargs="+", choices=[*LIGHTS, MIXED], default=["mixed", "dim"])
     parser.add_argument("--parts", type=int, default=1000, help="fresh parts per light (default 1000)")
     parser.add_argument("--defect-share", type=float, default=0.3)
     parser.add_argument("--runtime", choices=["onnx", "tflite"], default=None)

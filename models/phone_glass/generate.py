@@ -13,14 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from models.phone_glass.defects import U8
 from models.phone_glass.generator import Studio
-from models.phone_glass.parts import LIGHTS, WORKING_LIGHTS, Light, Part, make_part
+from models.phone_glass.parts import LIGHTS, MIXED, Light, Part, light_of, make_part
 
 JPEG_QUALITY = 90
-MIXED = "mixed"
 _TRUTH_NAME = "truth.csv"
 
 
@@ -41,7 +39,7 @@ def series(
     """
     for number in range(start, start + count):
         part = make_part(seed, number, defect_share)
-        chosen = _light(light, seed, number)
+        chosen = light_of(light, seed, number)
         yield part, chosen, encoded(studio.photograph(part, chosen))
 
 
@@ -82,13 +80,6 @@ def main(arguments: list[str] | None = None) -> int:
     written = write_series(options.out, pictures, rate_hz=options.rate)
     print(f"{written} pictures in {options.out}, truth in {options.out / _TRUTH_NAME}")
     return 0
-
-
-def _light(name: str, seed: int, number: int) -> Light:
-    if name == MIXED:
-        chance = np.random.default_rng([seed, number, 7])
-        name = WORKING_LIGHTS[int(chance.integers(len(WORKING_LIGHTS)))]
-    return LIGHTS[name]
 
 
 def _note_truth(path: Path, name: str, part: Part) -> None:

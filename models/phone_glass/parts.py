@@ -62,6 +62,9 @@ LIGHTS = {
 }
 WORKING_LIGHTS = ("normal", "warm", "cool", "bright", "side")
 """Lights that a station is set up with; `dim` and `dark` are what happens when lamps fail."""
+MIXED = "mixed"
+"""The working lights as they come: half of the pictures under the usual lamp, the rest evenly under the others."""
+_NORMAL_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,18 @@ class Part:
     severity: float
     """0…1; 0 for a good part."""
     finish: Finish
+
+
+def working_light(chance: np.random.Generator) -> Light:
+    """Return one of the working lights, drawn as `MIXED` says."""
+    if chance.random() < _NORMAL_SHARE:
+        return LIGHTS["normal"]
+    return LIGHTS[WORKING_LIGHTS[1 + int(chance.integers(len(WORKING_LIGHTS) - 1))]]
+
+
+def light_of(name: str, seed: int, number: int) -> Light:
+    """Return the light of a part in a series: the one of that name, or for `mixed` one that the part's number fixes."""
+    return working_light(np.random.default_rng([seed, number, 7])) if name == MIXED else LIGHTS[name]
 
 
 def make_part(seed: int, number: int, defect_share: float) -> Part:

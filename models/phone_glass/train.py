@@ -20,7 +20,7 @@ from export.recipe import BuildData, Labelled, Recipe
 from models.phone_glass.data import INPUT, Set, SetSpec, load_or_make, seen
 from models.phone_glass.fit import fit
 from models.phone_glass.generator import Studio
-from models.phone_glass.parts import FINISHES, LABELS, LIGHTS, make_part
+from models.phone_glass.parts import FINISHES, LABELS, MIXED, light_of, make_part
 
 NAME = "phone_glass"
 HERE = Path(__file__).parent
@@ -96,10 +96,10 @@ def main(version: str = "1.0.0", out: Path | None = None, work: Path | None = No
 
 
 def reference_pictures(count: int) -> list[NDArray[np.uint8]]:
-    """Return pictures as a station in good order takes them: the usual lamp, the line's share of defects."""
+    """Return pictures as stations in good order take them: the working lights, the line's share of defects."""
     studio = Studio()
     parts = (make_part(_REFERENCE_SEED, number, LINE_DEFECT_SHARE) for number in range(count))
-    return [seen(studio, part, LIGHTS["normal"], 0) for part in parts]
+    return [seen(studio, part, light_of(MIXED, part.seed, 0), 0) for part in parts]
 
 
 def joined(sets: list[Set]) -> Set:

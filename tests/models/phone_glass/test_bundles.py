@@ -34,7 +34,7 @@ def bundle(version: str) -> Bundle:
 
 @pytest.fixture(scope="module")
 def normal() -> Shown:
-    return windows("normal", COUNT, DEFECT_SHARE, SEED)
+    return windows("mixed", COUNT, DEFECT_SHARE, SEED)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_dim_light_is_deferred_instead_of_decided(version: str, normal: Shown, d
     assert after["escapes"] <= 5
 
 
-def test_drift_is_raised_by_dim_light_and_not_by_normal_light(normal: Shown, dim: Shown) -> None:
+def test_drift_is_raised_by_dim_light_and_not_by_working_lights(normal: Shown, dim: Shown) -> None:
     for shown, expected in ((normal, False), (dim, True)):
         watch = DriftWatch(bundle("1.0.0").manifest.reference)
         raised = [

@@ -2,6 +2,7 @@
 
 Rules:
 - A feeder links files of a pool into a folder under running names, at a rate, as a camera would.
+- A pool's `truth.csv` names a file and what it shows in its first two columns.
 - What each file really shows is known here by its digest, for the scripted reviewer; no device ever sees it.
 """
 
@@ -92,8 +93,8 @@ def _read_pool(folder: Path) -> Pool:
     truth: dict[str, str] = {}
     files: list[Path] = []
     with (folder / "truth.csv").open(newline="") as lines:
-        for row in csv.DictReader(lines):
-            path = folder / row["file"]
+        for name, label, *_ in itertools.islice(csv.reader(lines), 1, None):
+            path = folder / name
             files.append(path)
-            truth[hashlib.sha256(path.read_bytes()).hexdigest()] = row["label"]
+            truth[hashlib.sha256(path.read_bytes()).hexdigest()] = label
     return Pool(tuple(files), truth)

@@ -187,7 +187,7 @@ class Story:
 
     async def _deferral_share(self, device: str) -> float:
         last = await self._decisions(device, 100)
-        deferred = sum(decision["verdict"] == "defer" for decision in last)
+        deferred: int = sum(decision["verdict"] == "defer" for decision in last)
         return deferred / max(1, len(last))
 
     async def _decisions(self, device: str, last: int) -> list[dict[str, Any]]:

@@ -123,16 +123,12 @@ async def set_up(folder: Path, http_port: int) -> World:
         )
     _begin_anew(folder)
     world = World(folder, _usable(http_port), Processes(folder / "logs", folder))
-    pools = asyncio.create_task(_pools(folder / "pools"))
-    await world.processes.call("cloud", "keys", "init", "keys", "--json")
-    broker_port = _usable(0)
-    public_port = await world.network.forward_broker(broker_port, list(DEVICES))
-    (folder / "cloud.toml").write_text(
-        CLOUD_TOML.format(http_port=world.http_port, broker_port=broker_port, public_broker_port=public_port)
-    )
-    await world.processes.start("cloud", "cloud", "serve", "--config", "cloud.toml")
-    await _answering(world)
-    world.pools = await pools
+    try:
+        await _start_cloud(world)
+        world.pools = await _pools(folder / "pools")
+    except BaseException:
+        await world.processes.stop_all()
+        raise
     return world
 
 
@@ -159,6 +155,17 @@ async def start_device(world: World, device: str) -> None:
     feeder.folder.mkdir(parents=True, exist_ok=True)
     world.feeders[device] = feeder
     await world.processes.start(device, "edge", "run", "--config", str(world.config(device)))
+
+
+async def _start_cloud(world: World) -> None:
+    await world.processes.call("cloud", "keys", "init", "keys", "--json")
+    broker_port = _usable(0)
+    public_port = await world.network.forward_broker(broker_port, list(DEVICES))
+    (world.folder / "cloud.toml").write_text(
+        CLOUD_TOML.format(http_port=world.http_port, broker_port=broker_port, public_broker_port=public_port)
+    )
+    await world.processes.start("cloud", "cloud", "serve", "--config", "cloud.toml")
+    await _answering(world)
 
 
 async def _pools(folder: Path) -> dict[str, Pool]:

@@ -28,8 +28,6 @@ PAGES = (
 )  # fmt: skip
 BUDGET_MS = 100.0
 UNCHANGED_MS = 20.0
-SLACK = 3.0
-"""Tests share their processor with others."""
 
 
 @contextmanager
@@ -186,13 +184,14 @@ def test_page_behind_a_token_sends_people_to_sign_in(tmp_path: Path, clock: Held
     plant.close()
 
 
-def _median_ms(client: httpx.Client, path: str) -> float:
+def _cpu_ms(client: httpx.Client, path: str, **headers: str) -> float:
+    """Return the processor time of one request, server and client together: others at work here do not change it."""
     times = []
     for _ in range(7):
-        before = time.perf_counter()
-        assert client.get(path).status_code == 200
-        times.append((time.perf_counter() - before) * 1000)
-    return statistics.median(times)
+        before = time.process_time()
+        assert client.get(path, headers=headers).status_code in (200, 304)
+        times.append((time.process_time() - before) * 1000)
+    return round(statistics.median(times), 1)
 
 
 @pytest.mark.slow
@@ -200,12 +199,8 @@ def test_pages_stay_within_their_time_with_a_hundred_thousand_decisions(plant: P
     plant.bundle(ref())
     device = bulk.fill(plant, devices=20, decisions=100_000, span_ms=600_000)[0]
     of_device = [f"/devices/{device}{query}" for query in ("", "?only=defer", "?only=audit")]
-    took_ms = {path: round(_median_ms(client, path), 1) for path in ("/", *of_device, "/review", "/models")}
-    tag = client.get("/").headers["etag"]
-    before = time.perf_counter()
-    for _ in range(20):
-        assert client.get("/", headers={"if-none-match": tag}).status_code == 304
-    unchanged_ms = (time.perf_counter() - before) * 1000 / 20
-    print(f"server time with 100 000 decisions, ms: {took_ms}; unchanged: {unchanged_ms:.1f}")
-    assert max(took_ms.values()) < BUDGET_MS * SLACK
-    assert unchanged_ms < UNCHANGED_MS * SLACK
+    took_ms = {path: _cpu_ms(client, path) for path in ("/", *of_device, "/review", "/models")}
+    unchanged_ms = _cpu_ms(client, "/", **{"if-none-match": client.get("/").headers["etag"]})
+    print(f"processor time with 100 000 decisions, ms: {took_ms}; unchanged: {unchanged_ms}")
+    assert max(took_ms.values()) < BUDGET_MS
+    assert unchanged_ms < UNCHANGED_MS

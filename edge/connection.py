@@ -5,12 +5,14 @@ Rules:
 - After an error the connection is usable again as soon as the disk is.
 """
 
+import os
 import sqlite3
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from edge.database import store_error
+from edge.errors import StoreError
 
 
 class Connection:
@@ -42,6 +44,23 @@ class Connection:
         """
         found = self.all(statement, *values)
         return found[0][0] if found else None
+
+    def sync(self) -> None:
+        """Return when no power cut can take back what was committed before, by anybody.
+
+        Raises:
+            StoreError: the disk failed.
+        """
+        try:
+            descriptor = os.open(self.path.with_name(f"{self.path.name}-wal"), os.O_RDONLY)
+        except FileNotFoundError:
+            return  # checkpointed, which syncs
+        try:
+            os.fdatasync(descriptor)
+        except OSError as error:
+            raise StoreError(f"cannot sync {self.path}: {error.strerror}", hint="look at the disk") from error
+        finally:
+            os.close(descriptor)
 
     def close(self) -> None:
         """Close it. Safe to call twice."""

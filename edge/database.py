@@ -4,7 +4,7 @@ Rules:
 - WAL, with `synchronous` FULL for durability `power` (a commit survives a power cut) and NORMAL for `process`
   (a commit survives a crash or kill of the process; a power cut may take back the last moments).
 - A damaged file is kept aside as `NAME.damaged-<ms>` and a new one is begun: the device goes on. Files are only
-  moved while no other connection is open, which a lock on `NAME.lock` tells.
+  moved while no other connection is open, which a lock on `NAME.lock` tells. What can be salvaged is (`salvage`).
 - The first to open a small file checks it page by page; a large one is checked only after an error made it suspect.
 - A file written by newer software is refused and left as it is.
 """
@@ -44,10 +44,10 @@ class Opened:
 
     connection: sqlite3.Connection
     lock: int
-    damaged: Path | None
-    """Where a damaged predecessor was put by this opening."""
-    damage: str = ""
-    """What was wrong with it."""
+    damage: str
+    """What was wrong with a predecessor that this opening put aside; empty for nothing."""
+    salvage: Path | None
+    """A damaged predecessor that was not salvaged yet; call `salvaged` when it was."""
 
 
 def open_database(path: Path, *, durability: Durability, now_ms: Callable[[], int]) -> Opened:
@@ -59,14 +59,14 @@ def open_database(path: Path, *, durability: Durability, now_ms: Callable[[], in
     """
     lock = _lock(path)
     try:
-        connection, damaged, damage = _open_or_replace(path, durability, now_ms, lock)
+        connection, damage, salvage = _open_or_replace(path, durability, now_ms, lock)
     except sqlite3.Error as error:
         os.close(lock)
         raise store_error(error, path) from error
     except BaseException:
         os.close(lock)
         raise
-    return Opened(connection, lock, damaged, damage)
+    return Opened(connection, lock, damage, salvage)
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:
@@ -79,6 +79,7 @@ def open_read_only(path: Path) -> sqlite3.Connection:
         raise StoreError(f"no record at {path}", hint="the daemon makes it at its first start", retry=False)
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        connection.text_factory = text
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         version = _version(connection)
     except sqlite3.Error as error:
@@ -106,21 +107,30 @@ def store_error(error: sqlite3.Error, path: Path) -> StoreError:
     return StoreError(f"{path}: {error}", hint=f"look at the disk that holds {path.parent}")
 
 
+def salvaged(path: Path) -> None:
+    """Take note that nothing more is to be had from the damaged predecessor."""
+    _salvage_mark(path).unlink(missing_ok=True)
+
+
 def _open_or_replace(
     path: Path, durability: Durability, now_ms: Callable[[], int], lock: int
-) -> tuple[sqlite3.Connection, Path | None, str]:
+) -> tuple[sqlite3.Connection, str, Path | None]:
     first = _try_exclusive(lock)
+    damage = ""
     try:
         if first and _moving_mark(path).exists():
-            damaged = _finish_move(path)
-            return _open_checked(path, durability), damaged, "it was being kept aside when the power was cut"
+            _finish_move(path)
+            damage = "it was being kept aside when the power was cut"
         try:
-            return _open_checked(path, durability, check=first), None, ""
+            connection = _open_checked(path, durability, check=first)
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # a damaged text may be all that SQLite says
             if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE or not first:
                 raise
-            damaged, damage = _put_aside(path, now_ms()), str(error)
-        return _open_checked(path, durability), damaged, damage
+            _put_aside(path, now_ms())
+            damage = str(error)
+            connection = _open_checked(path, durability)
+        mark = _salvage_mark(path)
+        return connection, damage, path.with_name(mark.read_text()) if first and mark.exists() else None
     finally:
         fcntl.flock(lock, fcntl.LOCK_SH)
 
@@ -153,6 +163,7 @@ def _open_checked(path: Path, durability: Durability, *, check: bool = False) ->
 def _connect(path: Path, durability: Durability) -> sqlite3.Connection:
     # check_same_thread is off so that a task may hand a slow call to a worker thread; Store's rule is one user.
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000)
+    connection.text_factory = text
     try:
         if connection.execute("PRAGMA page_count").fetchone()[0] == 0:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # asked for again later it would be a write
@@ -163,6 +174,12 @@ def _connect(path: Path, durability: Durability) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def text(data: bytes) -> str:
+    """Return the text that SQLite holds, with a mark for what a failing disk made of a part of it."""
+    # One text that a failing disk altered must not keep a whole batch from being read.
+    return data.decode(errors="replace")
 
 
 def migrate(connection: sqlite3.Connection, path: Path, scripts: dict[int, str]) -> None:
@@ -259,22 +276,26 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _put_aside(path: Path, now_ms: int) -> Path:
+def _put_aside(path: Path, now_ms: int) -> None:
     # The mark makes a move that was cut short go on at the next opening: half of a database is none.
     write_atomic(_moving_mark(path), f"{path.name}.damaged-{now_ms}".encode())
-    return _finish_move(path)
+    _finish_move(path)
 
 
-def _finish_move(path: Path) -> Path:
-    damaged = path.with_name(_moving_mark(path).read_text())
+def _finish_move(path: Path) -> None:
+    name = _moving_mark(path).read_text()
     for ending in ("-wal", "-shm", ""):
         part = path.with_name(path.name + ending)
         if part.exists():
-            part.replace(damaged.with_name(damaged.name + ending))
+            part.replace(path.with_name(name + ending))
     sync_directory(path.parent)
+    write_atomic(_salvage_mark(path), name.encode())
     _suspect_mark(path).unlink(missing_ok=True)
     _moving_mark(path).unlink()
-    return damaged
+
+
+def _salvage_mark(path: Path) -> Path:
+    return path.with_name(f"{path.name}.salvage")
 
 
 def _moving_mark(path: Path) -> Path:

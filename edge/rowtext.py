@@ -1,4 +1,4 @@
-"""Turns a row into the JSON that is stored and travels, such that it can always be read back.
+"""Turns rows into the JSON that is stored and travels, such that it can always be read back, and back into rows.
 
 Rules:
 - One row that nobody can read would hold up every row behind it, so it is made readable here, at the only way in:
@@ -7,7 +7,7 @@ Rules:
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -20,6 +20,14 @@ MAX_TEXT = 2000
 """Characters of one text in a row that had to be cut: an error message, not a log file."""
 
 AnyRow = DecisionRow | OutcomeRow | EventRow | TelemetryRow
+
+
+class StoredRow(NamedTuple):
+    """A row as it travels: `body` is its JSON with `seq`."""
+
+    seq: int
+    kind: str
+    body: str
 
 
 def row_text(row: AnyRow) -> str:
@@ -37,6 +45,22 @@ def row_text(row: AnyRow) -> str:
     if len(body) > MAX_ROW_BYTES or ("null" in body and not reads(f'{{"seq":1,{body[1:]}')):
         return _mended(row)
     return body
+
+
+def read_row(row: StoredRow, now_ms: int) -> AnyRow:
+    """Return the row; in the place of one whose text was damaged on disk, an event that holds what is left of it."""
+    try:
+        return parse_row(row.body)
+    except ValidationError:
+        return EventRow(
+            seq=row.seq,
+            at_ms=now_ms,
+            boot_id="",
+            name="row_damaged",
+            severity="alarm",
+            detail=f"the text of a {row.kind} was damaged on disk",
+            data={"text": row.body[:MAX_TEXT]},
+        )
 
 
 def reads(text: str) -> bool:

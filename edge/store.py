@@ -17,12 +17,13 @@ from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from edge.clock import Clock
 from edge.connection import Connection
-from edge.database import Durability, open_database, open_read_only, store_error
+from edge.database import Durability, open_database, open_read_only, salvaged, store_error
 from edge.errors import StoreError
 from edge.keptinputs import KeptInputs
 from edge.retention import Pruned, StoreLimits, prune
-from edge.rowtext import MAX_TEXT, AnyRow, reads, row_text
-from edge.wire.rows import DecisionRow, EventRow, OutcomeRow, TelemetryRow, parse_row
+from edge.rowtext import AnyRow, StoredRow, read_row, reads, row_text
+from edge.salvage import salvage
+from edge.wire.rows import DecisionRow, EventRow, OutcomeRow, TelemetryRow
 
 BATCH_ROWS = 200
 BATCH_BYTES = 256 * 1024
@@ -31,14 +32,6 @@ MEASURED_ROWS = 10_000
 """The outbox's bytes are measured on this many rows and extrapolated beyond: the answer must stay quick."""
 
 RowType = TypeVar("RowType", DecisionRow, OutcomeRow, EventRow, TelemetryRow)
-
-
-class StoredRow(NamedTuple):
-    """A row as it travels: `body` is its JSON with `seq`."""
-
-    seq: int
-    kind: str
-    body: str
 
 
 class OutboxSize(NamedTuple):
@@ -83,13 +76,11 @@ class Store:
         """
         opened = open_database(path, durability=durability, now_ms=clock.now_ms)
         store = cls(opened.connection, path, clock, limits, opened.lock)
-        if opened.damaged is not None:
-            store.append_event(
-                "store_replaced",
-                boot_id="",
-                severity="alarm",
-                detail=f"the record was damaged ({opened.damage}) and is kept as {opened.damaged.name}",
-            )
+        try:
+            store._tell_damage(opened.damage, opened.salvage)
+        except StoreError:
+            store.close()
+            raise
         return store
 
     @classmethod
@@ -217,19 +208,25 @@ class Store:
     def decision(self, seq: int) -> DecisionRow | None:
         """Return one decision, or None if there is none of that number (any more)."""
         found = self._rows("WHERE seq = ? AND kind = 'decision'", seq)
-        return _decision(found[0]) if found else None
+        row = read_row(found[0], self._clock.now_ms()) if found else None
+        return row if isinstance(row, DecisionRow) else None
 
     def last_decisions(self, n: int) -> list[DecisionRow]:
         """Return the newest decisions, newest first."""
-        return [_decision(row) for row in self._rows("WHERE kind = 'decision' ORDER BY seq DESC LIMIT ?", n)]
+        found = self._rows("WHERE kind = 'decision' ORDER BY seq DESC LIMIT ?", n)
+        rows = [read_row(row, self._clock.now_ms()) for row in found]
+        return [row for row in rows if isinstance(row, DecisionRow)]
 
     def rows(self, after: int = 0, *, kind: str | None = None, limit: int = 1000) -> list[AnyRow]:
-        """Return up to `limit` rows with a seq above `after`, oldest first, of one kind or all."""
+        """Return up to `limit` rows with a seq above `after`, oldest first, of one kind or all.
+
+        In the place of a row whose text was damaged on disk there is an event that says so.
+        """
         if kind is None:
             found = self._rows("WHERE seq > ? ORDER BY seq LIMIT ?", after, limit)
         else:
             found = self._rows("WHERE seq > ? AND kind = ? ORDER BY seq LIMIT ?", after, kind, limit)
-        return [parse_row(row.body) for row in found]
+        return [read_row(row, self._clock.now_ms()) for row in found]
 
     def last_seq(self) -> int:
         """Return the seq of the newest row ever recorded, 0 for none."""
@@ -260,18 +257,8 @@ class Store:
         Raises:
             StoreError: the disk failed.
         """
-        if self._power_safe:
-            return
-        try:
-            descriptor = os.open(self._c.path.with_name(f"{self._c.path.name}-wal"), os.O_RDONLY)
-        except FileNotFoundError:
-            return  # checkpointed, which syncs
-        try:
-            os.fdatasync(descriptor)
-        except OSError as error:
-            raise StoreError(f"cannot sync {self._c.path}: {error.strerror}", hint="look at the disk") from error
-        finally:
-            os.close(descriptor)
+        if not self._power_safe:
+            self._c.sync()
 
     def mark_stored(self, incarnation: str, through: int) -> None:
         """Take note that the control plane has stored every row of `incarnation` up to `through`.
@@ -313,16 +300,8 @@ class Store:
         damaged = [row for row in self.unsent(0) if not reads(row.body)]
         with self._c.write:
             for row in damaged:
-                event = EventRow(
-                    seq=row.seq,
-                    at_ms=self._clock.now_ms(),
-                    boot_id="",
-                    name="row_damaged",
-                    severity="alarm",
-                    detail=f"the text of a {row.kind} was damaged on disk",
-                    data={"text": row.body[:MAX_TEXT]},
-                )
-                self._c.execute("UPDATE rows SET kind = 'event', body = ? WHERE seq = ?", (row_text(event), row.seq))
+                body = row_text(read_row(row, self._clock.now_ms()))
+                self._c.execute("UPDATE rows SET kind = 'event', body = ? WHERE seq = ?", (body, row.seq))
         return len(damaged)
 
     def outbox_size(self) -> OutboxSize:
@@ -371,6 +350,24 @@ class Store:
 
     # ── private, in call order ────────────────────────────────────────────────────────────────────────────────
 
+    def _tell_damage(self, damage: str, damaged: Path | None) -> None:
+        if damage:
+            detail = f"the record was damaged ({damage}) and is kept aside"
+            self.append_event("store_replaced", boot_id="", severity="alarm", detail=detail)
+        if damaged is not None:
+            self._salvage(damaged)
+
+    def _salvage(self, damaged: Path) -> None:
+        detail, data = f"from {damaged.name}", {}
+        try:
+            data = asdict(salvage(damaged, self._c))
+        except sqlite3.Error as error:
+            detail = f"nothing from {damaged.name}: {error}"
+        except StoreError:
+            return  # no room: the next start tries again
+        self.append_event("rows_salvaged", boot_id="", severity="warning", detail=detail, data=data)
+        salvaged(self._c.path)
+
     def _append(self, row: RowType, station: str | None, at_ms: int) -> RowType:
         body = row_text(row)
         with self._c.write:
@@ -392,10 +389,6 @@ class Store:
 
 def _numbered(row: RowType, seq: int) -> RowType:
     return row.model_copy(update={"seq": seq})
-
-
-def _decision(row: StoredRow) -> DecisionRow:
-    return DecisionRow.model_validate_json(row.body)
 
 
 def _plain(key: str) -> str:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edge.errors import LinkError, StoreError
-from edge.store import BATCH_ROWS, Store, StoredRow
+from edge.rowtext import StoredRow
+from edge.store import BATCH_ROWS, Store
 from edge.wire.messages import Ack
 from edge.wire.topics import Channel
 

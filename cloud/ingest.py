@@ -1,7 +1,9 @@
 """Keeps what devices send: message in, rows in the tables, acknowledgement out.
 
 Rules:
-- Rows and the stream's position are committed together; only then is `ack` published and the broker's copy released.
+- Rows and the stream's position are committed together; only then is `ack` published.
+- The broker's copy is released after the commit, which bounds what is under way; and also when nothing could be
+  kept, because devices send again and some brokers would deliver nothing more.
 - The same row again changes nothing, so a device may send again whenever it likes.
 - `ack` never reaches past a hole: what lies beyond one is kept and counted once the hole is filled.
 - What cannot be read goes to quarantine with its reason and never holds up the rest.
@@ -12,17 +14,17 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, select
-from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError, StatementError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from cloud import tables
 from cloud.clock import Clock
 from cloud.config import IngestConfig
 from cloud.fleet import Publisher
-from cloud.parsing import Batch, Unreadable, excerpt, merge, parse
+from cloud.parsing import BadRow, Batch, Unreadable, excerpt, merge, parse, printable, shown
 from cloud.store import CloudStore, insert_ignore, upsert
 from edge.wire.messages import Ack, Presence, Reported
 from edge.wire.topics import topic
@@ -61,10 +63,11 @@ class Ingest:
         self._queue: asyncio.Queue[Incoming] = asyncio.Queue(config.queue_messages)
 
     def submit(self, message: Incoming) -> None:
-        """Take a message; called in the event loop. Dropped unreleased when too many wait: it is sent again."""
+        """Take a message; called in the event loop. Dropped when too many wait: its device sends it again."""
         try:
             self._queue.put_nowait(message)
         except asyncio.QueueFull:
+            message.release()
             log.warning("too many messages wait; dropped one on %s, its device will send it again", message.topic)
 
     async def run(self) -> None:
@@ -82,10 +85,13 @@ class Ingest:
         try:
             with self._store.write() as connection:
                 return _newest([ack for message in group if (ack := self._keep(connection, message)) is not None])
-        except SQLAlchemyError as error:
-            if len(group) > 1:  # find the one that the database does not take; the others shall not wait for it
+        except OperationalError as error:  # disk full, database locked: no message is to blame
+            log.error("kept none of %d messages, to be sent again: %s", len(group), error)  # noqa: TRY400  (says it all)
+            return []
+        except Exception as error:  # noqa: BLE001  (whatever one message does to us, the others shall be kept)
+            if len(group) > 1:
                 return _newest([ack for message in group for ack in self.store_group([message])])
-            return self._give_up(group[0], error)
+            return self._keep_in_parts(group[0], error)
 
     async def _next_group(self) -> list[Incoming]:
         group = [await self._queue.get()]
@@ -102,12 +108,9 @@ class Ingest:
         now_ms = self._clock.now_ms()
         try:
             parsed = parse(message.topic, message.payload, received_at_ms=now_ms)
+            _check_member(connection, parsed.device)
         except Unreadable as error:
             self._quarantine(connection, message.topic, now_ms, str(error), excerpt(message.payload))
-            return None
-        if not _is_member(connection, parsed.device):
-            reason = f"{parsed.device} is not in the fleet"
-            self._quarantine(connection, message.topic, now_ms, reason, excerpt(message.payload))
             return None
         if isinstance(parsed, Batch):
             return self._keep_batch(connection, parsed, message.topic, now_ms)
@@ -135,30 +138,56 @@ class Ingest:
 
     def _quarantine(self, connection: Connection, topic_name: str, now_ms: int, reason: str, payload: str) -> None:
         quarantine = tables.quarantine
-        digest = hashlib.sha256(f"{topic_name}\n{reason}\n{payload}".encode("utf-8", "backslashreplace")).hexdigest()
-        row = {"topic": topic_name[:200], "received_at_ms": now_ms, "reason": reason[:2000], "payload": payload}
+        reason, payload = printable(reason[:2000]), printable(payload)
+        digest = hashlib.sha256(f"{topic_name}\n{reason}\n{payload}".encode()).hexdigest()
+        row = {"topic": printable(topic_name[:200]), "received_at_ms": now_ms, "reason": reason, "payload": payload}
         if insert_ignore(connection, quarantine, [{**row, "digest": digest}]):
             log.warning("quarantined a message on %s: %s", topic_name, reason)
             newest = connection.execute(select(quarantine.c.id).order_by(quarantine.c.id.desc()).limit(1)).scalar_one()
             connection.execute(quarantine.delete().where(quarantine.c.id <= newest - self._config.quarantine_rows))
 
-    def _give_up(self, message: Incoming, error: SQLAlchemyError) -> list[Ack]:
-        if not isinstance(error, DataError | IntegrityError) and type(error) is not StatementError:
-            log.error("could not keep a message on %s, its device will send it again: %s", message.topic, error)
-            return []
+    def _keep_in_parts(self, message: Incoming, error: Exception) -> list[Ack]:
+        """Keep the rows that can be kept of a message that fails as a whole; the rest goes to quarantine."""
+        now_ms = self._clock.now_ms()
         try:
             with self._store.write() as connection:
-                reason = f"the database does not take it: {error.args[0] if error.args else error}"
-                self._quarantine(connection, message.topic, self._clock.now_ms(), reason, excerpt(message.payload))
-        except SQLAlchemyError as second:
-            log.error("%s: not quarantined: %s", message.topic, second)  # noqa: TRY400  (the message says it all)
+                batch = parse(message.topic, message.payload, received_at_ms=now_ms)
+                if isinstance(batch, Batch):
+                    refused = _without_refused(connection, batch)
+                    return [self._keep_batch(connection, refused, message.topic, now_ms)]
+        except Exception as second:  # noqa: BLE001  (see store_group)
+            error = second
+        try:
+            with self._store.write() as connection:
+                reason = f"cannot be kept: {type(error).__name__}: {error.args[0] if error.args else error}"
+                self._quarantine(connection, message.topic, now_ms, reason, excerpt(message.payload))
+        except SQLAlchemyError:
+            log.exception("%s: neither kept nor quarantined", message.topic)
         return []
 
 
-def _is_member(connection: Connection, device: str) -> bool:
+def _check_member(connection: Connection, device: str) -> None:
     devices = tables.devices.c
     query = select(devices.device).where(devices.device == device, devices.revoked_at_ms.is_(None))
-    return connection.execute(query).first() is not None
+    if connection.execute(query).first() is None:
+        raise Unreadable(f"{device} is not in the fleet")
+
+
+def _without_refused(connection: Connection, batch: Batch) -> Batch:
+    """Return the batch with those rows marked bad that the database does not take."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    bad = list(batch.bad)
+    for name, candidates in batch.rows.items():
+        for row in candidates:
+            attempt = connection.begin_nested()
+            try:
+                insert_ignore(connection, ROW_TABLES[name], [row])
+                rows.setdefault(name, []).append(row)
+            except (SQLAlchemyError, ValueError) as error:
+                bad.append(BadRow(row["seq"], f"cannot be kept: {error.args[0]}", shown(row["body"])))
+            finally:
+                attempt.rollback()
+    return replace(batch, rows=rows, bad=bad)
 
 
 def _advance(connection: Connection, batch: Batch, now_ms: int) -> int:

@@ -3,7 +3,7 @@
 Rules:
 - Every call into paho's client happens in the event loop's thread, except the connect itself, which may block.
 - Each connection has a client of its own: nothing queued on a dead one is sent on the next.
-- A message is acknowledged to the broker only when it has been kept, so the broker bounds what is under way.
+- A message is acknowledged to the broker only when ingest is done with it, so the broker bounds what is under way.
 - Whenever the broker is reached, `on_connected` is called: what is retained there may have been forgotten.
 """
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from edge.wire.messages import Presence, Reported
 from edge.wire.rows import DecisionRow, EventRow, OutcomeRow, Row, TelemetryRow
@@ -81,7 +82,20 @@ def parse(topic_name: str, payload: bytes, *, received_at_ms: int) -> Batch | Re
 
 def excerpt(payload: bytes) -> str:
     """Return the beginning of a payload as text that any database takes."""
-    return payload[:EXCERPT_CHARS].decode("utf-8", "backslashreplace").replace("\0", "\\0")
+    return printable(payload[:EXCERPT_CHARS].decode("utf-8", "backslashreplace"))
+
+
+def printable(text: str) -> str:
+    """Return text that every encoder and database takes; what they would not take is shown escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\0")
+
+
+def shown(row: Any) -> str:
+    """Return a row as text for a person to look at."""
+    try:
+        return json.dumps(row)[:ROW_CHARS]
+    except RecursionError:
+        return "nested too deep to be shown"
 
 
 def merge(stored_through: int, beyond: list[list[int]], seqs: Iterable[int]) -> tuple[int, list[list[int]]]:
@@ -112,12 +126,19 @@ def _document(payload: bytes) -> dict[str, Any]:
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise Unreadable(f"expected at most {MAX_PAYLOAD_BYTES} bytes, got {len(payload)}")
     try:
-        document = json.loads(payload, parse_constant=lambda _name: None)  # NaN is no JSON, and databases refuse it
+        document = _json(payload)
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"not JSON: {error}") from error
     if not isinstance(document, dict):
         raise Unreadable(f"expected a JSON object, got {type(document).__name__}")
     return document
+
+
+def _json(payload: bytes) -> Any:
+    try:
+        return from_json(payload, allow_inf_nan=False)
+    except ValueError:  # NaN, or half a character somewhere: that shall cost one field or row, not the message
+        return json.loads(payload, parse_constant=lambda _name: None)
 
 
 def _batch(document: dict[str, Any], device: str, received_at_ms: int) -> Batch:
@@ -131,7 +152,7 @@ def _batch(document: dict[str, Any], device: str, received_at_ms: int) -> Batch:
         try:
             table, values = _values(row)
         except Unreadable as error:
-            batch.bad.append(BadRow(seq, str(error), json.dumps(row)[:ROW_CHARS]))
+            batch.bad.append(BadRow(seq, str(error), shown(row)))
         else:
             key = {"device": device, "incarnation": incarnation, "received_at_ms": received_at_ms, "body": row}
             batch.rows.setdefault(table, []).append({**key, **values})
@@ -221,7 +242,7 @@ def _integer(value: int, name: str) -> int:
 
 
 def _text(value: str, longest: int) -> str:
-    return value[:longest].replace("\0", "\\0")
+    return printable(value[:longest])
 
 
 def _first(error: ValidationError) -> str:

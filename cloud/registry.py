@@ -119,6 +119,14 @@ class Registry:
         have = ", ".join(view.ref.version for view in self.bundles(name)) or "none"
         raise NotFoundError(f"{name} {version} has not been published", hint=f"versions of {name}: {have}")
 
+    def target_path(self, digest: str) -> str | None:
+        """Return the name under which the bundle with this digest is published, or None."""
+        bundles = tables.bundles.c
+        query = select(bundles.name, bundles.version).where(bundles.digest == digest)
+        with self._store.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else target_path(row.name, row.version)
+
     def default(self, name: str) -> BundleRef | None:
         """Return the bundle that a new device gets for this model, if there is one."""
         return next((view.ref for view in self.bundles(name) if view.is_default), None)

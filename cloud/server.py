@@ -21,6 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
 
 from cloud.app import create_app
 from cloud.blobs import BlobStore
@@ -155,7 +156,10 @@ async def _refresh(registry: Registry) -> None:
 
 
 def _reached(fleet: Fleet) -> None:
-    count = fleet.republish_all()
+    try:
+        count = fleet.republish_all()
+    except SQLAlchemyError as error:
+        raise OSError(f"the database cannot be read: {error}") from error  # the link tries again
     log.info("published %d desired states again", count)
 
 

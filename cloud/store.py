@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json, to_json
 from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
@@ -99,14 +100,22 @@ def _dialect(connection: Connection) -> Any:
 def _engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_size=READERS, pool_pre_ping=True)
+        return create_engine(parsed, pool_size=READERS, pool_pre_ping=True, **_JSON)
     if not parsed.database or parsed.database == ":memory:":
         raise ConfigError("store.url: expected an SQLite file, got a database in memory", hint="name a file")
     Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, pool_size=READERS)
+    engine = create_engine(parsed, pool_size=READERS, **_JSON)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _to_json(value: Any) -> str:
+    """Return JSON that everybody reads: no infinities; half a character is an error."""
+    return to_json(value, inf_nan_mode="null").decode()
+
+
+_JSON: dict[str, Any] = {"json_serializer": _to_json, "json_deserializer": from_json}
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -5,7 +5,6 @@ from fastapi.responses import FileResponse
 
 from cloud.errors import NotFoundError
 from cloud.services import Parts
-from edge.wire.base import target_path
 
 router = APIRouter(prefix="/tuf")
 
@@ -24,9 +23,6 @@ def metadata(file: str, parts: Parts) -> FileResponse:
 def target(file: str, parts: Parts) -> FileResponse:
     """Give one bundle, named `{sha256}.{name}-{version}.lsb`."""
     digest, _, path = file.partition(".")
-    for view in parts.registry.bundles():
-        if view.ref.digest == digest and target_path(view.ref.name, view.ref.version) == path:
-            return FileResponse(
-                parts.registry.blobs.path(digest), media_type="application/octet-stream", headers=IMMUTABLE
-            )
-    raise NotFoundError(f"no bundle is called {file[:200]!r}")
+    if parts.registry.target_path(digest) != path:
+        raise NotFoundError(f"no bundle is called {file[:200]!r}")
+    return FileResponse(parts.registry.blobs.path(digest), media_type="application/octet-stream", headers=IMMUTABLE)

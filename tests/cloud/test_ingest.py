@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy
+from fastapi.responses import JSONResponse
 
 from cloud import tables
 from cloud.config import IngestConfig
@@ -74,12 +75,42 @@ def test_bad_message_does_not_hold_up_others_in_its_group(world: World) -> None:
     assert len(world.quarantined()) == 1
 
 
-def test_message_that_the_database_refuses_does_not_hold_up_others_in_its_group(world: World) -> None:
-    poisoned = up("box-1", [decision(1, bundle=None, confidence=float("1e400"))])  # infinity in JSON
-    surrogate = incoming("box-1", "reported", reported(software="x").model_dump_json().encode())
-    lone = Incoming(surrogate.topic, surrogate.payload.replace(b'"x"', b'"\\ud800"'), False, lambda: None)
-    assert world.take(poisoned, lone, up("box-2", [event(1)]))["box-2"] == 1
-    assert world.count(tables.events) == 1
+def test_row_that_the_database_refuses_goes_to_quarantine_and_the_rest_is_kept(world: World) -> None:
+    rows = [event(1), event(2, data={"name": "HALF"}), event(3)]
+    message = up("box-1", rows)
+    broken = Incoming(message.topic, message.payload.replace(b"HALF", b"\\ud800"), False, lambda: None)
+    assert world.take(broken, up("box-2", [event(1)])) == {"box-1": 3, "box-2": 1}
+    assert [row.seq for row in world.rows(tables.events) if row.device == "box-1"] == [1, 3]
+    (reason,) = world.quarantined()
+    assert reason.startswith("row 2: cannot be kept")
+    assert world.take(broken) == {"box-1": 3}
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        b'{"x": "\\ud800"}',
+        b'{"\\ud800": 1}',
+        b'{"x": ' + b"[" * 150 + b"]" * 150 + b"}",
+        b'{"x": ' + b"[" * 400 + b"]" * 400 + b"}",
+        b'{"x": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"x": 1e400}',
+        b'{"x": -1e400, "y": NaN}',
+        b'{"x": ' + b"9" * 4000 + b"}",
+        b'{"x": ' + b"9" * 5000 + b"}",
+        b'{"x": "\\u0000"}',
+    ],
+    ids=range(10),
+)
+def test_nothing_that_a_device_can_write_stops_ingest_or_the_console(world: World, poison: bytes) -> None:
+    message = up("box-1", [event(1), event(2, data="POISON")])
+    state = incoming("box-1", "reported", reported(later="POISON").model_dump_json().encode())
+    group = [
+        Incoming(one.topic, one.payload.replace(b'"POISON"', poison), False, lambda: None) for one in (message, state)
+    ]
+    assert world.take(*group, up("box-2", [event(1)]))["box-2"] == 1
+    for shown in (world.services.fleet.events("box-1"), world.services.fleet.device("box-1").as_json()):
+        JSONResponse(shown)
 
 
 def test_device_is_heard_under_its_own_name_only(world: World) -> None:

@@ -160,7 +160,7 @@ class _Child:
             self.tensor: NDArray[np.generic] = np.ndarray(layout.input_shape, layout.input_dtype, self._shared)
             self.logits: NDArray[np.float32] = np.ndarray(layout.labels, np.float32, self._shared, layout.logits_at)
             start = Start(
-                path=[entry for entry in sys.path if Path(entry).is_absolute()],
+                path=[str(Path(entry).absolute()) for entry in sys.path],
                 runtime=runtime,
                 spec=spec.model_dump(mode="json"),
                 threads=threads,
@@ -245,7 +245,8 @@ class _SameCore:
             yield
         finally:
             if before is not None:
-                os.sched_setaffinity(0, before)
+                with suppress(OSError):  # those cores were taken from us meanwhile: the kernel has chosen others
+                    os.sched_setaffinity(0, before)
 
     def _bind(self) -> set[int] | None:
         """Return the cores that the thread may run on otherwise, or None where binding is not allowed."""

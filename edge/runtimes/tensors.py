@@ -58,8 +58,11 @@ def to_logits(values: NDArray[np.generic], spec: "TensorSpec") -> NDArray[np.flo
     """Return an output tensor of shape (1, labels) as real numbers, float32 of shape (labels,).
 
     Raises:
-        ModelError: a quantized output whose manifest has no scale and zero point.
+        ModelError: another shape than declared (a file may leave sizes open until it runs), or a quantized output
+            whose manifest has no scale and zero point.
     """
+    if list(values.shape) != list(spec.shape):
+        raise ModelError(f"output {spec.name!r}: expected shape {spec.shape}, got {list(values.shape)}")
     flat = values.reshape(-1)
     if spec.dtype == "float32":
         return np.array(flat, np.float32)

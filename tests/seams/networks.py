@@ -97,6 +97,37 @@ def hanging() -> tuple[bytes, ModelFile]:
     return model.SerializeToString(), spec
 
 
+def open_sized() -> tuple[bytes, ModelFile]:
+    """Return an ONNX network that says nothing about the size of its output: one label per white pixel, at least two.
+
+    Its manifest says two.
+    """
+    nodes = [
+        helper.make_node("Cast", ["picture"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("ReduceSum", ["whole"], ["sum"], keepdims=0),
+        helper.make_node("Div", ["sum", "white"], ["pixels"]),
+        helper.make_node("Max", ["pixels", "two"], ["count"]),
+        helper.make_node("Unsqueeze", ["count", "axis"], ["counts"]),
+        helper.make_node("Concat", ["one", "counts"], ["shape"], axis=0),
+        helper.make_node("ConstantOfShape", ["shape"], ["logits"]),
+    ]
+    constants = {
+        "white": np.array(765, np.int64),
+        "two": np.array(2, np.int64),
+        "axis": np.array([0], np.int64),
+        "one": np.array([1], np.int64),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "open sized",
+        [helper.make_tensor_value_info("picture", TensorProto.UINT8, [1, 4, 4, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, "labels"])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return model.SerializeToString(), hanging()[1]
+
+
 BLACK = np.zeros((1, 4, 4, 3), np.uint8)
 BRIGHT = np.full((1, 4, 4, 3), 255, np.uint8)
 

@@ -13,7 +13,7 @@ from edge.runtimes.interface import Session
 from edge.runtimes.isolated import IsolatedSession
 from edge.wire.manifest import ModelFile
 from tests.seams.fakes import FakeSession
-from tests.seams.networks import Example, example
+from tests.seams.networks import BLACK, BRIGHT, Example, example, open_sized
 
 Open = Callable[[bytes, ModelFile], Session]
 
@@ -143,6 +143,16 @@ def test_model_other_than_the_manifest_says_is_refused_with_expected_and_got(
     retyped = spec.model_copy(update={"dtype": "float32" if spec.dtype != "float32" else "int8"})
     with pytest.raises(ModelError, match=r"expected .* got"):
         opener(case.model, case.spec.model_copy(update={part: retyped}))
+
+
+@pytest.mark.parametrize("opener", [_inline("onnx"), _isolated("onnx")])
+def test_output_of_another_size_than_declared_is_refused_when_it_comes(opener: Open) -> None:
+    session = opener(*open_sized())
+    assert session.infer(BLACK).shape == (2,)
+    with pytest.raises(ModelError, match=r"expected shape \[1, 2\], got \[1, 16\]"):
+        session.infer(BRIGHT)
+    assert session.infer(BLACK).shape == (2,)
+    session.close()
 
 
 def test_tflite_with_another_scale_than_the_manifest_is_refused() -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sqlalchemy import event
+
 from cloud import tables
 from cloud.conductor import Conductor
 from cloud.config import CloudConfig, ServerConfig, StoreConfig
@@ -74,11 +76,8 @@ class Line:
 
     def __init__(self, folder: Path, devices: list[Device], seed: int = 1) -> None:
         self.clock = HeldClock()
-        config = CloudConfig(server=ServerConfig(port=0), store=StoreConfig(data_dir=folder))
-        self.parts: Parts = build(config, self.clock)
-        self.services = self.parts.services
-        self.book = RolloutBook.of(self.services)
-        self.conductor = Conductor(self.services)
+        self.config = CloudConfig(server=ServerConfig(port=0), store=StoreConfig(data_dir=folder))
+        self.open()
         self.rng = random.Random(seed)
         self.devices = devices
         self.qualities = {OLD.digest: Quality(), GOOD.digest: Quality(), BAD.digest: Quality(wrong=0.4)}
@@ -91,6 +90,16 @@ class Line:
             self.publish(bundle)
         for device in devices:
             self.enrol(device)
+
+    def open(self) -> None:
+        """Build a control plane on the folder, as a new process would."""
+        self.parts: Parts = build(self.config, self.clock)
+        self.services = self.parts.services
+        self.book = RolloutBook.of(self.services)
+        self.conductor = Conductor(self.services)
+        # No test here cuts the power: waiting for the disk at each of thousands of commits would be half its time.
+        event.listen(self.services.store.engine, "connect", lambda c, _: c.execute("PRAGMA synchronous=OFF"))
+        self.services.store.engine.dispose()
 
     def close(self) -> None:
         self.services.store.close()

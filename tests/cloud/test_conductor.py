@@ -1,6 +1,7 @@
 """Rollouts conducted on the real tables, with devices that speak the real messages."""
 
 import asyncio
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,8 @@ import cloud
 from cloud import tables
 from cloud.conductor import Conductor
 from cloud.errors import ConflictError, InvalidError, NotFoundError
+from cloud.fleet import DeviceView, Fleet
 from cloud.plans import PlanShape, parse_plan
-from cloud.rollout_book import RolloutBook
-from cloud.server import build
 from tests.cloud.line import BAD, GOOD, MODEL, OLD, Device, Line, Quality, ref
 from tests.waiting import until
 
@@ -142,10 +142,8 @@ def test_the_control_plane_may_be_killed_between_any_two_seconds(tmp_path: Path)
     rollout = start(line)
 
     def reborn() -> bool:
-        line.services.store.close()
-        line.parts = build(line.services.config, line.clock)
-        line.services = line.parts.services
-        line.book, line.conductor = RolloutBook.of(line.services), Conductor(line.services)
+        line.close()
+        line.open()
         return status(line, rollout) != "running"
 
     line.until(reborn, 90)
@@ -251,3 +249,20 @@ def test_the_conductor_looks_again_and_again_until_it_is_stopped(line: Line) -> 
         await asyncio.wait([conductor])
 
     asyncio.run(watch())
+
+
+def test_a_pause_in_the_middle_of_a_look_is_not_overwritten(line: Line) -> None:
+    rollout = start(line)
+
+    class MeanwhilePaused(Fleet):
+        def devices(self, *, with_revoked: bool = False) -> list[DeviceView]:
+            if status(line, rollout) == "running":
+                line.book.pause(rollout, who="bob", why="wait")
+            return super().devices(with_revoked=with_revoked)
+
+    fleet = MeanwhilePaused(line.services.store, line.clock, line.parts.link)
+    conductor = Conductor(dataclasses.replace(line.services, fleet=fleet))
+    assert conductor.look() == []
+    assert status(line, rollout) == "paused"
+    conductor.look()
+    assert status(line, rollout) == "paused"

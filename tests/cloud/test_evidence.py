@@ -139,6 +139,7 @@ def test_labels_of_deferred_items_are_no_errors_and_cant_tell_does_not_count(lin
     box, since_ms = line.devices[0], line.clock.now_ms()
     answer(line, box, send(line, box, "defer", "unsure"), "divert")
     answer(line, box, send(line, box, "pass", "audit"), "cant_tell")
+    answer(line, box, send(line, box, "pass"), "divert")  # picked by a person, not drawn: no sample of anything
     assert count(line, since_ms)["wrong"] == (0, 0)
 
 

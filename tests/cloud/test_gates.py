@@ -33,7 +33,7 @@ def test_an_arm_without_data_never_passes_or_fails(n: int, share: float) -> None
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60), st.integers(0, 60))
 def test_bounds_agree_with_the_verdict(bad: int, good: int, bad_c: int, good_c: int) -> None:
     answer = judge(SPEC, counts(bad, bad + good), counts(bad_c, bad_c + good_c), fail_error=ERROR, pass_error=ERROR)
-    near = 2e-4  # how finely bounds are searched
+    near = 5e-4  # how finely bounds are searched
     assert answer.low <= answer.high
     if answer.harm is not None:
         assert answer.low <= answer.harm + near

@@ -368,7 +368,7 @@ FAULTS = st.sampled_from(
 SHADOW = '[[stages]]\nkind = "shadow"\nmin_s = 1\nmax_s = 20\n'
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     count=st.integers(1, 9),
     seed=st.integers(0, 2**16),
@@ -461,3 +461,26 @@ def test_a_stage_has_a_control_whenever_there_are_two_devices(kind: str) -> None
         world = World(Plan.of(shape, model="glass", version="1.1.0", digest=NEW.digest), boxes(count, "abc"))
         world.look()
         assert len(world.state.with_role("control")) >= 1
+
+
+def test_the_last_control_stays_when_a_candidate_refuses() -> None:
+    shape = PlanShape(stages=[Stage(kind="canary", share=0.9, max_s=9999), Stage(kind="ramp", share=1.0)])
+    shape = shape.model_copy(update={"max_refused_share": 0.9})
+    world = World(Plan.of(shape, model="glass", version="1.1.0", digest=NEW.digest), boxes(3))
+    world.look()
+    control, refusing = world.state.with_role("control"), world.state.with_role("candidate")[0]
+    next(box for box in world.boxes if box.name == refusing).refuses = True
+    world.run(5)
+    assert world.state.with_role("refused") == [refusing]
+    assert world.state.with_role("control") == control
+
+
+def test_a_stage_without_gates_is_not_left_while_no_device_can_be_reached() -> None:
+    text = "[[stages]]\nkind = 'canary'\ndevices = 1\nmin_s = 0\nmax_s = 30\n[[stages]]\nkind = 'ramp'\nshare = 1.0"
+    world = World(plan_of(text), boxes(2))
+    world.look()
+    for box in world.boxes:
+        box.online = False
+    world.run(60)
+    assert world.state.status == "rolled_back"
+    assert "no device that can be reached" in world.state.why

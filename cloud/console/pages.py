@@ -26,6 +26,8 @@ from cloud.tables import bundles
 router = APIRouter(include_in_schema=False)
 
 Values = dict[str, Any]
+USUAL_URL = "http://127.0.0.1:8440"
+"""Where commands look for the control plane unless told otherwise."""
 
 
 def mount(app: FastAPI) -> None:
@@ -153,7 +155,14 @@ def _page(
             return Response(status_code=304, headers=renderer.headers(now_ms, tag))
         found = values(connection, now_ms)
         badges = overview.badges(connection)
-    return renderer.page(template, {**found, "here": here, "badges": badges}, now_ms=now_ms, tag=tag)
+    common = {"here": here, "badges": badges, "server": _server_option(request)}
+    return renderer.page(template, {**found, **common}, now_ms=now_ms, tag=tag)
+
+
+def _server_option(request: Request) -> str:
+    """Return what commands must add to reach this control plane; nothing where it is at its usual address."""
+    url = f"{request.url.scheme}://{request.url.netloc}"
+    return "" if url == USUAL_URL else f" --server {url}"
 
 
 def _labels(connection: Connection, digests: set[str]) -> dict[str, list[str]]:

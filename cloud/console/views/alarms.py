@@ -1,8 +1,10 @@
 """Alarms and warnings that still stand: what devices raised and have not taken back.
 
 Rules:
-- `…_raised` stands until `…_cleared` of the same device, station and model comes, for at most a week.
-- A start of the daemon begins its watches anew, so what an earlier start raised no longer stands.
+- `…_raised` stands until `…_cleared`, and `…_lost` until `…_found`, of the same device, station and model comes, for
+  at most a week.
+- A start of the daemon begins its watches anew, so what an earlier start raised no longer stands; drift is watched
+  per bundle, so another bundle ends it, too.
 - What has no counterpart is a fact and not a state: it is shown for an hour.
 - Several of the same kind are one line with their number and the newest one's words.
 """
@@ -15,8 +17,10 @@ from sqlalchemy import Connection, select
 
 from cloud.tables import device_state, events
 
-RAISED = "_raised"
-CLEARED = "_cleared"
+DRIFT = "drift_"
+ENDS = {"_raised": "_cleared", "_lost": "_found"}
+OTHER_BUNDLE = ("bundle_opened", "bundle_returned")
+"""Another bundle decides from now on."""
 STANDS_MS = 7 * 86_400_000
 FACT_MS = 3_600_000
 ROWS = 500
@@ -40,13 +44,13 @@ class Alarm:
 
     @property
     def is_drift(self) -> bool:
-        return self.name.startswith("drift")
+        return self.name.startswith(DRIFT)
 
 
 def standing(connection: Connection, now_ms: int, device: str | None = None) -> list[Alarm]:
     """Return what stands now, alarms before warnings, newest first; of one device or of all."""
     raised = _rows(connection, now_ms - STANDS_MS, device)
-    cleared = _cleared(connection, {row["name"] for row in raised}, now_ms - STANDS_MS)
+    cleared = _ended(connection, {row["name"] for row in raised}, now_ms - STANDS_MS)
     boots = {
         row.device: row.boot_id for row in connection.execute(select(device_state.c.device, device_state.c.boot_id))
     }
@@ -88,18 +92,22 @@ def _rows(connection: Connection, since_ms: int, device: str | None) -> list[Map
     return found
 
 
-def _cleared(connection: Connection, names: set[str], since_ms: int) -> dict[tuple[Any, ...], int]:
-    """Return when each (device, kind, station, model, metric) was last cleared."""
-    ends = [name.removesuffix(RAISED) + CLEARED for name in names if name.endswith(RAISED)]
+def _ended(connection: Connection, names: set[str], since_ms: int) -> dict[tuple[Any, ...], int]:
+    """Return when each state was last taken back, by its key, and when each model got another bundle."""
+    ends = [_end_of(name) for name in names if _end_of(name)]
     if not ends:
         return {}
     query = (
         select(events.c.device, events.c.name, events.c.station, events.c.model, events.c.at_ms, events.c.body)
-        .where(events.c.name.in_(ends), events.c.at_ms >= since_ms)
-        .order_by(events.c.at_ms)
-        .limit(2 * ROWS)
+        .where(events.c.name.in_([*ends, *OTHER_BUNDLE]), events.c.at_ms >= since_ms)
+        .order_by(events.c.at_ms.desc())
+        .limit(4 * ROWS)
     )
-    return {_key(row, CLEARED): row["at_ms"] for row in connection.execute(query).mappings()}
+    found: dict[tuple[Any, ...], int] = {}
+    for row in connection.execute(query).mappings():
+        key = (row["device"], row["model"]) if row["name"] in OTHER_BUNDLE else _key(row)
+        found.setdefault(key, row["at_ms"])
+    return found
 
 
 def _grouped(
@@ -110,14 +118,20 @@ def _grouped(
 ) -> list[Alarm]:
     groups: dict[tuple[Any, ...], list[Mapping[Any, Any]]] = {}
     for row in rows:
-        if row["name"].endswith(RAISED):
-            stands = cleared.get(_key(row, RAISED), 0) < row["at_ms"] and _same_boot(row, boots.get(row["device"]))
+        if _end_of(row["name"]):
+            stands = _ended_ms(row, cleared) < row["at_ms"] and _same_boot(row, boots.get(row["device"]))
         else:
             stands = row["at_ms"] >= now_ms - FACT_MS
         if stands:
-            groups.setdefault((*_key(row, RAISED), row["severity"]), []).append(row)
+            groups.setdefault((*_key(row), row["severity"]), []).append(row)
     alarms = [_alarm(group) for group in groups.values()]
     return sorted(alarms, key=lambda a: (a.severity != "alarm", -a.last_ms))
+
+
+def _ended_ms(row: Mapping[Any, Any], ended: Mapping[tuple[Any, ...], int]) -> int:
+    """Return when this state last ended, 0 for never."""
+    other_bundle = ended.get((row["device"], row["model"]), 0) if row["name"].startswith(DRIFT) else 0
+    return max(ended.get(_key(row), 0), other_bundle)
 
 
 def _same_boot(row: Mapping[Any, Any], boot_id: str | None) -> bool:
@@ -140,8 +154,15 @@ def _alarm(group: list[Mapping[Any, Any]]) -> Alarm:
     )
 
 
-def _key(row: Mapping[Any, Any], suffix: str) -> tuple[Any, ...]:
-    return (row["device"], row["name"].removesuffix(suffix), row["station"], row["model"], _metric(row))
+def _key(row: Mapping[Any, Any]) -> tuple[Any, ...]:
+    """Return what a state and its end have in common."""
+    name = row["name"]
+    return (row["device"], _end_of(name) or name, row["station"], row["model"], _metric(row))
+
+
+def _end_of(name: str) -> str | None:
+    """Return the event that takes this one back, or None for a fact."""
+    return next((name.removesuffix(begin) + end for begin, end in ENDS.items() if name.endswith(begin)), None)
 
 
 def _metric(row: Mapping[Any, Any]) -> str | None:

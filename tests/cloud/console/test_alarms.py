@@ -52,6 +52,24 @@ def test_drift_of_an_earlier_start_of_the_daemon_no_longer_stands(plant: Plant) 
     assert _standing(plant) == []
 
 
+def test_lost_source_stands_until_it_is_found(plant: Plant, clock: HeldClock) -> None:
+    plant.enrol("box-1")
+    plant.up("box-1", [plant.event("box-1", "source_lost", "alarm", station="belt", detail="no camera")])
+    clock.forward(2 * 3600)
+    assert [a.name for a in _standing(plant)] == ["source_lost"]
+    plant.up("box-1", [plant.event("box-1", "source_found", station="belt")])
+    assert _standing(plant) == []
+
+
+def test_drift_ends_with_another_bundle_and_other_states_do_not(plant: Plant, clock: HeldClock) -> None:
+    plant.enrol("box-1")
+    _raise(plant, "drift_raised")
+    plant.up("box-1", [plant.event("box-1", "source_lost", "alarm", **BELT)])
+    clock.forward(5)
+    plant.up("box-1", [plant.event("box-1", "bundle_opened", **BELT)])
+    assert [a.name for a in _standing(plant)] == ["source_lost"]
+
+
 def test_fact_is_shown_for_an_hour(plant: Plant, clock: HeldClock) -> None:
     plant.enrol("box-1")
     plant.up("box-1", [plant.event("box-1", "bundle_refused", "warning", detail="cut short")])

@@ -218,6 +218,7 @@ class _Download:
 
     def _begin(self, answer: urllib3.BaseHTTPResponse, file: BinaryIO) -> str:
         """Bring the part to where the answer begins; return why it cannot be used, or nothing."""
+        self._agree_on_size(answer)
         if answer.status == 200:
             _empty(file)
         elif answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {file.tell()}-"):
@@ -229,6 +230,15 @@ class _Download:
         else:
             return f"the server answered {answer.status}"
         return ""
+
+    def _agree_on_size(self, answer: urllib3.BaseHTTPResponse) -> None:
+        """Refuse a file that has another size at the server: no number of attempts would complete it."""
+        stated = _stated_size(answer)
+        if stated is not None and stated != self._ref.size_bytes:
+            raise UpdateError(
+                f"{self._ref.target_path}: expected {self._ref.size_bytes} bytes, the server has {stated}",
+                hint="it was cut short or replaced on the server",
+            )
 
     def _receive(self, answer: urllib3.BaseHTTPResponse, file: BinaryIO) -> str:
         looked_s, looked_at = time.monotonic(), file.tell()
@@ -248,6 +258,17 @@ class _Download:
                     return f"slower than {self._limits.min_bytes_per_s:g} bytes/s"
                 looked_s, looked_at = now_s, file.tell()
         return "" if file.tell() == self._ref.size_bytes else "the connection ended early"
+
+
+def _stated_size(answer: urllib3.BaseHTTPResponse) -> int | None:
+    """Return the size of the whole file by the answer's headers (RFC 9110, 8.6 and 14.4), None if they do not say."""
+    if answer.status == 200 and "Content-Encoding" not in answer.headers:
+        text = answer.headers.get("Content-Length", "")
+    elif answer.status in (206, 416):
+        text = answer.headers.get("Content-Range", "").rpartition("/")[2]
+    else:
+        text = ""
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
 def _empty(file: BinaryIO) -> None:

@@ -147,6 +147,26 @@ def test_server_with_altered_bytes_is_refused_and_nothing_is_left(server: WebSer
     assert not parts(destination)
 
 
+@pytest.mark.parametrize("size", [1, 5000, len(DATA) - 1, len(DATA) + 1])
+def test_file_of_another_size_at_the_server_is_refused_at_once(server: WebServer, destination: Path, size: int) -> None:
+    server.files[PATH] = (DATA + b"more")[:size]
+    with pytest.raises(UpdateError, match=f"the server has {size}"):
+        fetch(server, destination)
+    assert len(server.requests) == 1
+    assert not parts(destination)
+
+
+def test_file_that_was_cut_at_the_server_while_it_came_is_refused_at_the_next_attempt(
+    server: WebServer, destination: Path
+) -> None:
+    destination.parent.mkdir(parents=True)
+    destination.with_name(f".{DIGEST}.part").write_bytes(DATA[:10_000])
+    server.files[PATH] = DATA[:5000]
+    with pytest.raises(UpdateError, match="the server has 5000"):
+        fetch(server, destination)
+    assert not parts(destination)
+
+
 def test_endless_body_stops_at_the_signed_size(server: WebServer, destination: Path) -> None:
     server.behaviour.endless = True
     with pytest.raises(UpdateError, match="got more"):

@@ -128,11 +128,18 @@ def models_page(request: Request, parts: Parts) -> Response:
     return _page(request, parts, "models.html", "/models", lambda connection, _now_ms: {"models": models(connection)})
 
 
+@router.get("/login")
+def login_page(request: Request, parts: Parts, failed: bool = False) -> Response:  # noqa: FBT001  (a query parameter)
+    """Ask for the operator's token; `cloud.routes.health` takes it."""
+    renderer: Renderer = request.app.state.console
+    return renderer.page("login.html", {"failed": failed, "here": "", "badges": None}, now_ms=parts.clock.now_ms())
+
+
 @router.get("/static/{code}/{name}")
 def static_file(request: Request, code: str, name: str) -> Response:
     """Give a style sheet, script or picture of the console; `code` only makes the address change with the files."""
     renderer: Renderer = request.app.state.console
-    found = renderer.static(name)
+    found = renderer.static(name, code)
     if found is None:
         raise HTTPException(404, f"There is no file {name} of release {code}.")
     return found

@@ -63,13 +63,14 @@ class Renderer:
         live = {"ETag": f'"{tag}"'} if tag else {}
         return {**HEADERS, "X-Now-Ms": str(now_ms), **live}
 
-    def static(self, name: str) -> Response | None:
-        """Return a static file, or None where there is none of this name."""
+    def static(self, name: str, code: str) -> Response | None:
+        """Return a static file, or None where there is none of this name; of another release, not to be kept."""
         found = self._static.get(name)
         if found is None:
             return None
-        cached = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
-        return Response(found[0], media_type=found[1], headers=cached)
+        keep = "public, max-age=31536000, immutable" if code == self.code else "no-cache"
+        headers = {"Cache-Control": keep, "X-Content-Type-Options": "nosniff"}
+        return Response(found[0], media_type=found[1], headers=headers)
 
 
 def _read_static() -> dict[str, tuple[bytes, str]]:

@@ -3,8 +3,8 @@
 import hmac
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.responses import RedirectResponse
 from sqlalchemy import select
 
 from cloud.access import COOKIE, cookie_value
@@ -15,10 +15,6 @@ router = APIRouter()
 
 COOKIE_S = 12 * 3600
 """A working shift."""
-LOGIN_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Lineside: sign in</title></head>
-<body><main><h1>Sign in</h1><form method="post" action="/login"><label>Operator token
-<input type="password" name="token" autocomplete="current-password" required autofocus></label>
-<button>Sign in</button></form></main></body></html>"""
 
 
 @router.get("/healthz")
@@ -29,15 +25,9 @@ def healthz(parts: Parts) -> dict[str, Any]:
     return {"ok": True}
 
 
-@router.get("/login", response_class=HTMLResponse)
-def login_page() -> str:
-    """Show the form."""
-    return LOGIN_PAGE
-
-
 @router.post("/login")
-def login(parts: Parts, token: Annotated[str, Form()]) -> Response:
-    """Give the browser a cookie for the right token.
+def login(request: Request, parts: Parts, token: Annotated[str, Form()]) -> Response:
+    """Give the browser a cookie for the right token; the form itself is a page of the console.
 
     Raises:
         RefusedError: it is another one.
@@ -45,6 +35,8 @@ def login(parts: Parts, token: Annotated[str, Form()]) -> Response:
     expected = parts.config.operator_token()
     if expected is not None:
         if not hmac.compare_digest(token.encode(), expected.encode()):
+            if "text/html" in request.headers.get("accept", ""):
+                return RedirectResponse("/login?failed=1", status_code=303)
             raise RefusedError("this is not the operator's token")
         answer = RedirectResponse("/", status_code=303)
         answer.set_cookie(

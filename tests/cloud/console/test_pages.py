@@ -178,6 +178,13 @@ def test_page_behind_a_token_sends_people_to_sign_in(tmp_path: Path, clock: Held
     with browser_of(plant) as client:
         refused = client.get("/")
         assert (refused.status_code, refused.headers["location"]) == (303, "/login")
+        form = client.get("/login")
+        assert (form.status_code, "console.css" in form.text, "<nav" in form.text) == (200, True, False)
+        style = re.findall(r'href="(/static/[^"]*console.css)"', form.text)[0]
+        assert client.get(style).status_code == 200, "what the form looks like is no secret"
+        wrong = client.post("/login", data={"token": "something-else-entirely"})
+        assert wrong.headers["location"] == "/login?failed=1"
+        assert "not the operator" in client.get(wrong.headers["location"]).text
         client.post("/login", data={"token": "a-secret-of-twenty-characters"})
         assert COOKIE in client.cookies
         assert client.get("/").status_code == 200

@@ -32,7 +32,8 @@ from edge.wire.topics import FROM_DEVICE, TO_DEVICE, topic
 log = logging.getLogger(__name__)
 
 CLOUD_USER = "lineside-cloud"
-START_TIMEOUT_S = 15.0
+START_TIMEOUT_S = 30.0
+PROBE_TIMEOUT_S = 2.0
 STOP_TIMEOUT_S = 10.0
 RELOAD_WAIT_S = 0.1
 """Enrolments that come together cost one reload: at each, the broker checks every connected device again."""
@@ -181,17 +182,10 @@ class EmbeddedBroker:
 
     async def _until_listening(self) -> None:
         assert self._process is not None
-        host = self.login().host
         while self._process.returncode is None:
-            try:
-                _, writer = await asyncio.open_connection(host, self._port)
-            except OSError:
-                await asyncio.sleep(0.02)
-                continue
-            writer.close()
-            await asyncio.sleep(0.05)  # a foreign program on our port would have answered too: ours has ended by then
-            if self._process.returncode is None:
+            if await _knows_us(self.login()):  # another program on our port answers too, but not to our password
                 return
+            await asyncio.sleep(0.02)
         raise BrokerError(
             f"the broker did not start: {self._last_words()}",
             hint=f"is another program on port {self._port}? set broker.port",
@@ -282,6 +276,30 @@ def mosquitto_files(cloud: tuple[str, str], devices: list[tuple[str, str]]) -> d
 def _subject(device: str, channel: str) -> str:
     """Return the NATS subject of an MQTT topic of the contract; its names hold neither dots nor blanks."""
     return topic(device, channel).replace("/", ".")  # type: ignore[arg-type]
+
+
+async def _knows_us(login: Login) -> bool:
+    """Return whether an MQTT broker is there that takes our user and password."""
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(login.host, login.port)
+            try:
+                writer.write(_connect_packet("lineside-cloud-probe", login.username, login.password or ""))
+                return await reader.readexactly(4) == b"\x20\x02\x00\x00"
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, asyncio.IncompleteReadError):
+        return False
+
+
+def _connect_packet(client_id: str, username: str, password: str) -> bytes:
+    """Return MQTT 3.1.1's CONNECT with a clean session (section 3.1 of the standard); short fields only."""
+    clean_with_login = 0b1100_0010
+    fields = [client_id.encode(), username.encode(), password.encode()]
+    body = b"\x00\x04MQTT\x04" + bytes([clean_with_login]) + b"\x00\x0a"
+    body += b"".join(len(text).to_bytes(2, "big") + text for text in fields)
+    assert len(body) < 128
+    return bytes([0x10, len(body)]) + body
 
 
 def _program() -> Path:

@@ -14,7 +14,7 @@ from typing import Any, Self
 from cloud.client import CloudClient
 
 COMMAND = [sys.executable, "-m", "cloud"]
-START_S = 40.0
+START_S = 90.0
 
 
 class ServeProcess:
@@ -97,6 +97,6 @@ class ServeProcess:
         self._process = None
 
 
-def run(*arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
     """Run one command of `lineside-cloud` to its end."""
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=timeout_s, check=False)

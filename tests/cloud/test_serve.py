@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -21,7 +22,7 @@ from tests.cloud.process import ServeProcess, run
 from tests.cloud.world import decision, enrol_request, event, up
 from tests.waiting import wait_until
 
-KILLS = 6
+KILLS = 5
 BATCH_ROWS = 20
 PATIENCE_S = 0.5
 
@@ -90,6 +91,8 @@ def _seqs(data_dir: Path, table: str) -> list[int]:
     return seqs
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(420)
 def test_control_plane_killed_in_the_middle_of_ingest_keeps_every_row_exactly_once(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
@@ -97,11 +100,11 @@ def test_control_plane_killed_in_the_middle_of_ingest_keeps_every_row_exactly_on
     with ServeProcess(tmp_path / "data", "--broker-port", "0") as cloud, ResendingDevice(_enrol(cloud, "box-1")) as box:
         for _ in range(KILLS):
             before = box.stored
-            wait_until(lambda before=before: box.stored > before, 30, "rows to be stored")  # type: ignore[misc]
+            wait_until(lambda before=before: box.stored > before, 60, "rows to be stored")  # type: ignore[misc]
             time.sleep(rng.uniform(0, 0.3))
             broker = cloud.broker_pid
             cloud.kill()
-            wait_until(lambda broker=broker: not _alive(broker), 5, "the broker to die with it")  # type: ignore[misc]
+            wait_until(lambda broker=broker: not _alive(broker), 20, "the broker to die with it")  # type: ignore[misc]
             known = box.stored
             stored = set(_seqs(cloud.data_dir, "decisions")) | set(_seqs(cloud.data_dir, "events"))
             assert stored >= set(range(1, known + 1)), "acknowledged rows are missing after kill -9"

@@ -31,7 +31,7 @@ from tests.clocks import HeldClock
 from tests.cloud.world import World, decision, event, reported, up
 from tests.waiting import until
 
-WAIT_S = 15.0
+WAIT_S = 40.0
 REF = BundleRef(name="brightness", version="1.0.0", digest="ab" * 32, size_bytes=3)
 
 

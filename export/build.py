@@ -138,6 +138,7 @@ def _policy(
             alpha_false_reject=recipe.alpha_false_reject,
             delta=recipe.delta,
             unit=recipe.unit,
+            always_defer=recipe.always_defer,
         )
     else:
         policy = thresholds.choose_keyword(

@@ -41,6 +41,8 @@ class Recipe:
     """Keywords: at most this share of what is accepted is wrong."""
     delta: float = 0.05
     """Probability that the bounds do not hold, both together."""
+    always_defer: tuple[float, float] | None = None
+    """Inspection: defect scores between these two always go to a person, whatever the bounds would allow."""
     unit: str = "picture"
     """What is independent in the held-out data, in the singular: picture, part, speaker."""
     guarantee_note: str = ""

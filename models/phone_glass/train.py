@@ -46,7 +46,7 @@ class Plan:
 
 _FIRST = SetSpec(seed=11, parts=4000, shots=1, defect_share=0.6, failing_share=0.1)
 _MORE = SetSpec(seed=12, parts=3000, shots=1, defect_share=0.6, failing_share=0.1)
-_HELDOUT = SetSpec(seed=21, parts=1800, shots=2, defect_share=LINE_DEFECT_SHARE)
+_HELDOUT = SetSpec(seed=21, parts=2000, shots=1, defect_share=LINE_DEFECT_SHARE)
 PLANS = {
     "1.0.0": Plan(
         train=(_FIRST,),

@@ -81,7 +81,10 @@ def test_both_engines_agree_on_fresh_pictures(version: str, normal: Shown) -> No
         entry, model = opened.model(runtime)
         session = open_session(runtime, model, entry)
         logits[runtime] = np.stack(
-            [session.infer(to_model(image_tensor(window.data, spec), entry.input)) for window in normal[0][:60]]
+            [
+                session.infer(to_model(image_tensor(np.asarray(window.data), spec), entry.input))
+                for window in normal[0][:60]
+            ]
         )
         session.close()
     step = opened.manifest.models["tflite"].output.scale

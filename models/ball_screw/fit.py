@@ -54,7 +54,8 @@ def make_pool(photos: list[Photo], count: int, seed: int, threads: int = 1) -> P
     torch.set_num_threads(threads)
     network = _fresh(seed)
     crops = Crops([photo for photo in photos if photo.name not in DOUBTFUL], np.random.default_rng(seed))
-    values, covered, positions = [], [], []
+    values, covered = [], []
+    positions: list[frozenset[str]] = []
     began = time.perf_counter()
     for start in range(0, count, BATCH):
         drawn = [crops.draw() for _ in range(min(BATCH, count - start))]

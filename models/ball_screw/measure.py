@@ -7,7 +7,6 @@ Rules:
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from models.ball_screw.data import HELD_OUT, position_of
+from models.realdata import add_option, folder_of
 
 BUNDLE = Path(__file__).parent / "ball_screw-1.0.0.lsb"
 
@@ -91,15 +91,12 @@ def _figures(position: str, records: list[dict[str, Any]]) -> Figures:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m models.ball_screw.measure", description="Measure a bundle.")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path(os.environ.get("LINESIDE_DATA", "../shared/data")),
-        help="folder that holds ball-screw/ (default: $LINESIDE_DATA, else ../shared/data)",
-    )
+    add_option(parser, "ball-screw")
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
     parser.add_argument("--runtime", choices=("auto", "onnx", "tflite"), default="auto")
     parser.add_argument("--position", action="append", help=f"repeatable (default: {HELD_OUT})")
     options = parser.parse_args()
-    for item in measure(options.bundle, options.data / "ball-screw", options.position or [HELD_OUT], options.runtime):
+    for item in measure(
+        options.bundle, folder_of("ball-screw", options.data), options.position or [HELD_OUT], options.runtime
+    ):
         print(json.dumps(asdict(item)))

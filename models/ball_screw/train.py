@@ -7,7 +7,6 @@ Rules:
 """
 
 import argparse
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -34,6 +33,7 @@ from models.ball_screw.data import (
 )
 from models.ball_screw.fit import BATCH, PEAK_RATE, Pool, fit, make_pool
 from models.ball_screw.network import PitNet
+from models.realdata import folder_of
 
 NAME, VERSION = "ball_screw", "1.0.0"
 HERE = Path(__file__).parent
@@ -49,14 +49,22 @@ _NOTE = (
 U8 = NDArray[np.uint8]
 
 
-def main(data: Path, out: Path | None = None) -> BuildReport:
+def main(version: str = VERSION, out: Path | None = None, data: Path | None = None) -> BuildReport:
     """Train the final network and one per training position, and write the bundle.
 
     Args:
-        data: the folder that holds `ball-screw`.
+        version: there is one.
         out: the bundle to write; default beside this file.
+        data: the folder that holds `ball-screw`; default `$LINESIDE_DATA`.
+
+    Raises:
+        KeyError: there is no such version.
+        ConfigError: the data is not there.
     """
-    photos = load_photos(data / NAME.replace("_", "-"))
+    if version != VERSION:
+        raise KeyError(version)
+    folder = folder_of("ball-screw", data)
+    photos = load_photos(folder)
     training = [photo for photo in photos if photo.position != HELD_OUT and photo.name not in DOUBTFUL]
     print(f"drawing {POOL} crops", file=sys.stderr)
     pool = make_pool(training, POOL, SEED)
@@ -69,10 +77,10 @@ def main(data: Path, out: Path | None = None) -> BuildReport:
         quantize=as_values(_spread(training, _RANGE_PICTURES)),
         heldout=heldout,
         pilot=pilot,
-        reference=_originals(data, bench),
+        reference=_originals(folder, bench),
         golden=golden_inputs(bench),
     )
-    return build_bundle(_recipe(data, training, scored), network, build_data, out or HERE / f"{NAME}-{VERSION}.lsb")
+    return build_bundle(_recipe(folder, training, scored), network, build_data, out or HERE / f"{NAME}-{VERSION}.lsb")
 
 
 def cross_validated(training: list[Photo], pool: Pool) -> Labelled:
@@ -132,14 +140,13 @@ def _spread(photos: list[Photo], count: int) -> list[Photo]:
     return [photos[int(index)] for index in np.linspace(0, len(photos) - 1, min(count, len(photos)))]
 
 
-def _originals(data: Path, photos: list[Photo]) -> list[U8]:
-    folder = data / "ball-screw"
+def _originals(folder: Path, photos: list[Photo]) -> list[U8]:
     paths = [folder / ("pitting" if photo.pitted else "good") / photo.name for photo in photos]
     return [np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR), np.uint8) for path in paths]
 
 
-def _recipe(data: Path, training: list[Photo], scored: Labelled) -> Recipe:
-    paths = sorted((data / "ball-screw").glob("*/*.jpg"), key=lambda path: path.name)
+def _recipe(folder: Path, training: list[Photo], scored: Labelled) -> Recipe:
+    paths = sorted(folder.glob("*/*.jpg"), key=lambda path: path.name)
     lineage: dict[str, Any] = {
         "code": _commit(),
         "recipe": "models/ball_screw/train.py",
@@ -180,12 +187,9 @@ def _commit() -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m models.ball_screw.train", description="Train and pack ball_screw.")
     parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path(os.environ.get("LINESIDE_DATA", "../shared/data")),
-        help="folder that holds ball-screw/ (default: $LINESIDE_DATA, else ../shared/data)",
+        "--data", type=Path, default=None, help="folder that holds ball-screw/ (default: $LINESIDE_DATA)"
     )
     parser.add_argument("--out", type=Path, default=None, help="the bundle to write (default: beside this file)")
     options = parser.parse_args()
-    report = main(options.data, options.out)
+    report = main(VERSION, options.out, options.data)
     print(f"{report.path} {report.ref.size_bytes} bytes", report.figures)

@@ -7,7 +7,6 @@ Rules:
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from models.realdata import add_option, folder_of
 from models.spoken_digits.data import FIRST_TRAINED
 
 BUNDLE = Path(__file__).parent / "spoken_digits-1.0.0.lsb"
@@ -82,15 +82,12 @@ def _share(records: list[dict[str, Any]], holds: Callable[[dict[str, Any]], bool
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m models.spoken_digits.measure", description="Measure a bundle.")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path(os.environ.get("LINESIDE_DATA", "../shared/data")),
-        help="folder that holds spoken-digits/ (default: $LINESIDE_DATA, else ../shared/data)",
-    )
+    add_option(parser, "spoken-digits")
     parser.add_argument("--folder", type=Path, default=None, help="measure on all wav files of this folder instead")
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
     parser.add_argument("--runtime", choices=("auto", "onnx", "tflite"), default="auto")
     options = parser.parse_args()
-    chosen = sorted(options.folder.glob("*.wav")) if options.folder else held_out(options.data / "spoken-digits")
+    chosen = (
+        sorted(options.folder.glob("*.wav")) if options.folder else held_out(folder_of("spoken-digits", options.data))
+    )
     print(json.dumps(asdict(measure(options.bundle, chosen, options.runtime))))

@@ -7,7 +7,6 @@ Rules:
 """
 
 import argparse
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from export import golden, onnx_export
 from export.build import BuildReport, build_bundle
 from export.quantize import quantize
 from export.recipe import BuildData, Labelled, Recipe, Sound, split_by_group
+from models.realdata import folder_of
 from models.spoken_digits.augment import features, plain_features
 from models.spoken_digits.data import (
     FIRST_TRAINED,
@@ -52,14 +52,22 @@ _NOTE = (
 )
 
 
-def main(data: Path, out: Path | None = None) -> BuildReport:
+def main(version: str = VERSION, out: Path | None = None, data: Path | None = None) -> BuildReport:
     """Train the final network and one per speaker left out, and write the bundle.
 
     Args:
-        data: the folder that holds `spoken-digits`.
+        version: there is one.
         out: the bundle to write; default beside this file.
+        data: the folder that holds `spoken-digits`; default `$LINESIDE_DATA`.
+
+    Raises:
+        KeyError: there is no such version.
+        ConfigError: the data is not there.
     """
-    recordings = [one for one in load_recordings(data / "spoken-digits") if one.trainable]
+    if version != VERSION:
+        raise KeyError(version)
+    folder = folder_of("spoken-digits", data)
+    recordings = [one for one in load_recordings(folder) if one.trainable]
     synthetic = synthesise(_SYNTHETIC_COUNT, _SYNTHETIC_SEED)
     print(f"changing {len(recordings)} recordings and {len(synthetic)} synthesised words", file=sys.stderr)
     speech = prepared(recordings, synthetic)
@@ -186,12 +194,9 @@ if __name__ == "__main__":
         prog="python -m models.spoken_digits.train", description="Train and pack spoken_digits."
     )
     parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path(os.environ.get("LINESIDE_DATA", "../shared/data")),
-        help="folder that holds spoken-digits/ (default: $LINESIDE_DATA, else ../shared/data)",
+        "--data", type=Path, default=None, help="folder that holds spoken-digits/ (default: $LINESIDE_DATA)"
     )
     parser.add_argument("--out", type=Path, default=None, help="the bundle to write (default: beside this file)")
     options = parser.parse_args()
-    report = main(options.data, options.out)
+    report = main(VERSION, options.out, options.data)
     print(f"{report.path} {report.ref.size_bytes} bytes", report.figures)

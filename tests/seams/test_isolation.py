@@ -254,6 +254,7 @@ def test_daemon_loads_no_engine_and_child_loads_nothing_but_the_engine(runtime: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_hundred_openings_leak_neither_descriptors_nor_memory_nor_processes() -> None:
     case = example("tflite")
     me = psutil.Process()

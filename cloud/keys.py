@@ -10,12 +10,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from securesystemslib.exceptions import UnverifiedSignatureError
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.serialization import DeserializationError
 from tuf.api.serialization.json import JSONSerializer
 
 from cloud.blobs import write_durably
-from cloud.errors import ConfigError, ConflictError
+from cloud.errors import ConfigError, ConflictError, RefusedError
 
 ROOT_LIFE = timedelta(days=3650)
 """Devices in the field hold the root they were flashed with; an expired one locks all of them out."""
@@ -80,8 +82,10 @@ def with_bundle(current: bytes, *, path: str, digest: str, size_bytes: int, rele
     Raises:
         ConflictError: another bundle stands under this name and version.
         ConfigError: the key is unusable.
+        RefusedError: the list was not signed with this key: whoever gave it might slip in bundles of their own.
     """
-    targets: Metadata[Targets] = Metadata.from_bytes(current)
+    signer = load_signer(release_key)
+    targets = _signed_with(signer, current)
     known = targets.signed.targets.get(path)
     if known is not None and known.hashes.get("sha256") != digest:
         raise ConflictError(
@@ -91,8 +95,20 @@ def with_bundle(current: bytes, *, path: str, digest: str, size_bytes: int, rele
     targets.signed.targets[path] = TargetFile(length=size_bytes, hashes={"sha256": digest}, path=path)
     targets.signed.version += 1
     targets.signed.expires = now + TARGETS_LIFE
-    targets.sign(load_signer(release_key))
+    targets.sign(signer)
     return targets.to_bytes(SERIALIZER)
+
+
+def snapshot_of(targets_version: int, *, version: int, expires: datetime) -> Metadata[Snapshot]:
+    """Return an unsigned snapshot that names this version of the list of bundles."""
+    meta = {"targets.json": MetaFile(version=targets_version)}
+    return Metadata(Snapshot(version=version, expires=expires, meta=meta))
+
+
+def timestamp_of(snapshot_version: int, *, version: int, expires: datetime) -> Metadata[Timestamp]:
+    """Return an unsigned timestamp that names this snapshot."""
+    meta = MetaFile(version=snapshot_version)
+    return Metadata(Timestamp(version=version, expires=expires, snapshot_meta=meta))
 
 
 def _root(signers: dict[str, CryptoSigner], now: datetime) -> Metadata[Root]:
@@ -106,13 +122,14 @@ def _root(signers: dict[str, CryptoSigner], now: datetime) -> Metadata[Root]:
     return metadata
 
 
-def snapshot_of(targets_version: int, *, version: int, expires: datetime) -> Metadata[Snapshot]:
-    """Return an unsigned snapshot that names this version of the list of bundles."""
-    meta = {"targets.json": MetaFile(version=targets_version)}
-    return Metadata(Snapshot(version=version, expires=expires, meta=meta))
-
-
-def timestamp_of(snapshot_version: int, *, version: int, expires: datetime) -> Metadata[Timestamp]:
-    """Return an unsigned timestamp that names this snapshot."""
-    meta = MetaFile(version=snapshot_version)
-    return Metadata(Timestamp(version=version, expires=expires, snapshot_meta=meta))
+def _signed_with(signer: CryptoSigner, data: bytes) -> Metadata[Targets]:
+    key = signer.public_key
+    try:
+        targets: Metadata[Targets] = Metadata.from_bytes(data)
+        key.verify_signature(targets.signatures[key.keyid], targets.signed_bytes)
+    except (DeserializationError, UnverifiedSignatureError, KeyError) as error:
+        raise RefusedError(
+            "the control plane's list of bundles is not signed with the release key that is to sign the new one",
+            hint="use the release.pem that was made together with this control plane's root.json",
+        ) from error
+    return targets

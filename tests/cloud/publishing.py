@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-from pathlib import Path
 from typing import Any
 
 from cloud import keys
@@ -20,16 +19,14 @@ def signed(
     data: bytes,
     *,
     path: str = "brightness-1.0.0.lsb",
-    key: Path | None = None,
-    digest: str | None = None,
 ) -> bytes:
     """Return the current list with this bundle added."""
     return keys.with_bundle(
         world.services.registry.repository.targets_bytes(),
         path=path,
-        digest=digest or digest_of(data),
+        digest=digest_of(data),
         size_bytes=len(data),
-        release_key=key or world.release_key,
+        release_key=world.release_key,
         now=now_of(world.clock),
     )
 

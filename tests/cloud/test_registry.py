@@ -1,5 +1,6 @@
 """Bundles in: signed, whole and new, or refused with the reason. Bundles out: by a real TUF client."""
 
+import copy
 import io
 import json
 import threading
@@ -164,16 +165,32 @@ def test_bundle_with_one_bit_altered_is_refused(registry_world: World) -> None:
 def test_list_signed_by_another_key_is_refused(registry_world: World, tmp_path: Path) -> None:
     keys.create(tmp_path / "foreign", now=now_of(registry_world.clock))
     data = bundle_bytes()
-    targets = signed(registry_world, data, key=tmp_path / "foreign" / "release.pem")
+    targets = _resigned(registry_world, json.loads(signed(registry_world, data)), tmp_path / "foreign" / "release.pem")
     _refused(registry_world, data, targets, RefusedError, "not signed with the release key")
 
 
 def test_list_signed_by_a_key_of_the_server_is_refused(registry_world: World) -> None:
-    data = bundle_bytes()
+    document = json.loads(signed(registry_world, bundle_bytes()))
     for name in ("timestamp.pem", "snapshot.pem"):
-        targets = signed(registry_world, data, key=registry_world.config.keys_dir / name)
+        targets = _resigned(registry_world, document, registry_world.config.keys_dir / name)
         with pytest.raises(RefusedError, match="not signed with the release key"):
             registry_world.services.registry.repository.check(targets)
+
+
+def test_list_that_a_taken_over_server_has_made_up_is_not_signed(registry_world: World) -> None:
+    document = json.loads(registry_world.services.registry.repository.targets_bytes())
+    document["signed"]["targets"]["evil-1.0.0.lsb"] = {"length": 1, "hashes": {"sha256": "ab" * 32}}
+    stolen = registry_world.config.keys_dir / "snapshot.pem"
+    for made_up in (json.dumps(document).encode(), _resigned(registry_world, document, stolen), b"{}", b"nonsense"):
+        with pytest.raises(RefusedError, match="not signed with the release key"):
+            keys.with_bundle(
+                made_up,
+                path="brightness-1.0.0.lsb",
+                digest="ab" * 32,
+                size_bytes=1,
+                release_key=registry_world.release_key,
+                now=now_of(registry_world.clock),
+            )
 
 
 def test_list_altered_after_signing_is_refused(registry_world: World) -> None:
@@ -325,7 +342,8 @@ def _at(world: World, updater: Updater) -> None:
     updater._trusted_set.reference_time = now_of(world.clock)
 
 
-def _resigned(world: World, document: dict[str, Any]) -> bytes:
-    metadata: Metadata[Any] = Metadata.from_dict(document)
-    metadata.sign(keys.load_signer(world.release_key))
+def _resigned(world: World, document: dict[str, Any], key: Path | None = None) -> bytes:
+    """Return the document signed anew: with the release key, or with another one."""
+    metadata: Metadata[Any] = Metadata.from_dict(copy.deepcopy(document))
+    metadata.sign(keys.load_signer(key or world.release_key))
     return metadata.to_bytes(keys.SERIALIZER)

@@ -146,7 +146,7 @@ def interval(
 
 def _widened(low: float, high: float) -> tuple[float, float]:
     room = (high - low) * 0.1 or abs(high) * 0.1 or 1.0
-    return low - room, high + room
+    return (max(0.0, low - room) if low >= 0 else low - room), high + room
 
 
 def _x(at: int, start: int, end: int) -> float:

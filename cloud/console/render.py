@@ -32,7 +32,20 @@ _MEDIA_TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-_FILTERS = ("duration", "ago", "iso", "clock", "count", "number", "percent", "millis", "size", "plural", "plain")
+_FILTERS = (
+    "duration",
+    "ago",
+    "iso",
+    "clock",
+    "count",
+    "number",
+    "percent",
+    "millis",
+    "size",
+    "plural",
+    "plain",
+    "metric",
+)
 
 
 class Renderer:

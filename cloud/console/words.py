@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 NBSP = "\u00a0"
 NONE = "–"
+_UNITS = {"dbfs": "dBFS", "db": "dB", "s": "s", "ms": "ms", "hz": "Hz", "c": "°C"}
 _STEPS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s"))
 
 
@@ -56,13 +57,16 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Return a share as a percentage: one decimal below ten, none above; tiny but not zero stays visible."""
+    """Return a share as a percentage; what is nearly none or nearly all is not rounded to none or all."""
     if share is None:
         return NONE
     value = share * 100
     if 0 < value < 0.1:
         return f"<{NBSP}0.1{NBSP}%"
-    return f"{value:.0f}{NBSP}%" if value >= 10 or value == 0 else f"{value:.1f}{NBSP}%"
+    if 99.9 < value < 100:
+        return f">{NBSP}99.9{NBSP}%"
+    fine = 0 < value < 10 or 99 < value < 100
+    return f"{value:.1f}{NBSP}%" if fine else f"{value:.0f}{NBSP}%"
 
 
 def millis(value_ms: float | None) -> str:
@@ -94,6 +98,14 @@ def plural(value: int, one: str, many: str = "") -> str:
 def plain(word: str) -> str:
     """Return a name of the contract as words: `out_of_distribution` becomes `out of distribution`."""
     return word.replace("_", " ")
+
+
+def metric(name: str) -> str:
+    """Return the name of a metric with its unit apart: `level_dbfs` becomes `level, dBFS`."""
+    if name == "latency_ms.total":
+        return "latency"
+    stem, _, last = name.rpartition("_")
+    return f"{plain(stem)}, {_UNITS[last]}" if stem and last in _UNITS else plain(name)
 
 
 def _utc(at_ms: int) -> datetime:

@@ -11,7 +11,9 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, select, tuple_
 
+from cloud.console.words import number, percent
 from cloud.tables import decisions, inputs, outcomes, reviews
+from edge.wire.manifest import GOOD_LABEL
 
 PAGE = 18
 """Decisions to a page: each brings a picture."""
@@ -87,7 +89,8 @@ class DecisionDetail:
 
     line: DecisionLine
     scores: list[tuple[str, float]]
-    policy: dict[str, float]
+    thresholds: str
+    """The thresholds in force and where this decision lies, in a sentence."""
     metrics: dict[str, float]
     latency: list[tuple[str, float]]
     mode: str
@@ -128,7 +131,7 @@ def detail(connection: Connection, device: str, incarnation: str, seq: int) -> D
     return DecisionDetail(
         line=line,
         scores=sorted((body.get("scores") or {}).items(), key=lambda pair: -pair[1]),
-        policy=body.get("policy") or {},
+        thresholds=threshold_words(body),
         metrics=body.get("metrics") or {},
         latency=list((body.get("latency_ms") or {}).items()),
         mode=body.get("mode", ""),
@@ -160,6 +163,17 @@ def input_of(body: Mapping[str, Any], digest: str, *, here: bool) -> Input:
     elif media_type.startswith("audio/"):
         kind = "sound"
     return Input(digest, kind, str(document.get("name", "")), here, bool(document.get("kept", False)))
+
+
+def threshold_words(body: Mapping[str, Any]) -> str:
+    """Return the thresholds that a decision was made with, and where its scores lie; empty where it had none."""
+    policy, scores = body.get("policy") or {}, body.get("scores") or {}
+    if "pass_max" in policy and "divert_min" in policy and GOOD_LABEL in scores:
+        shown = number(1 - scores[GOOD_LABEL]), number(policy["pass_max"]), number(policy["divert_min"])
+        return "Defect score {}: passes by itself up to {}, is diverted from {} on.".format(*shown)
+    if "accept_min" in policy:
+        return f"Accepted by itself from {percent(policy['accept_min'])} on."
+    return ""
 
 
 def _line(row: Mapping[Any, Any], here: set[str], fate: Mapping[str, Any] | None, said: list[str]) -> DecisionLine:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cloud.console.views.decisions import Input, input_of
+from cloud.console.views.decisions import Input, input_of, threshold_words
 from cloud.review import ReviewItem
 from edge.wire.manifest import GOOD_LABEL
 
@@ -18,11 +18,12 @@ SHOWN = 12
 LOOKED_AT = 60
 """Items looked through for ones that can be judged now."""
 _KEYS = "123456789"
+_DIGITS = frozenset("0123456789")
 _SPOKEN = {
     word: str(i)
     for i, word in enumerate(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"))
 }
-"""Words that have a key of their own."""
+"""Words that have a key of their own, as digits have."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class ReviewCard:
     label: str | None
     confidence: float | None
     scores: list[tuple[str, float]]
+    thresholds: str
     input: Input
     answers: list[AnswerButton]
     classes: list[ClassButton]
@@ -100,6 +102,7 @@ def _card(item: ReviewItem, labels: list[str]) -> ReviewCard:
         label=body.get("label"),
         confidence=body.get("confidence"),
         scores=sorted(scores.items(), key=lambda pair: -pair[1]),
+        thresholds=threshold_words(body),
         input=input_of(body, item.input_digest, here=item.input_present),
         answers=_INSPECT if inspects else _keyword(body.get("label")),
         classes=_classes("divert" if inspects else "accept", [label for label in known if label != GOOD_LABEL]),
@@ -127,6 +130,6 @@ def _keyword(label: str | None) -> list[AnswerButton]:
 
 
 def _classes(answer: str, labels: Sequence[str]) -> list[ClassButton]:
-    if labels and set(labels) <= set(_SPOKEN):
-        return [ClassButton(answer, label, _SPOKEN[label]) for label in labels]
+    if labels and all(label in _DIGITS or label in _SPOKEN for label in labels):
+        return [ClassButton(answer, label, _SPOKEN.get(label, label)) for label in labels]
     return [ClassButton(answer, label, _KEYS[i] if i < len(_KEYS) else None) for i, label in enumerate(labels)]

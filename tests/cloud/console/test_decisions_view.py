@@ -69,7 +69,7 @@ def test_decision_comes_with_its_outcome_and_what_people_said(plant: Plant) -> N
     assert found is not None
     assert [(a.answer, a.label, a.reviewer, a.note) for a in found.answers] == [("divert", "crack", "ada", "edge")]
     assert found.scores[0] == ("scratch", 0.55)
-    assert found.policy == {"pass_max": 0.1, "divert_min": 0.9}
+    assert found.thresholds == "Defect score 0.55: passes by itself up to 0.1, is diverted from 0.9 on."
 
 
 def test_decision_that_is_not_stored_is_none(plant: Plant) -> None:

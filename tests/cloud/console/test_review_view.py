@@ -50,6 +50,15 @@ def test_keyword_offers_accept_with_its_word_and_each_digit_under_its_own_key(pl
     assert {c.answer for c in card.classes} == {"accept"}
 
 
+def test_labels_that_are_digits_are_their_own_keys(plant: Plant) -> None:
+    plant.enrol("box-1", models=["spoken_digits"])
+    heard = plant.input_ref("a.wav", b"sound", "audio/wav")
+    scores = {"0": 0.2, "9": 0.8}
+    plant.up("box-1", [plant.deferral("box-1", label="9", scores=scores, bundle=ref("spoken_digits"), input=heard)])
+    (card,) = _cards(plant)
+    assert {c.label: c.key for c in card.classes} == {"0": "0", "9": "9"}
+
+
 def test_bad_input_without_scores_can_still_be_answered(plant: Plant) -> None:
     plant.enrol("box-1")
     nothing: dict[str, Any] = {"label": None, "confidence": None, "scores": {}, "bundle": None}

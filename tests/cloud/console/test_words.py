@@ -30,9 +30,18 @@ def test_moment_ahead_of_our_clock_is_not_said_to_be_past() -> None:
 
 @pytest.mark.parametrize(
     ("share", "said"),
-    [(None, "–"), (0, "0 %"), (0.0004, "< 0.1 %"), (0.063, "6.3 %"), (0.25, "25 %"), (0.999, "100 %"), (1, "100 %")],
+    [
+        (None, "–"),
+        (0, "0 %"),
+        (0.0004, "< 0.1 %"),
+        (0.063, "6.3 %"),
+        (0.25, "25 %"),
+        (0.994, "99.4 %"),
+        (0.9998, "> 99.9 %"),
+        (1, "100 %"),
+    ],
 )
-def test_share_that_is_tiny_but_not_zero_stays_visible(share: float | None, said: str) -> None:
+def test_share_that_is_nearly_none_or_all_is_not_rounded_to_it(share: float | None, said: str) -> None:
     assert words.percent(share) == said.replace(" ", NBSP)
 
 
@@ -51,3 +60,8 @@ def test_sizes_and_latencies_change_their_unit_with_their_size() -> None:
     assert [words.millis(v) for v in (None, 3.42, 140.2, 12_300)] == [
         "–", f"3.4{NBSP}ms", f"140{NBSP}ms", f"12.3{NBSP}s",
     ]  # fmt: skip
+
+
+def test_metric_is_named_with_its_unit_apart() -> None:
+    names = ("brightness", "level_dbfs", "duration_s", "latency_ms.total", "s")
+    assert [words.metric(name) for name in names] == ["brightness", "level, dBFS", "duration, s", "latency", "s"]

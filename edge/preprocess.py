@@ -66,11 +66,9 @@ def _shrink_then_interpolate(picture: U8, width: int, height: int) -> U8:
     rows, columns = picture.shape[:2]
     across, down = columns // width, rows // height
     if across > 1 or down > 1:
-        across, down = max(across, 1), max(down, 1)
-        cropped = picture[: rows // down * down, : columns // across * across]
-        picture = np.asarray(
-            cv2.resize(cropped, (columns // across, rows // down), interpolation=cv2.INTER_AREA), np.uint8
-        )
+        # Whole pixels where the size divides evenly, which is much faster; nothing is cut off where it does not.
+        size = (columns // max(across, 1), rows // max(down, 1))
+        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
     if picture.shape[:2] == (height, width):
         return picture
     return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)

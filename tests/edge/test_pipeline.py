@@ -17,7 +17,6 @@ from edge.store import Store
 from edge.values import StationSettings, Window
 from edge.wire.rows import DecisionRow
 from tests.bundles import bundle
-from tests.clocks import HeldClock
 from tests.edge.test_serving import Bench
 from tests.seams.fakes import FakeSession, RecordingActuator, ScriptedSource
 

@@ -67,6 +67,9 @@ async def _tell(folder: Path, *, port: int, once: bool) -> int:
                 await asyncio.gather(*feeding)
             return 0 if observed else NOT_OBSERVED
     finally:
+        story_tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith(("feed-", "reviewer"))]
+        for task in story_tasks:
+            task.cancel()
         await world.processes.stop_all()
         await world.network.close()
 

@@ -12,7 +12,7 @@ from tests.browser.conftest import Journey, watch
 from tests.browser.sample_data import SampleClock, fill
 from tests.browser.sample_rollouts import add_rollout
 from tests.browser.served import served
-from tests.cloud.console.plant import INTERVAL_S, Plant
+from tests.cloud.console.plant import INTERVAL_S, Plant, ref
 from tests.cloud.console.test_pages import PAGES
 from tests.waiting import wait_until
 
@@ -103,6 +103,17 @@ def test_rollout_is_paused_and_resumed_with_a_reason(journey: Journey) -> None:
         ("rollout_paused", "the line is being cleaned"),
         ("rollout_resumed", "clean"),
     ]
+
+
+def test_what_a_person_opened_stays_open_while_the_page_is_renewed(journey: Journey) -> None:
+    journey.plant.bundle(ref())
+    journey.open("/models")
+    opened = journey.page.locator("details").first
+    opened.locator("summary").click()
+    expect(opened.get_by_role("heading", name="Guarantee")).to_be_visible()
+    journey.plant.bundle(ref(version="1.1.0"))
+    expect(journey.page.locator("details")).to_have_count(2)
+    assert journey.page.evaluate("[...document.querySelectorAll('details')].map(d => d.open)") == [False, True]
 
 
 def test_lost_control_plane_is_said_and_taken_back_when_it_answers(journey: Journey) -> None:

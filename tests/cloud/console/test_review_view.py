@@ -27,6 +27,22 @@ def test_items_that_can_be_judged_stand_before_those_whose_input_is_missing(plan
     assert [card.seq for card in _cards(plant)] == [here.seq, missing.seq]
 
 
+def test_deferrals_stand_before_audits_and_the_oldest_of_each_first(plant: Plant, clock: HeldClock) -> None:
+    plant.enrol("box-1")
+    audit = {"reason": "audit", "audit_probability": 0.1}
+    now_ms = clock.now_ms()
+    rows = [
+        plant.decision("box-1", at_ms=now_ms - 9000, **audit),
+        plant.deferral("box-1", at_ms=now_ms - 1000),
+        plant.decision("box-1", at_ms=now_ms - 8000, **audit),
+        plant.deferral("box-1", at_ms=now_ms - 2000),
+    ]
+    plant.up("box-1", list(rows))
+    wanted = [rows[3].seq, rows[1].seq, rows[0].seq, rows[2].seq]
+    for last in range(1, 5):
+        assert [item.seq for item in plant.services.reviews.queue(last=last)] == wanted[:last]
+
+
 def test_inspection_offers_pass_and_divert_and_the_defects_by_number(plant: Plant) -> None:
     plant.enrol("box-1")
     plant.up("box-1", [plant.deferral("box-1")])

@@ -30,6 +30,8 @@ _GATED: dict[str, tuple[bool, bool]] = {
     "clipping": (False, True),
 }
 """Which ends of which metrics are limited; colour and length may vary, that is drift's matter."""
+_LEAST_SHARE = 0.3
+"""A minimum of a metric that cannot be negative is at least this share of the lowest seen, so that it always bites."""
 _LEAST_MAX = {"clipping": 0.05}
 """A maximum is never set below this: single clipped samples do no harm."""
 
@@ -55,6 +57,8 @@ def gate_limits(metrics: Mapping[str, NDArray[np.float64]]) -> dict[str, Limits]
         low, median, high = (float(q) for q in np.quantile(metrics[name], [_TAIL, 0.5, 1 - _TAIL]))
         maximum = max(high + _MARGIN * (high - median), _LEAST_MAX.get(name, -np.inf))
         minimum = low - _MARGIN * (median - low)
+        if low > 0:
+            minimum = max(minimum, _LEAST_SHARE * low)
         limits[name] = Limits(
             min=_rounded(minimum) if lower else None,
             max=_rounded(maximum) if upper else None,

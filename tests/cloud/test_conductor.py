@@ -243,7 +243,7 @@ def test_the_conductor_looks_again_and_again_until_it_is_stopped(line: Line) -> 
     async def watch() -> None:
         conductor = asyncio.create_task(line.conductor.run())
         await until(lambda: line.book.rollout(rollout).state.stage == 0, 30, "the first look")
-        line.clock.jump(1)  # of the wall clock only: the conductor rests by the other one, twenty times what a look took
+        line.clock.jump(1)  # the wall clock only: by the other one the conductor rests
         await until(lambda: line.book.rollout(rollout).state.stage_elapsed_ms > 0, 30, "the second look")
         conductor.cancel()
         await asyncio.wait([conductor])

@@ -19,6 +19,10 @@ from cloud.store import CloudStore
 
 Answer = Literal["pass", "divert", "accept", "cant_tell"]
 ANSWERS: tuple[Answer, ...] = get_args(Answer)
+Part = Literal["deferred", "audit"]
+"""Deferred decisions wait at the line; audits measure how well the sure ones are."""
+LOOK_AHEAD = 50
+"""How far `next` looks for one whose picture has arrived."""
 UNDO_MS = 10 * 60_000
 """Later than this an answer is an opinion and no slip: whoever thinks otherwise adds another."""
 
@@ -59,8 +63,8 @@ class Reviews:
         with self._store.read() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def queue(self, *, last: int = 50) -> list[ReviewItem]:
-        """Return the decisions that wait, in the order in which they should be looked at."""
+    def queue(self, *, last: int = 50, part: Part | None = None) -> list[ReviewItem]:
+        """Return the decisions that wait, in the order in which they should be looked at; all, or one part."""
         decisions, inputs = tables.decisions.c, tables.inputs.c
         waiting = (
             select(tables.decisions, inputs.digest.is_not(None).label("input_present"))
@@ -71,14 +75,14 @@ class Reviews:
         is_audit = func.coalesce(decisions.reason, "") == "audit"
         with self._store.read() as connection:
             # One after the other: each walks the index in order and stops, both at once would sort all that waits.
-            found = list(connection.execute(waiting.where(~is_audit).limit(last)))
-            if len(found) < last:
+            found = [] if part == "audit" else list(connection.execute(waiting.where(~is_audit).limit(last)))
+            if len(found) < last and part != "deferred":
                 found += connection.execute(waiting.where(is_audit).limit(last - len(found)))
         return [_item(row) for row in found]
 
     def next(self) -> ReviewItem | None:
         """Return the decision to look at now, or None when nothing waits; one whose input is here comes first."""
-        items = self.queue(last=200)
+        items = self.queue(last=LOOK_AHEAD)
         return next((item for item in items if item.input_present), items[0] if items else None)
 
     def item(self, device: str, incarnation: str, seq: int) -> ReviewItem:

@@ -24,7 +24,7 @@ BOXES = ("box-1", "box-2", "box-3")
 PHONE = "phone-1"
 DEVICES = (*BOXES, PHONE)
 MODEL = "phone_glass"
-PICTURES_PER_S = 8.0
+PICTURES_PER_S = 10.0
 SOUNDS_PER_S = 1.0
 POOL_PICTURES, POOL_DIM, POOL_SOUNDS = 240, 120, 40
 """Enough that a picture seldom comes twice in the story, few enough to be drawn in seconds."""
@@ -146,7 +146,7 @@ async def start_device(world: World, device: str) -> None:
             claim=claim["token"],
             model="spoken_digits" if phone else MODEL,
             bundle=_bundle("spoken_digits" if phone else MODEL, "1.0.0"),
-            audit_share=0.05 if phone else 0.35,
+            audit_share=0.05 if phone else 0.5,
             source="audio_file" if phone else "folder",
         )
     )

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from cloud.access import Operator
+from cloud.review import Part
 from cloud.services import Parts
 
 router = APIRouter(prefix="/v1/review")
@@ -21,9 +22,12 @@ class AnswerRequest(BaseModel):
 
 
 @router.get("/queue")
-def queue(parts: Parts, last: Annotated[int, Query(ge=1, le=1000)] = 50) -> dict[str, Any]:
-    """List what waits, in the order in which it should be looked at."""
-    return {"waiting": parts.reviews.waiting(), "items": [item.as_json() for item in parts.reviews.queue(last=last)]}
+def queue(
+    parts: Parts, last: Annotated[int, Query(ge=1, le=1000)] = 50, part: Part | None = None
+) -> dict[str, Any]:
+    """List what waits, in the order in which it should be looked at: all of it, the deferred, or the audits."""
+    items = parts.reviews.queue(last=last, part=part)
+    return {"waiting": parts.reviews.waiting(), "items": [item.as_json() for item in items]}
 
 
 @router.get("/next")

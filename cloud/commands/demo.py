@@ -7,6 +7,7 @@ Rules:
 
 import asyncio
 import contextlib
+import json
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +15,9 @@ from typing import Annotated
 import httpx
 import typer
 
-from cloud.commands.shared import exit_codes
+from cloud.commands.shared import AsJson, exit_codes
 from cloud.demo.reviewer import Reviewer
-from cloud.demo.story import Story
+from cloud.demo.story import Say, Story
 from cloud.demo.world import DEVICES, MODEL, set_up
 
 NOT_OBSERVED = 1
@@ -27,43 +28,45 @@ def demo(
     folder: Annotated[Path, typer.Option(help="Folder for everything that the demo makes.")] = Path(".demo"),
     port: Annotated[int, typer.Option(help="Port of the console; 0 for a free one.", min=0, max=65535)] = DEFAULT_PORT,
     once: Annotated[bool, typer.Option("--once", help="End after the story; exit code 0 if all was observed.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the whole loop on this machine: control plane, three boxes, a phone, and a story that is told live.
 
     Example: lineside-cloud demo --once
     """
+    say = _say_json if as_json else _say
     with exit_codes():
-        code = asyncio.run(_run(folder.resolve(), port=port, once=once))
+        code = asyncio.run(_run(folder.resolve(), port=port, once=once, say=say))
     raise typer.Exit(code)
 
 
-async def _run(folder: Path, *, port: int, once: bool) -> int:
+async def _run(folder: Path, *, port: int, once: bool, say: Say) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    told = asyncio.create_task(_tell(folder, port=port, once=once))
+    told = asyncio.create_task(_tell(folder, port=port, once=once, say=say))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({told, stopped}, return_when=asyncio.FIRST_COMPLETED)
     told.cancel()
     stopped.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         return await told
-    _say("stopped")
+    say("stopped")
     return NOT_OBSERVED if once else 0
 
 
-async def _tell(folder: Path, *, port: int, once: bool) -> int:
-    _say(f"Setting up in {folder}: keys, control plane, pictures …")
+async def _tell(folder: Path, *, port: int, once: bool, say: Say) -> int:
+    say(f"Setting up in {folder}: keys, control plane, pictures …")
     world = await set_up(folder, port)
-    _say(f"Console: {world.url}\n")
+    say(f"Console: {world.url}\n")
     try:
         async with httpx.AsyncClient(base_url=world.url, timeout=10) as client:
-            story = Story(world, client, Reviewer(client, MODEL, world.truth), _say)
+            story = Story(world, client, Reviewer(client, MODEL, world.truth), say)
             feeding = [asyncio.create_task(_feed(story, device), name=f"feed-{device}") for device in DEVICES]
             observed = await story.tell()
-            _say(_ending(story, observed=observed))
+            say(_ending(story, observed=observed))
             if not once:
-                _say(f"\nEverything keeps running: {world.url} · Ctrl-C stops it.")
+                say(f"\nEverything keeps running: {world.url} · Ctrl-C stops it.")
                 await asyncio.gather(*feeding)
             return 0 if observed else NOT_OBSERVED
     finally:
@@ -92,3 +95,7 @@ def _ending(story: Story, *, observed: bool) -> str:
 
 def _say(words: str) -> None:
     print(words, flush=True)
+
+
+def _say_json(words: str) -> None:
+    print(json.dumps({"told": words.strip()}, ensure_ascii=False), flush=True)

@@ -203,10 +203,10 @@ class Device:
             return []
         return sorted(found, key=lambda child: child.create_time())
 
-    def memory_bytes(self) -> int:
-        """Return the proportional set size of the daemon and its children."""
+    def private_bytes(self) -> int:
+        """Return the memory that the daemon and its children share with nobody: what a leak would add to."""
         processes = [psutil.Process(self.pid), *self.children()]
-        return sum(process.memory_full_info().pss for process in processes)
+        return sum(process.memory_full_info().uss for process in processes)
 
     def actions(self) -> list[dict[str, Any]]:
         """Return what its actuator saw, in order."""

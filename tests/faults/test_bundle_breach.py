@@ -1,0 +1,158 @@
+"""A network that dies, hangs or leaks: on trial it is taken back within seconds, in service it is opened again."""
+
+import random
+import signal
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+
+from edge.wire.base import BundleRef
+from tests.bundles import bundle_bytes
+from tests.faults.camera import Camera
+from tests.faults.commander import Commander
+from tests.faults.plant import START_S, Device, gone
+
+PICTURES_PER_S = 30.0
+BACK_S = 10.0
+"""A breach must be over by then, without any network."""
+SWAPS = 30
+LEAK = 1.1
+"""Memory after all swaps may be so many times that after the first three."""
+LONG_TRIAL = {"windows": 1_000_000, "seconds": 3600}
+"""A trial that does not end by itself within a test."""
+DEADLINE_MS = 2000
+
+
+@pytest.fixture
+def commander(tmp_path: Path) -> Iterator[Commander]:
+    with Commander(tmp_path) as made:
+        yield made
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
+def test_network_on_trial_that_dies_or_hangs_is_taken_back_without_any_network(
+    commander: Commander, rng: random.Random, how: signal.Signals
+) -> None:
+    device = commander.device(probation=LONG_TRIAL, station={"deadline_ms": DEADLINE_MS})
+    with device, Camera(device.inbox, PICTURES_PER_S, rng):
+        new = _on_trial(commander, device)
+        commander.leave()
+        device.wait_for_action()
+        child = device.children()[-1]
+        at_s = time.monotonic()
+        child.send_signal(how)
+        decided = len(device.decisions())
+        device.wait_for(lambda: _deciding(device, decided) == "1.0.0", START_S, "1.0.0 to decide again")
+        took_s = time.monotonic() - at_s
+        print(f"{how.name}: back after {took_s:.2f} s")
+        assert took_s < BACK_S
+        (failed,) = device.events("bundle_failed")
+        assert failed["severity"] == "alarm"
+        assert ("deadline" if how == signal.SIGSTOP else how.name) in failed["detail"]
+        assert [e["data"]["bundle"]["version"] for e in device.events("bundle_returned")] == ["1.0.0"]
+        device.wait_for(lambda: _slots(device)[new.digest] == "bad", START_S, "the report to call it bad")
+        lost = [d for d in device.decisions() if d.get("reason") in ("model_error", "deadline")]
+        assert len(lost) == 1, "one window was on its way when it died, and is handed over"
+        assert lost[0]["action"] == "hand_over"
+        assert gone(child.pid)
+        assert len(device.children()) == 1, "only the good one is left"
+
+
+def test_network_that_failed_on_trial_stays_away_over_restarts_and_wishes(
+    commander: Commander, rng: random.Random
+) -> None:
+    device = commander.device(probation=LONG_TRIAL)
+    with device, Camera(device.inbox, PICTURES_PER_S, rng):
+        new = _on_trial(commander, device)
+        device.children()[-1].kill()
+        device.wait_for(lambda: _slots(device).get(new.digest) == "bad", START_S, "it to be called bad")
+        device.kill()
+        device.start()
+        device.wait_for_action()
+        fetched = commander.downloads()
+        wish = commander.want("box-1", new)
+        device.wait_for(lambda: device.reported()["config_version"] == wish, START_S, "the wish to be answered")
+        assert "failed on this device before" in device.reported()["refusals"][-1]["reason"]
+        assert commander.downloads() == fetched, "it was fetched again"
+        assert device.serving() == "1.0.0"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
+def test_network_in_service_that_dies_or_hangs_is_opened_again(
+    tmp_path: Path, rng: random.Random, how: signal.Signals
+) -> None:
+    device = Device(tmp_path / "box-1", station={"deadline_ms": DEADLINE_MS})
+    with device, Camera(device.inbox, PICTURES_PER_S, rng):
+        for number in range(1, 3):
+            device.wait_for_action()
+            (child,) = _children(device)
+            child.send_signal(how)
+            device.wait_for(lambda number=number: len(_lost(device)) == number, BACK_S, "the window that was lost")
+            decided = len(device.decisions())
+            device.wait_for(lambda decided=decided: _deciding(device, decided) == "1.0.0", BACK_S, "it to decide again")
+            assert _children(device)[0].pid != child.pid
+            assert gone(child.pid)
+    assert [decision["action"] for decision in _lost(device)] == ["hand_over"] * 2
+    assert len(device.events("bundle_opened")) == 3, "opened at the start and after each death"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_thirty_swaps_give_their_memory_back(commander: Commander, rng: random.Random) -> None:
+    device = commander.device()
+    bundles = [commander.publish(bundle_bytes(version)) for version in ("1.1.0", "1.2.0")]
+    sizes: list[int] = []
+    with device, Camera(device.inbox, PICTURES_PER_S, rng):
+        device.wait_for_action()
+        for number in range(SWAPS):
+            _swap(commander, device, bundles[number % 2])
+            sizes.append(device.private_bytes())
+    print(f"MiB after each swap: {[round(size / 2**20) for size in sizes]}")
+    assert max(sizes[-3:]) <= LEAK * max(sizes[:3])
+    versions = [d["bundle"]["version"] for d in device.decisions()]
+    changes = sum(a != b for a, b in pairwise(versions))
+    assert changes == SWAPS, "a swap happened twice or not at all"
+    assert _lost(device) == [], "no window was lost in a swap"
+
+
+def _on_trial(commander: Commander, device: Device) -> BundleRef:
+    """Give the device a new version and wait until it decides on trial."""
+    device.wait_for_action()
+    new = commander.publish(bundle_bytes("1.1.0"))
+    commander.want("box-1", new)
+    device.wait_for(lambda: _deciding(device, 0) == "1.1.0", START_S, "1.1.0 to decide")
+    assert len(device.children()) == 2, "the one before it stays warm"
+    device.wait_for(lambda: _slots(device).get(new.digest) == "trial", START_S, "the report to call it a trial")
+    return new
+
+
+def _swap(commander: Commander, device: Device, ref: BundleRef) -> None:
+    commander.want("box-1", ref)
+    device.wait_for(lambda: _deciding(device, 0) == ref.version, START_S, f"{ref.version} to decide")
+    device.wait_for(lambda: _slots(device).get(ref.digest) == "good", START_S, "its probation to be over")
+    device.wait_for(lambda: len(device.children()) == 1, START_S, "the one before it to be closed")
+
+
+def _deciding(device: Device, after: int) -> str | None:
+    """The version that made the newest decision after the first `after`, None if there is none of a network's."""
+    new = device.decisions()[after:]
+    if not new or "bundle" not in new[-1] or not new[-1].get("scores"):
+        return None
+    return str(new[-1]["bundle"]["version"])
+
+
+def _slots(device: Device) -> dict[str, str]:
+    slots = device.reported().get("slots", {}).get("brightness", [])
+    return {slot["bundle"]["digest"]: slot["state"] for slot in slots}
+
+
+def _children(device: Device) -> list[psutil.Process]:
+    return [child for child in device.children() if not gone(child.pid)]
+
+
+def _lost(device: Device) -> list[dict[str, object]]:
+    return [d for d in device.decisions() if d.get("reason") in ("model_error", "deadline")]

@@ -13,6 +13,7 @@ from typing import Any
 
 from edge.database import store_error
 from edge.errors import StoreError
+from edge.files import sync_directory
 
 
 class Connection:
@@ -24,6 +25,7 @@ class Connection:
         """Runs one statement; inside `with write`, or wrapped by the caller."""
         self.write = Transaction(connection, path)
         self._connection = connection
+        self._named = False
 
     def all(self, statement: str, *values: Any) -> list[Any]:
         """Return every row of the answer.
@@ -52,11 +54,15 @@ class Connection:
             StoreError: the disk failed.
         """
         try:
-            descriptor = os.open(self.path.with_name(f"{self.path.name}-wal"), os.O_RDONLY)
+            descriptor = os.open(self.path.with_name(f"{self.path.name}-wal"), os.O_RDWR)
         except FileNotFoundError:
             return  # checkpointed, which syncs
         try:
             os.fdatasync(descriptor)
+            if not self._named:
+                # Its name must last too, and keeps as long as this connection is open.
+                sync_directory(self.path.parent)
+                self._named = True
         except OSError as error:
             raise StoreError(f"cannot sync {self.path}: {error.strerror}", hint="look at the disk") from error
         finally:

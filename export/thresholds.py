@@ -15,7 +15,7 @@ Rules:
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,11 +66,6 @@ class Side:
     """Units decided at the outermost proven threshold."""
     note: str
 
-    def up_to(self, limit: float) -> "Side":
-        """Return the side with thresholds up to a limit only: what is proven is proven for each of them."""
-        kept = [threshold for threshold in self.proven if threshold <= limit]
-        return replace(self, proven=kept, note=f"{self.note}; held back at {limit:.4g}" if self.proven else self.note)
-
     @property
     def outermost(self) -> float | None:
         return self.proven[-1] if self.proven else None
@@ -98,10 +93,9 @@ def choose_inspect(
         always_defer: defect scores between these two go to a person even where the bounds would allow more; chosen
             before looking at the data.
     """
-    passing = prove(pilot, sample, alpha_escape, delta / 2)
-    diverting = prove(pilot.flipped(), sample.flipped(), alpha_false_reject, delta / 2)
-    if always_defer is not None:
-        passing, diverting = passing.up_to(always_defer[0]), diverting.up_to(1.0 - always_defer[1])
+    pass_limit, divert_limit = (1.0, 1.0) if always_defer is None else (always_defer[0], 1.0 - always_defer[1])
+    passing = prove(pilot, sample, alpha_escape, delta / 2, pass_limit)
+    diverting = prove(pilot.flipped(), sample.flipped(), alpha_false_reject, delta / 2, divert_limit)
     pass_max, divert_min = _meet(passing, diverting)
     decided = (sample.score <= pass_max) | (sample.score >= divert_min)
     share = float(np.mean(sample.event)) if len(sample.event) else 0.0
@@ -157,8 +151,8 @@ def with_notes(policy: Policy, notes: list[str]) -> Policy:
     return policy.model_copy(update={"guarantee": policy.guarantee.model_copy(update={"note": note})})
 
 
-def prove(pilot: Sample, sample: Sample, alpha: float, delta: float) -> Side:
-    """Return the thresholds t for which P(event | score ≤ t) ≤ alpha is proven with confidence 1 − delta.
+def prove(pilot: Sample, sample: Sample, alpha: float, delta: float, limit: float = 1.0) -> Side:
+    """Return the thresholds t ≤ limit for which P(event | score ≤ t) ≤ alpha is proven with confidence 1 − delta.
 
     The pilot says where to begin (where the proof looks easiest); from there thresholds rise until one fails.
     """
@@ -166,21 +160,23 @@ def prove(pilot: Sample, sample: Sample, alpha: float, delta: float) -> Side:
     available = _count(sample)
     if available < needed:
         return Side([], 0, f"nothing, {available} units are too few: at least {needed} must be decided without error")
-    start = _start(pilot, available, alpha)
+    grid = [float(threshold) for threshold in _GRID if threshold <= limit + 1e-9]
+    start = _start(pilot, grid, available, alpha)
     if start is None:
         return Side([], 0, f"nothing, the pilot sample gives no hope of {alpha:.2%} at any threshold")
     proven: list[float] = []
     decided = 0
-    for threshold in _GRID[start:]:
-        count, wrong = _tally(sample, float(threshold))
+    for threshold in grid[start:]:
+        count, wrong = _tally(sample, threshold)
         if binomial_cdf(wrong, count, alpha) > delta:
             reason = f"{wrong} wrong of {count} at {threshold:.4g} is not enough for {alpha:.2%}"
             if not proven:
                 return Side([], 0, f"nothing, {reason}: without error {needed} would be")
             return Side(proven, decided, f"{decided} units; ended where {reason}")
-        proven.append(float(threshold))
+        proven.append(threshold)
         decided = count
-    return Side(proven, decided, f"{decided} units; every threshold is proven")
+    ended = "every threshold is proven" if limit >= 1 else f"proven, and held back at {limit:.4g}"
+    return Side(proven, decided, f"{decided} units; {ended}")
 
 
 def units_needed(alpha: float, delta: float) -> int:
@@ -211,7 +207,7 @@ def upper_bound(wrong: int, count: int, delta: float) -> float:
     return high
 
 
-def _start(pilot: Sample, available: int, alpha: float) -> int | None:
+def _start(pilot: Sample, grid: list[float], available: int, alpha: float) -> int | None:
     """Return the grid index with the smallest p-value to be expected of the sample, at most the one at 0.5.
 
     The pilot's share of errors is smoothed by half an error, since none seen is not none there.
@@ -220,8 +216,8 @@ def _start(pilot: Sample, available: int, alpha: float) -> int | None:
         return None
     scale = available / _count(pilot)
     best, best_p = None, 1.0
-    for index, threshold in enumerate(_GRID[_GRID <= 0.5]):
-        count, wrong = _tally(pilot, float(threshold))
+    for index, threshold in enumerate(item for item in grid if item <= 0.5):
+        count, wrong = _tally(pilot, threshold)
         if not count:
             continue
         expected = round(count * scale)

@@ -148,6 +148,23 @@ def test_keywords_with_many_right_answers_are_accepted_within_the_bound() -> Non
     assert (~fresh.event[accepted]).mean() <= 0.03
 
 
+def test_scores_that_always_go_to_a_person_do_so_even_where_the_bound_allows_more() -> None:
+    rng = np.random.default_rng(18)
+    policy = choose_inspect(
+        line(rng, 600, skill=9.0),
+        line(rng, 3000, skill=9.0),
+        alpha_escape=0.02,
+        alpha_false_reject=0.02,
+        delta=0.05,
+        unit="part",
+        always_defer=(0.02, 0.9),
+    )
+    assert 0.018 < policy.pass_max <= 0.02
+    assert 0.9 <= policy.divert_min < 0.91
+    assert policy.guarantee is not None
+    assert "held back at 0.02" in policy.guarantee.note
+
+
 def test_pictures_of_one_part_count_once() -> None:
     rng = np.random.default_rng(17)
     sample = line(rng, 100)

@@ -70,9 +70,10 @@ class Daemon:
         finally:
             for station in self._stations:
                 station.stop()
-            ended = [await asyncio.to_thread(station.join, JOIN_S) for station in self._stations]
+            # Reports end first: the last one says what decided, not that nothing does while it stops.
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
+            ended = [await asyncio.to_thread(station.join, JOIN_S) for station in self._stations]
             self._tell("daemon_stopped", "info", "" if all(ended) else "a station did not end in time")
             self._store.close()
 
@@ -141,7 +142,9 @@ class Daemon:
                 self._tell("slots_damaged", "alarm", slot_file.problem)
             if slot_file.book.current is None and section.bundle is not None:
                 self._preload(slot_file, section.model, section.bundle)
-            slot_file.change(slots.started)
+            # On a full disk a start of a trial is not counted: a device that decides comes before one that counts.
+            with contextlib.suppress(StoreError):
+                slot_file.change(slots.started)
             units[section.model] = Unit(section.model, slot_file)
         return units
 
@@ -166,17 +169,21 @@ class Daemon:
 
     def _tell_start(self) -> None:
         self._tell("daemon_started", "info", f"lineside {version('lineside')}")
-        for seq in self._store.pending_actions():
-            self._store.append_outcome(
-                OutcomeRow(
-                    seq=1,
-                    decision_seq=seq,
-                    at_ms=self._clock.now_ms(),
-                    state="unknown",
-                    actuator="",
-                    detail="the daemon stopped between the decision and its outcome",
+        try:
+            for seq in self._store.pending_actions():
+                self._store.append_outcome(
+                    OutcomeRow(
+                        seq=1,
+                        decision_seq=seq,
+                        at_ms=self._clock.now_ms(),
+                        state="unknown",
+                        actuator="",
+                        detail="the daemon stopped between the decision and its outcome",
+                    )
                 )
-            )
+        except StoreError:
+            # No room to tell of them: they stay pending and are told at the next start. Deciding comes first.
+            return
 
     def _tell(self, name: str, severity: Severity, detail: str) -> None:
         try:

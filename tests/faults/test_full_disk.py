@@ -75,6 +75,33 @@ def test_device_that_starts_on_a_full_disk_begins_when_there_is_room(
         device.wait_for(lambda: len(device.decisions()) > decided + 10, START_S, "decisions after there is room")
 
 
+def test_device_killed_between_decision_and_outcome_starts_on_a_full_disk_and_tells_later(
+    tmp_path: Path, small_disk: Path, rng: random.Random
+) -> None:
+    device = Device(tmp_path / "box-1", data=small_disk / "data")
+    ballast = small_disk / "ballast"
+    with Camera(device.inbox, PICTURES_PER_S, rng):
+        for _ in range(100):  # one kill in ten or so falls between the two
+            device.start()
+            device.wait_for_action()
+            device.kill()
+            if device.rows("SELECT * FROM pending_actions"):
+                break
+        ((pending,),) = device.rows("SELECT seq FROM pending_actions")
+        _fill(ballast)
+        before = _safe(device)
+        with device:
+            device.wait_for(lambda: _safe(device) > before, START_S, "safe actions after a start on a full disk")
+            ballast.unlink()
+            device.wait_for(lambda: _told(device) > 0, START_S, "the safe actions to be told")
+            assert device.stop() == 0
+        device.start()
+        device.wait_for_action()
+        device.kill()
+    states = {outcome["decision_seq"]: outcome["state"] for outcome in device.recorded("outcome")}
+    assert states[pending] == "unknown"
+
+
 def _fill(ballast: Path) -> None:
     """Take every byte that is free, and the last ones one by one."""
     with ballast.open("ab", buffering=0) as file:

@@ -2,7 +2,8 @@
 
 Rules:
 - The same manifest and files give the same bytes on every machine: members sorted, times fixed, nothing compressed
-  (zlib's output differs between versions, and stored bytes make small differences between versions of a bundle).
+  (zlib's output differs between versions, and stored bytes make small differences between versions of a bundle),
+  except large golden pictures, by bzip2, whose output has been the same for many years.
 - The archive is written beside its place and moved there whole; what is read back must be what was meant.
 """
 
@@ -17,6 +18,8 @@ from edge.wire.manifest import MANIFEST_NAME, FileEntry, Manifest
 
 _FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 _PLAIN_FILE = 0o644 << 16
+_LARGE_ARRAY_BYTES = 2**18
+"""Arrays from this size on are compressed: one picture of a large network would outweigh the network."""
 
 
 def file_entries(files: dict[str, bytes]) -> dict[str, FileEntry]:
@@ -36,7 +39,7 @@ def pack(manifest: Manifest, files: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in sorted({**files, MANIFEST_NAME: text}.items()):
-            archive.writestr(_member(name), content)
+            archive.writestr(_member(name, content), content)
     data = buffer.getvalue()
     bundle.parse(data)
     return data
@@ -68,9 +71,10 @@ def unpack(path: Path) -> dict[str, Any]:
     return {"ref": opened.ref.model_dump(), "manifest": opened.manifest.model_dump(exclude_none=True)}
 
 
-def _member(name: str) -> zipfile.ZipInfo:
+def _member(name: str, content: bytes) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name, date_time=_FIXED_TIME)
-    info.compress_type = zipfile.ZIP_STORED
+    large = name.endswith(".npy") and len(content) >= _LARGE_ARRAY_BYTES
+    info.compress_type = zipfile.ZIP_BZIP2 if large else zipfile.ZIP_STORED
     info.external_attr = _PLAIN_FILE
     info.create_system = 3
     return info

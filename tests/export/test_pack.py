@@ -1,8 +1,10 @@
 """Bundles as archives: reproducible, complete, and read back by the device's own reader."""
 
+import io
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge.bundle import load, parse
@@ -57,3 +59,14 @@ def test_entries_state_digest_and_size() -> None:
     entry = file_entries({"a": b"abc"})["a"]
     assert entry.size_bytes == 3
     assert entry.digest == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_large_golden_pictures_are_packed_small_and_read_back() -> None:
+    manifest, files = manifest_and_files()
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros((3, 400, 700, 3), np.uint8))
+    files = {**files, manifest.golden.inputs: buffer.getvalue()}
+    manifest = manifest.model_copy(update={"files": file_entries(files)})
+    data = pack(manifest, files)
+    assert len(data) < 50_000
+    assert parse(data).files[manifest.golden.inputs] == buffer.getvalue()

@@ -139,6 +139,7 @@ def _policy(
             delta=recipe.delta,
             unit=recipe.unit,
             always_defer=recipe.always_defer,
+            fixed=recipe.fixed_thresholds,
         )
     else:
         policy = thresholds.choose_keyword(

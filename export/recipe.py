@@ -43,6 +43,9 @@ class Recipe:
     """Probability that the bounds do not hold, both together."""
     always_defer: tuple[float, float] | None = None
     """Inspection: defect scores between these two always go to a person, whatever the bounds would allow."""
+    fixed_thresholds: tuple[float, float] | None = None
+    """Inspection: (pass_max, divert_min) chosen without the held-out data, which then only proves them. For samples
+    too small to search in."""
     unit: str = "picture"
     """What is independent in the held-out data, in the singular: picture, part, speaker."""
     guarantee_note: str = ""

@@ -41,9 +41,7 @@ class FlatModel:
 
     def constant(self, name: str, values: NDArray[np.int8], scale: float, zero_point: int) -> int:
         """Add a constant that is used like an activation; return its number."""
-        return self._tensor(
-            name, values.shape, schema.TensorType.INT8, self._buffer(values), [scale], [zero_point], 0
-        )
+        return self._tensor(name, values.shape, schema.TensorType.INT8, self._buffer(values), [scale], [zero_point], 0)
 
     def bias(self, name: str, values: NDArray[np.int32], scales: NDArray[np.float32]) -> int:
         """Add a constant 32-bit bias; return its number."""

@@ -29,6 +29,7 @@ DIVERT_NOTHING = 2.0
 ACCEPT_NOTHING = 2.0
 """Above every probability."""
 METHOD = "learn-then-test, fixed sequence, exact binomial"
+METHOD_FIXED = "exact binomial at thresholds fixed beforehand"
 
 _GRID = np.round(1 / (1 + np.exp(-np.arange(-9.0, 9.01, 0.1))), 6)
 """Thresholds that are tried: even steps of 0.1 in log-odds, from 0.0001 to 0.9999."""
@@ -80,6 +81,7 @@ def choose_inspect(
     delta: float,
     unit: str,
     always_defer: tuple[float, float] | None = None,
+    fixed: tuple[float, float] | None = None,
 ) -> InspectPolicy:
     """Return thresholds on the defect score, with their guarantee.
 
@@ -92,10 +94,16 @@ def choose_inspect(
         unit: the name of a unit, singular.
         always_defer: defect scores between these two go to a person even where the bounds would allow more; chosen
             before looking at the data.
+        fixed: (pass_max, divert_min) chosen without the sample, which then only proves them, each side for itself;
+            for samples too small to search in. Neither the pilot nor `always_defer` is used.
     """
     pass_limit, divert_limit = (1.0, 1.0) if always_defer is None else (always_defer[0], 1.0 - always_defer[1])
-    passing = prove(pilot, sample, alpha_escape, delta / 2, pass_limit)
-    diverting = prove(pilot.flipped(), sample.flipped(), alpha_false_reject, delta / 2, divert_limit)
+    if fixed is None:
+        passing = prove(pilot, sample, alpha_escape, delta / 2, pass_limit)
+        diverting = prove(pilot.flipped(), sample.flipped(), alpha_false_reject, delta / 2, divert_limit)
+    else:
+        passing = prove_at(fixed[0], sample, alpha_escape, delta / 2)
+        diverting = prove_at(1.0 - fixed[1], sample.flipped(), alpha_false_reject, delta / 2)
     pass_max, divert_min = _meet(passing, diverting)
     decided = (sample.score <= pass_max) | (sample.score >= divert_min)
     share = float(np.mean(sample.event)) if len(sample.event) else 0.0
@@ -104,7 +112,7 @@ def choose_inspect(
         pass_max=pass_max,
         divert_min=divert_min,
         guarantee=Guarantee(
-            method=METHOD,
+            method=METHOD if fixed is None else METHOD_FIXED,
             alpha_escape=alpha_escape,
             alpha_false_reject=alpha_false_reject,
             delta=delta,
@@ -177,6 +185,15 @@ def prove(pilot: Sample, sample: Sample, alpha: float, delta: float, limit: floa
         decided = count
     ended = "every threshold is proven" if limit >= 1 else f"proven, and held back at {limit:.4g}"
     return Side(proven, decided, f"{decided} units; {ended}")
+
+
+def prove_at(threshold: float, sample: Sample, alpha: float, delta: float) -> Side:
+    """Return the threshold as proven, or nothing: P(event | score ≤ threshold) ≤ alpha with confidence 1 − delta."""
+    count, wrong = _tally(sample, threshold)
+    found = f"{wrong} wrong of {count} at {threshold:.4g}"
+    if binomial_cdf(wrong, count, alpha) > delta:
+        return Side([], 0, f"nothing, {found} is not enough for {alpha:.2%}")
+    return Side([threshold], count, f"{count} units; {found} proves {upper_bound(wrong, count, delta):.2%}")
 
 
 def units_needed(alpha: float, delta: float) -> int:

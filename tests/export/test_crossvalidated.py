@@ -40,7 +40,7 @@ def test_thresholds_come_from_the_given_scores_and_the_guarantee_says_so(tmp_pat
         created_at="2026-01-01T00:00:00Z",
         alpha_escape=0.05,
         alpha_false_reject=0.05,
-        always_defer=(0.2, 0.8),
+        fixed_thresholds=(0.2, 0.8),
         guarantee_note="pictures of one day",
     )
     with_scores = build_bundle(recipe, spot_network(HEIGHT, WIDTH), data, tmp_path / "a.lsb")
@@ -48,8 +48,7 @@ def test_thresholds_come_from_the_given_scores_and_the_guarantee_says_so(tmp_pat
     assert with_scores.policy.guarantee is not None
     assert with_scores.figures["heldout"]["accuracy"] > 0.95, "the network itself knows nothing of these labels"
     assert with_scores.policy.guarantee.coverage > 0.5
-    assert with_scores.policy.pass_max <= 0.2
-    assert with_scores.policy.divert_min >= 0.8
+    assert (with_scores.policy.pass_max, with_scores.policy.divert_min) == (0.2, 0.8)
     assert "pictures of one day; on cross-validated scores" in with_scores.policy.guarantee.note
     assert load(tmp_path / "a.lsb").golden("onnx")[0].shape == (2, HEIGHT, WIDTH, 3)
     own = replace(data, heldout=Labelled(values, labels))
@@ -70,6 +69,20 @@ def test_band_for_people_is_kept_where_the_bounds_would_allow_more() -> None:
     assert free.pass_max == free.divert_min, "scores this far apart leave nothing unsure"
     assert 0.2 < held.pass_max <= 0.3
     assert 0.7 <= held.divert_min < 0.8
+
+
+def test_thresholds_fixed_beforehand_are_taken_only_as_far_as_the_sample_proves_them() -> None:
+    rng = np.random.default_rng(3)
+    event = rng.random(600) < 0.1
+    score = np.clip(np.where(event, 0.97, 0.03) + rng.normal(0, 0.01, 600), 0, 1)
+    sample = thresholds.Sample(score, event)
+    policy = thresholds.choose_inspect(
+        sample, sample, alpha_escape=0.02, alpha_false_reject=0.02, delta=0.05, unit="part", fixed=(0.3, 0.7)
+    )
+    assert policy.pass_max == 0.3
+    assert policy.divert_min == thresholds.DIVERT_NOTHING, "some sixty defective ones prove no 2 %"
+    assert policy.guarantee is not None
+    assert policy.guarantee.method == thresholds.METHOD_FIXED
 
 
 def test_constant_map_gives_the_same_logits_in_both_engines() -> None:

@@ -265,7 +265,7 @@ def test_killed_at_random_moments_ends_in_the_whole_bundle(server: WebServer, de
     print(f"seed {seed}")
     rng = random.Random(seed)
     with BadLink(server.port) as bad:
-        bad.bytes_per_s = 600_000
+        bad.bytes_per_s = 1_500_000
         kills = 0
         while not destination.exists():
             url = f"http://127.0.0.1:{bad.port}/tuf/targets"

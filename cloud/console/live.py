@@ -51,6 +51,7 @@ _COUNTERS = select(
     _scalar(func.max(rollouts.c.updated_at_ms)),
     _scalar(func.max(audit_log.c.id)),
     _scalar(func.max(bundles.c.published_at_ms)),
+    _scalar(func.count(bundles.c.digest)),
     _scalar(func.max(quarantine.c.id)),
 )
 _STATES = select(

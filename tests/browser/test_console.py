@@ -30,7 +30,7 @@ def test_device_goes_stale_and_comes_back_without_a_reload(journey: Journey) -> 
     expect(row).to_contain_text("fresh")
     journey.clock.forward(3 * INTERVAL_S + 1)
     expect(row).to_contain_text("stale since")
-    expect(row).to_contain_text("heard 16 s ago")
+    expect(row.locator("time[data-as=ago]")).to_have_text(re.compile(r"^[1-9]\d\ss ago$"))
     expect(journey.page.locator("[data-key=work-away]")).to_contain_text("device not heard")
     journey.plant.report("box-1")
     expect(row).to_contain_text("fresh")
@@ -40,13 +40,12 @@ def test_device_goes_stale_and_comes_back_without_a_reload(journey: Journey) -> 
 
 def test_age_counts_on_while_nothing_happens(journey: Journey) -> None:
     journey.plant.enrol("box-1")
-    journey.plant.report("box-1")
-    journey.clock.forward(2)
+    journey.plant.report("box-1", interval_s=600.0)
     journey.open("/")
     age = journey.page.locator("tr[data-key=box-1] time[data-as=ago]")
-    expect(age).to_have_text(re.compile("^2\\ss ago$"))
-    journey.clock.forward(4)
-    expect(age).to_have_text(re.compile("^6\\ss ago$"))
+    expect(age).to_have_text(re.compile(r"^\d+\ss ago$"))
+    journey.clock.forward(180)
+    expect(age).to_have_text(re.compile(r"^3\smin ago$"))
 
 
 def test_drift_and_decisions_appear_and_focus_stays_where_it_was(journey: Journey) -> None:

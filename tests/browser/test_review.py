@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from cloud import tables
 from models.phone_glass.generate import series
@@ -51,15 +51,24 @@ def test_answers_by_keys_bring_the_next_item_at_once_and_are_all_kept(journey: J
     for seq, key in zip(seqs, keys, strict=False):
         expect(shown).to_have_count(1)
         assert shown.get_attribute("data-seq") == str(seq), "oldest first, and never the same one twice"
-        before = journey.page.evaluate("performance.now()")
         journey.page.keyboard.press(key)
         journey.page.wait_for_function("s => document.querySelector('.item')?.dataset.seq !== s", arg=str(seq))
-        took_ms = journey.page.evaluate("performance.now()") - before
-        assert took_ms < 1000
     expect(journey.page.locator("#review-empty")).to_be_visible()
     wait_until(lambda: len(_answers(journey.plant)) == len(seqs), 10, "every answer to be kept")
     kept = sorted(_answers(journey.plant))
     assert kept == [(seq, wanted[key], "crack" if key == "2" else None) for seq, key in zip(seqs, keys, strict=False)]
+
+
+def test_next_item_does_not_wait_for_the_answer_to_be_kept(journey: Journey, pictures: list[bytes]) -> None:
+    seqs = _defer(journey.plant, pictures, 2)
+    journey.open("/review")
+    held: list[Route] = []
+    journey.page.route("**/v1/review/**", lambda route: held.append(route))  # a lambda: Playwright marks its handlers
+    journey.page.keyboard.press("p")
+    expect(journey.page.locator(".item:not([hidden])")).to_have_attribute("data-seq", str(seqs[1]))
+    assert (_answers(journey.plant), len(held)) == ([], 1)
+    held[0].continue_()
+    wait_until(lambda: _answers(journey.plant) == [(seqs[0], "pass", None)], 20, "the answer to be kept")
 
 
 def test_next_pictures_are_loaded_before_they_are_needed(journey: Journey, pictures: list[bytes]) -> None:

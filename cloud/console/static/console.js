@@ -12,7 +12,8 @@ import { saidAsTime, serverNow, setServerTime, tellTimes } from "./times.js";
 const EVERY_MS = 1000;
 const LOST_AFTER_MS = 4000; // one slow answer is not a loss
 const PATIENCE_MS = 10000;
-const IDLE_FACTOR = 5; // a page that took so long to come rests at least so many times as long
+const IDLE_FACTOR = 5; // a page that took so long to come rests at least so many times as long,
+const LONGEST_REST_MS = 5000; // but never so long that it could be called old
 const main = document.getElementById("main");
 const mode = main.dataset.live; // "on": all of the page; "head": the numbers in the head; none: a page that does not change
 let tag = "";
@@ -50,7 +51,8 @@ export async function look() {
     const answer = await fetch(location.href, { headers: tag ? { "If-None-Match": tag } : {}, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
     if (answer.redirected || answer.status === 401) location.reload(); // the sign-in ran out
     else if (answer.status === 304 || answer.ok) await take(answer, started);
-    restUntilMs = performance.now() + IDLE_FACTOR * (performance.now() - started);
+    const tookMs = performance.now() - started;
+    restUntilMs = performance.now() + Math.min(IDLE_FACTOR * tookMs, LONGEST_REST_MS);
   } catch { /* told by tellConnection once it has lasted */ } finally {
     asking = false;
     tellConnection();
@@ -67,7 +69,7 @@ async function take(answer, started) {
     }
     morph(document.getElementById("head"), page.getElementById("head"));
     if (mode === "on") morph(main, page.getElementById("main"));
-    document.dispatchEvent(new CustomEvent("lineside:page", { detail: page }));
+    document.dispatchEvent(new CustomEvent("lineside:page", { detail: { page, started } }));
     tag = answer.headers.get("ETag") || "";
   }
   setServerTime(Number(answer.headers.get("X-Now-Ms")) + late);

@@ -18,6 +18,7 @@ const done = []; // {article, id: Promise of the answer's number}, oldest first
 const answered = new Set();
 let waiting = Number(document.getElementById("review").dataset.waiting);
 let fetching = false;
+let changedAt = 0; // when an answer was last given, kept or taken back: what was asked before knows less than we do
 
 const current = () => list.querySelector(".item");
 
@@ -34,19 +35,20 @@ function show() {
 async function more() {
   if (fetching || waiting <= list.children.length) return;
   fetching = true;
+  const started = performance.now();
   try {
     const answer = await fetch("/review", { cache: "no-store" });
-    if (answer.ok) take(new DOMParser().parseFromString(await answer.text(), "text/html"));
+    if (answer.ok) take(new DOMParser().parseFromString(await answer.text(), "text/html"), started);
   } catch { /* the bar at the top says that there is no answer; the next answer asks again */ } finally {
     fetching = false;
   }
 }
 
-function take(page) {
+function take(page, started) {
   const fresh = page.getElementById("review");
   if (!fresh) return;
-  const pending = done.filter((entry) => !entry.settled).length;
-  waiting = Math.max(0, Number(fresh.dataset.waiting) - pending);
+  const settled = done.every((entry) => entry.settled);
+  if (settled && started > changedAt) waiting = Number(fresh.dataset.waiting);
   const before = current();
   for (const item of page.querySelectorAll("#items .item")) {
     if (!answered.has(item.id) && !document.getElementById(item.id)) list.append(document.importNode(item, true));
@@ -70,6 +72,7 @@ function answer(button) {
   article.remove();
   answered.add(article.id);
   waiting = Math.max(0, waiting - 1);
+  changedAt = performance.now();
   const entry = { article, settled: false };
   entry.id = keep(entry, button, who);
   done.push(entry);
@@ -83,6 +86,7 @@ async function keep(entry, button, who) {
   try {
     const kept = await send("POST", `/v1/review/${device}/${incarnation}/${seq}`, body, who);
     entry.settled = true;
+    changedAt = performance.now();
     return kept.id;
   } catch (problem) {
     done.splice(done.indexOf(entry), 1);
@@ -111,6 +115,7 @@ async function undo() {
 function bringBack(article) {
   answered.delete(article.id);
   waiting += 1;
+  changedAt = performance.now();
   list.prepend(article);
   show();
 }
@@ -158,5 +163,5 @@ document.addEventListener("click", (event) => {
 undoButton.addEventListener("click", undo);
 reviewer.value = localStorage.getItem("lineside-reviewer") || reviewer.value;
 reviewer.addEventListener("change", () => localStorage.setItem("lineside-reviewer", reviewer.value.trim()));
-document.addEventListener("lineside:page", (event) => take(event.detail));
+document.addEventListener("lineside:page", (event) => take(event.detail.page, event.detail.started));
 show();

@@ -39,6 +39,7 @@ CHANGES: dict[str, Callable[[Plant], object]] = {
 def test_change_of_anything_shown_changes_the_tag(plant: Plant, what: str) -> None:
     for device in ("box-1", "box-2"):
         plant.enrol(device)
+    plant.bundle(ref())
     plant.report("box-1")
     plant.up("box-1", [plant.deferral("box-1")])
     before = _tag(plant)

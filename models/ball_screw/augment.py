@@ -27,6 +27,8 @@ _MARGIN = 10
 """Pixels around an outlined pit that are carried along when it is pasted."""
 
 
+_SMALLEST = 9.0
+"""Side in pixels of a square as large as the smallest pit that is pasted: below, it could not be told from dirt."""
 _OPACITY = (0.4, 1.0)
 """Pits begin faint."""
 
@@ -158,7 +160,7 @@ def _turned(pit: Pit, rng: np.random.Generator) -> Pit:
     """The pit at another size and angle, perhaps mirrored."""
     height, width = pit.mask.shape
     scale = float(np.exp(rng.uniform(np.log(0.4), np.log(1.8))))
-    scale = max(scale, 9 / max(np.sqrt(pit.mask.sum()), 1))
+    scale = max(scale, _SMALLEST / max(np.sqrt(pit.mask.sum()), 1))
     scale = min(scale, 0.6 * SIDE / max(height, width))
     side = int(np.ceil(scale * np.hypot(height, width)))
     turn = np.asarray(cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-60, 60), scale), np.float64)

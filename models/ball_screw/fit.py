@@ -117,7 +117,7 @@ def _fresh(seed: int) -> PitNet:
 
 def _optimizer(network: PitNet) -> torch.optim.Optimizer:
     body = network.late_parameters()
-    head = [*network.mix.parameters(), *network.score.parameters()]
+    head = [*network.fine.parameters(), *network.mix.parameters(), *network.score.parameters()]
     groups = [{"params": head, "lr": PEAK_RATE}, {"params": body, "lr": PEAK_RATE * _BODY_SHARE}]
     return torch.optim.AdamW(groups, weight_decay=_DECAY)
 

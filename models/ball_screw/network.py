@@ -47,6 +47,14 @@ class PitNet(nn.Module):
         super().__init__()
         self.stem = _conv(3, 32, 3, 2)
         self.blocks = nn.ModuleList(_Block(*shape) for shape in _BLOCKS)
+        fine = _BLOCKS[_EARLY - 1][4]
+        self.fine = nn.Sequential(
+            nn.Conv2d(fine, fine, 3, 1, 1, groups=fine),
+            nn.ReLU6(),
+            nn.Conv2d(fine, 32, 1),
+            nn.ReLU6(),
+            nn.Conv2d(32, 1, 1, bias=False),
+        )
         self.mix = nn.Sequential(nn.Conv2d(_BLOCKS[-1][4], 32, 1), nn.ReLU6())
         self.score = nn.Conv2d(32, 1, 1)
         nn.init.constant_(self.score.bias, -2.0)  # type: ignore[arg-type]
@@ -72,10 +80,11 @@ class PitNet(nn.Module):
         return values
 
     def late(self, values: Tensor) -> Tensor:
-        """Return logits of every cell from what `early` gave."""
+        """Return logits of every cell from what `early` gave: the finest spot in it, and what surrounds it."""
+        spots = functional.max_pool2d(self.fine(values), 2)
         for block in self.blocks[_EARLY:]:
             values = block(values)
-        scores: Tensor = self.score(self.mix(values))
+        scores: Tensor = self.score(self.mix(values)) + spots
         return scores
 
     def late_parameters(self) -> list[nn.Parameter]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from export import golden, onnx_export
 from export.build import BuildReport, build_bundle
 from export.quantize import quantize
-from export.recipe import BuildData, Labelled, Recipe, split_by_group
+from export.recipe import BuildData, Labelled, Recipe
 from models.ball_screw.data import (
     DOUBTFUL,
     HELD_OUT,
@@ -37,10 +37,11 @@ from models.realdata import folder_of
 
 NAME, VERSION = "ball_screw", "1.0.0"
 HERE = Path(__file__).parent
-POOL, STEPS, SEED = 5000, 500, 1
+POOL, STEPS, SEED = 5000, 250, 1
 _CREATED_AT = "2026-11-23T16:00:00Z"
 _RANGE_PICTURES = 64
-_PILOT_SHARE, _PILOT_SEED = 0.2, 1
+_PASS_MAX, _DIVERT_MIN = 0.35, 0.97
+"""Fixed while the recipe was worked out, on earlier networks: the few pictures prove thresholds, they cannot search."""
 _NOTE = (
     "pictures of one position follow each other by hours and are alike, so they are less independent than the bound "
     "takes them to be; three positions stand behind these scores"
@@ -71,12 +72,11 @@ def main(version: str = VERSION, out: Path | None = None, data: Path | None = No
     scored = cross_validated(training, pool)
     print("training on all training positions", file=sys.stderr)
     network = fit(pool, np.arange(POOL), steps=STEPS, seed=SEED)
-    pilot, heldout = split_by_group(scored, _PILOT_SHARE, _PILOT_SEED)
     bench = [photo for photo in training if photo.position != OTHER_MACHINES]
     build_data = BuildData(
         quantize=as_values(_spread(training, _RANGE_PICTURES)),
-        heldout=heldout,
-        pilot=pilot,
+        heldout=scored,
+        pilot=scored,
         reference=_originals(folder, bench),
         golden=golden_inputs(bench),
     )
@@ -167,8 +167,10 @@ def _recipe(folder: Path, training: list[Photo], scored: Labelled) -> Recipe:
         labels=LABELS,
         created_at=_CREATED_AT,
         description="Pits on the track of a ball screw, photographed on the test bench of BSData.",
-        alpha_escape=0.06,
-        alpha_false_reject=0.10,
+        alpha_escape=0.10,
+        alpha_false_reject=0.20,
+        fixed_thresholds=(_PASS_MAX, _DIVERT_MIN),
+        calibration="none",
         unit="picture",
         guarantee_note=_NOTE,
         runtimes=("onnx", "tflite"),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from securesystemslib.signer import CryptoSigner
-from tuf.api.metadata import Metadata, Targets
+from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from cloud import keys
 from edge.bundle import parse
@@ -149,18 +149,12 @@ def _forge(cloud: Cloud, data: bytes, signer: CryptoSigner) -> BundleRef:
     blob = _blob(cloud, ref)
     blob.parent.mkdir(parents=True, exist_ok=True)
     blob.write_bytes(data)
-    stolen = cloud.data_dir / "stolen.pem"
-    stolen.write_bytes(signer.private_bytes)
     current = max((cloud.data_dir / "tuf").glob("*.targets.json"), key=lambda path: int(path.name.split(".")[0]))
-    forged = keys.with_bundle(
-        current.read_bytes(),
-        path=ref.target_path,
-        digest=ref.digest,
-        size_bytes=ref.size_bytes,
-        release_key=stolen,
-        now=datetime.now(UTC).replace(microsecond=0),
-    )
-    _sign_anew(cloud, targets=forged, life=timedelta(days=1))
+    forged = Metadata[Targets].from_bytes(current.read_bytes())
+    forged.signed.targets[ref.target_path] = TargetFile(ref.size_bytes, {"sha256": ref.digest}, ref.target_path)
+    forged.signed.version += 1
+    forged.sign(signer)
+    _sign_anew(cloud, targets=forged.to_bytes(keys.SERIALIZER), life=timedelta(days=1))
     return ref
 
 

@@ -1,12 +1,11 @@
-"""What a histogram says: its mean and quantiles; pure.
+"""What a histogram says: its quantiles; pure.
 
 Rules:
 - Values are taken as spread evenly within a bin; the two open bins count as lying at their edge.
-- Histograms of other edges are never added: the sum holds those like the newest, the rest are counted.
+- Histograms of other edges are never added: the sum holds those like the first, the rest are left out.
 """
 
 from collections.abc import Iterable
-from itertools import pairwise
 from typing import Any
 
 from pydantic import ValidationError
@@ -33,14 +32,6 @@ def total_of(parts: Iterable[Histogram]) -> Histogram | None:
     return result
 
 
-def mean(histogram: Histogram) -> float | None:
-    """Return the mean, or None of an empty histogram."""
-    if not histogram.total:
-        return None
-    pairs = zip(_middles(histogram), histogram.counts, strict=True)
-    return sum(middle * n for middle, n in pairs) / histogram.total
-
-
 def quantile(histogram: Histogram, share: float) -> float | None:
     """Return the value below which this share of the counts lies, or None of an empty histogram."""
     if not histogram.total:
@@ -55,9 +46,3 @@ def quantile(histogram: Histogram, share: float) -> float | None:
             return edges[i - 1] + (edges[i] - edges[i - 1]) * max(0.0, target - below) / n
         below += n
     return edges[-1]
-
-
-def _middles(histogram: Histogram) -> list[float]:
-    edges = histogram.edges
-    inner = [(a + b) / 2 for a, b in pairwise(edges)]
-    return [edges[0], *inner, edges[-1]]

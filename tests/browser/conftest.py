@@ -1,4 +1,4 @@
-"""One browser for all journeys; a plant, served, and a page of its own for each."""
+"""One browser for the journeys of a module; a plant, served, and a page of its own for each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,8 +35,9 @@ class Journey:
         self.complaints[:] = [complaint for complaint in self.complaints if words not in complaint]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Not for longer than a module: while it is open, its event loop runs and nobody else can run one."""
     if not CHROMIUM.exists():
         pytest.skip(f"the journeys need a browser at {CHROMIUM}: apt-get install --no-install-recommends chromium")
     with browsing() as made:

@@ -26,14 +26,9 @@ def test_quantile_in_an_open_bin_lies_at_its_edge() -> None:
     assert histograms.quantile(outside, 0.9) == 2.0
 
 
-def test_empty_histogram_has_neither_mean_nor_quantile() -> None:
+def test_empty_histogram_has_no_quantile() -> None:
     empty = Histogram(edges=[1.0], counts=[0, 0])
-    assert histograms.mean(empty) is None
     assert histograms.quantile(empty, 0.5) is None
-
-
-def test_mean_takes_the_middle_of_bins() -> None:
-    assert histograms.mean(Histogram(edges=[0.0, 2.0, 4.0], counts=[0, 1, 1, 0])) == 2.0
 
 
 def test_sum_leaves_out_histograms_of_other_edges() -> None:

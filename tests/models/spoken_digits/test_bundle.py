@@ -13,7 +13,7 @@ from models.spoken_digits.measure import BUNDLE, held_out, measure
 from models.spoken_digits.speak import speak
 from tests.data import real_data
 
-MAX_BYTES = 200_000
+MAX_BYTES = 1_000_000
 
 
 @pytest.fixture(scope="module")

@@ -66,9 +66,9 @@ def test_old_list_of_bundles_played_back_is_refused(tmp_path: Path, cloud: Cloud
     old = tmp_path / "old.json"
     shutil.copy(cloud.data_dir / "tuf" / "timestamp.json", old)
     good = _publish(cloud, "1.1.0", tmp_path)
-    cloud.roll_out("1.1.0", ["box-1"])
-    device.wait_for(lambda: device.serving() == "1.1.0", TOLD_S, "the good version")
-    device.wait_for(lambda: _state(device, good) == "good", TOLD_S, "the good version to last its probation")
+    rollout = cloud.roll_out("1.1.0", ["box-1"])
+    device.wait_for(lambda: cloud.rollout(rollout)["status"] == "done", TOLD_S, "the good version to be rolled out")
+    assert _state(device, good) == "good"
     newest = _publish(cloud, "1.2.0", tmp_path)
     shutil.copy(old, cloud.data_dir / "tuf" / "timestamp.json")
     _expect_refusal(cloud, device, newest, "older than what this device has seen", still="1.1.0")

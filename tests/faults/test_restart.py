@@ -19,6 +19,7 @@ def test_device_asked_to_end_ends_in_order_and_its_last_report_names_what_decide
             device.start()
             device.wait_for(lambda: _fresh(cloud), START_S, "the console to call it fresh")
             device.wait_for_action()
+            device.wait_for(lambda: _told(cloud, device), START_S, "the console to know what decides")
             assert device.stop() == 0
             wait_until(lambda: cloud.view("box-1")["freshness"] == "stale", START_S, "the console to call it stale")
             assert cloud.reported("box-1")["stations"]["main"]["serving"]["version"] == "1.0.0"
@@ -36,6 +37,13 @@ def test_signal_during_the_start_ends_it_too(tmp_path: Path) -> None:
     wait_until(lambda: "running" in device.log, START_S, "its first word")
     assert device.stop() == 0, device.log
     assert "Traceback" not in device.log
+
+
+def _told(cloud: Cloud, device: Device) -> bool:
+    """Whether the report in the cloud is of this start and names the bundle that decides."""
+    reported = cloud.reported("box-1")
+    this_start = reported["boot_id"] == device.decisions()[-1]["boot_id"]
+    return this_start and reported["stations"]["main"]["serving"] is not None
 
 
 def _fresh(cloud: Cloud) -> bool:

@@ -31,22 +31,23 @@ def fit(examples: Set, *, epochs: int, seed: int, threads: int = 1) -> PhoneGlas
     torch.set_num_threads(threads)
     chance = np.random.default_rng(seed)
     network = PhoneGlassNet(len(LABELS))
-    steps = epochs * (len(examples.labels) // _BATCH)
+    size = min(_BATCH, len(examples.labels))
+    steps = epochs * (len(examples.labels) // size)
     optimizer = torch.optim.AdamW(network.parameters(), lr=_PEAK_RATE, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _PEAK_RATE, total_steps=steps, pct_start=0.2)
     targets = soft_targets(examples)
     targets = targets * (1 - _SMOOTHING) + _SMOOTHING / targets.shape[1]
     for epoch in range(epochs):
         began, total = time.perf_counter(), 0.0
-        order = chance.permutation(len(targets))[: len(targets) // _BATCH * _BATCH]
-        for batch in order.reshape(-1, _BATCH):
+        order = chance.permutation(len(targets))[: len(targets) // size * size]
+        for batch in order.reshape(-1, size):
             loss = _loss(network, examples, targets, batch, chance)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             total += float(loss.detach())
-        mean, took_s = total * _BATCH / len(order), time.perf_counter() - began
+        mean, took_s = total * size / len(order), time.perf_counter() - began
         print(f"epoch {epoch + 1}/{epochs}: loss {mean:.4f}, {took_s:.0f} s", file=sys.stderr, flush=True)
     network.eval()
     return network

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from export.thresholds import upper_bound
 from models.ball_screw.data import HELD_OUT, position_of
 from models.realdata import add_option, folder_of
 
+_BOOTSTRAP = 2000
 BUNDLE = Path(__file__).parent / "ball_screw-1.0.0.lsb"
 
 
@@ -31,6 +34,8 @@ class Figures:
     pitted: int
     auroc: float | None
     """Of 1 − p(good); None where all pictures have the same label."""
+    auroc_interval: tuple[float, float] | None
+    """95 %, by bootstrap over pictures."""
     coverage: float
     """Share of pictures that were decided without a person."""
     escapes: int
@@ -39,6 +44,8 @@ class Figures:
     """Good pictures that were diverted."""
     wrong_share: float
     """Of the pictures that were decided without a person."""
+    wrong_interval: tuple[float, float]
+    """95 %, Clopper and Pearson."""
     turned_away: int
     """Pictures that the gate did not let through."""
 
@@ -75,18 +82,35 @@ def _figures(position: str, records: list[dict[str, Any]]) -> Figures:
     scores = np.array([1 - record["scores"]["good"] if record["scores"] else np.nan for record in records])
     escapes, rejects = pitted & (verdicts == "pass"), ~pitted & (verdicts == "divert")
     decided = int(np.sum(verdicts != "defer"))
+    wrong = int(escapes.sum() + rejects.sum())
     both = len(np.unique(pitted[judged])) == 2
     return Figures(
         position=position,
         pictures=len(records),
         pitted=int(pitted.sum()),
         auroc=round(float(roc_auc_score(pitted[judged], scores[judged])), 4) if both else None,
+        auroc_interval=_auroc_interval(pitted[judged], scores[judged]) if both else None,
         coverage=round(decided / max(len(records), 1), 4),
         escapes=int(escapes.sum()),
         false_rejects=int(rejects.sum()),
-        wrong_share=round(float(escapes.sum() + rejects.sum()) / max(decided, 1), 4),
+        wrong_share=round(wrong / max(decided, 1), 4),
+        wrong_interval=_share_interval(wrong, decided),
         turned_away=int(np.sum(~judged)),
     )
+
+
+def _share_interval(count: int, total: int) -> tuple[float, float]:
+    """Return the 95 % interval of Clopper and Pearson for a share."""
+    low = 1.0 - upper_bound(total - count, total, 0.025) if count else 0.0
+    return round(low, 4), round(upper_bound(count, total, 0.025), 4)
+
+
+def _auroc_interval(pitted: NDArray[np.bool_], scores: NDArray[np.float64]) -> tuple[float, float]:
+    rng = np.random.default_rng(0)
+    draws = (rng.integers(len(scores), size=len(scores)) for _ in range(_BOOTSTRAP))
+    values = [float(roc_auc_score(pitted[draw], scores[draw])) for draw in draws if len(np.unique(pitted[draw])) == 2]
+    low, high = np.quantile(values, [0.025, 0.975])
+    return round(float(low), 4), round(float(high), 4)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from export import golden, onnx_export
 from export.build import BuildReport, build_bundle
@@ -69,7 +70,7 @@ def main(version: str = VERSION, out: Path | None = None, data: Path | None = No
     training = [photo for photo in photos if photo.position != HELD_OUT and photo.name not in DOUBTFUL]
     print(f"drawing {POOL} crops", file=sys.stderr)
     pool = make_pool(training, POOL, SEED)
-    scored = cross_validated(training, pool)
+    scored, unseen = cross_validated(training, pool)
     print("training on all training positions", file=sys.stderr)
     network = fit(pool, np.arange(POOL), steps=STEPS, seed=SEED)
     bench = [photo for photo in training if photo.position != OTHER_MACHINES]
@@ -80,25 +81,20 @@ def main(version: str = VERSION, out: Path | None = None, data: Path | None = No
         reference=_originals(folder, bench),
         golden=golden_inputs(bench),
     )
-    return build_bundle(_recipe(folder, training, scored), network, build_data, out or HERE / f"{NAME}-{VERSION}.lsb")
+    return build_bundle(_recipe(folder, training, unseen), network, build_data, out or HERE / f"{NAME}-{VERSION}.lsb")
 
 
-def cross_validated(training: list[Photo], pool: Pool) -> Labelled:
-    """Score every bench picture with an int8 network that never saw its position."""
-    parts = []
+def cross_validated(training: list[Photo], pool: Pool) -> tuple[Labelled, dict[str, dict[str, float]]]:
+    """Score every bench picture with an int8 network that never saw its position; return that and its figures."""
+    parts, figures = [], {}
     for position in sorted({photo.position for photo in training} - {OTHER_MACHINES}):
         print(f"training without {position}", file=sys.stderr)
         rest = [photo for photo in training if photo.position != position]
         unseen = [photo for photo in training if photo.position == position]
         network = fit(pool, pool.without(position), steps=STEPS, seed=SEED)
         parts.append(_labelled(unseen, int8_logits(network, rest, unseen)))
-    logits = [part.logits for part in parts if part.logits is not None]
-    return Labelled(
-        np.concatenate([part.values for part in parts]),
-        np.concatenate([part.labels for part in parts]),
-        None,
-        np.concatenate(logits),
-    )
+        figures[position] = _figures(parts[-1])
+    return _joined(parts), figures
 
 
 def int8_logits(network: PitNet, seen: list[Photo], unseen: list[Photo]) -> NDArray[np.float32]:
@@ -136,6 +132,32 @@ def _labelled(photos: list[Photo], logits: NDArray[np.float32]) -> Labelled:
     return Labelled(as_values(photos), labels, None, logits)
 
 
+def _joined(parts: list[Labelled]) -> Labelled:
+    return Labelled(
+        np.concatenate([part.values for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        None,
+        np.concatenate([part.logits for part in parts if part.logits is not None]),
+    )
+
+
+def _figures(part: Labelled) -> dict[str, float]:
+    """Return the figures of one position, from scores of a network that never saw it."""
+    assert part.logits is not None
+    defect = 1 / (1 + np.exp(part.logits[:, 0].astype(np.float64) - part.logits[:, 1]))
+    pitted, passed, diverted = part.labels == 1, defect <= _PASS_MAX, defect >= _DIVERT_MIN
+    figures = {
+        "pictures": float(len(part)),
+        "pitted": float(pitted.sum()),
+        "coverage": round(float(np.mean(passed | diverted)), 4),
+        "escapes": float(np.sum(passed & pitted)),
+        "false_rejects": float(np.sum(diverted & ~pitted)),
+    }
+    if pitted.any() and not pitted.all():
+        figures["auroc"] = round(float(roc_auc_score(pitted, defect)), 4)
+    return figures
+
+
 def _spread(photos: list[Photo], count: int) -> list[Photo]:
     return [photos[int(index)] for index in np.linspace(0, len(photos) - 1, min(count, len(photos)))]
 
@@ -145,7 +167,7 @@ def _originals(folder: Path, photos: list[Photo]) -> list[U8]:
     return [np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR), np.uint8) for path in paths]
 
 
-def _recipe(folder: Path, training: list[Photo], scored: Labelled) -> Recipe:
+def _recipe(folder: Path, training: list[Photo], unseen: dict[str, dict[str, float]]) -> Recipe:
     paths = sorted(folder.glob("*/*.jpg"), key=lambda path: path.name)
     lineage: dict[str, Any] = {
         "code": _commit(),
@@ -176,7 +198,7 @@ def _recipe(folder: Path, training: list[Photo], scored: Labelled) -> Recipe:
         runtimes=("onnx", "tflite"),
         memory_bytes=64 * 2**20,
         lineage=lineage,
-        metrics={"cross_validated_pictures": len(scored)},
+        metrics={"positions_never_seen": unseen},
     )
 
 

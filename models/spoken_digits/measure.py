@@ -14,8 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from export.thresholds import upper_bound
 from models.realdata import add_option, folder_of
 from models.spoken_digits.data import FIRST_TRAINED
+from models.spoken_digits.speak import LANGUAGES
 
 BUNDLE = Path(__file__).parent / "spoken_digits-1.0.0.lsb"
 
@@ -26,6 +28,8 @@ class Figures:
 
     recordings: int
     right_share: float
+    right_interval: tuple[float, float]
+    """95 %, Clopper and Pearson."""
     coverage: float
     """Share that was accepted."""
     wrong_share: float
@@ -33,7 +37,7 @@ class Figures:
     turned_away: int
     """Recordings that the gate did not let through."""
     per_group: dict[str, float]
-    """Right share by the second part of the name: the speaker, or the synthesiser's voice."""
+    """Right share by speaker (the second part of the name; of a synthesised voice its language)."""
 
 
 def measure(bundle: Path, paths: list[Path], runtime: str = "auto") -> Figures:
@@ -51,14 +55,15 @@ def measure(bundle: Path, paths: list[Path], runtime: str = "auto") -> Figures:
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     records = [json.loads(line) for line in done.stdout.splitlines()]
     accepted = [record for record in records if record["verdict"] == "accept"]
-    speakers = sorted({_part(record, 1) for record in records})
+    speakers = sorted({_speaker(record) for record in records})
     return Figures(
         recordings=len(records),
         right_share=_share(records, _right),
+        right_interval=_interval(sum(map(_right, records)), len(records)),
         coverage=round(len(accepted) / max(len(records), 1), 4),
         wrong_share=round(1 - _share(accepted, _right), 4) if accepted else 0.0,
         turned_away=sum(record["label"] is None for record in records),
-        per_group={who: _share([r for r in records if _part(r, 1) == who], _right) for who in speakers},
+        per_group={who: _share([r for r in records if _speaker(r) == who], _right) for who in speakers},
     )
 
 
@@ -76,8 +81,18 @@ def _part(record: dict[str, Any], index: int) -> str:
     return Path(record["path"]).stem.split("_")[index]
 
 
+def _speaker(record: dict[str, Any]) -> str:
+    name = _part(record, 1)
+    return next((language for language in sorted(LANGUAGES, key=len, reverse=True) if name.startswith(language)), name)
+
+
 def _share(records: list[dict[str, Any]], holds: Callable[[dict[str, Any]], bool]) -> float:
     return round(sum(map(holds, records)) / max(len(records), 1), 4)
+
+
+def _interval(count: int, total: int) -> tuple[float, float]:
+    low = 1.0 - upper_bound(total - count, total, 0.025) if count else 0.0
+    return round(low, 4), round(upper_bound(count, total, 0.025), 4)
 
 
 if __name__ == "__main__":

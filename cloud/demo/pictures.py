@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cloud.demo.processes import not_left_behind
 from cloud.errors import ConfigError
 
 KEEP_IN_FOLDER = 400
@@ -41,7 +42,9 @@ async def make_pool(module: str, folder: Path, *arguments: str, cwd: Path) -> Po
             old.unlink()
         command = [sys.executable, "-m", module, "--out", str(folder), *arguments]
         process = await asyncio.create_subprocess_exec(*command, cwd=cwd, stdout=asyncio.subprocess.DEVNULL)
-        if await process.wait():
+        async with not_left_behind(process):
+            await process.wait()
+        if process.returncode:
             raise ConfigError(f"{module} failed with exit code {process.returncode}", hint="its words stand above")
         done.write_text(wanted)
     return _read_pool(folder)

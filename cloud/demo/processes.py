@@ -10,6 +10,7 @@ import contextlib
 import json
 import signal
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,18 @@ from cloud.errors import ConfigError, UnavailableError
 
 STOP_S = 15.0
 """Longest wait for a child to end in order before it is killed."""
+
+
+@contextlib.asynccontextmanager
+async def not_left_behind(process: asyncio.subprocess.Process) -> AsyncIterator[None]:
+    """Kill a child that still runs when its waiter is left, because the demo is stopped or something else failed."""
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
 
 
 @dataclass
@@ -51,7 +64,8 @@ class Processes:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await process.communicate()
+        async with not_left_behind(process):
+            out, err = await process.communicate()
         if process.returncode:
             raise ConfigError(f"{module} {' '.join(arguments)}: {(err or out).decode(errors='replace').strip()}")
         return json.loads(out) if out.strip() else None

@@ -169,17 +169,22 @@ async def _start_cloud(world: World) -> None:
 
 
 async def _pools(folder: Path) -> dict[str, Pool]:
-    glass = "models.phone_glass.generate"
-    normal, dim, speech = await asyncio.gather(
-        make_pool(
-            glass, folder / "normal", "--count", str(POOL_PICTURES), "--seed", "77", "--light", "mixed", cwd=CHECKOUT
-        ),
-        make_pool(glass, folder / "dim", "--count", str(POOL_DIM), "--seed", "78", "--light", "dim", cwd=CHECKOUT),
-        make_pool(
-            "models.spoken_digits.speak", folder / "speech", "--count", str(POOL_SOUNDS), "--seed", "79", cwd=CHECKOUT
-        ),
-    )
-    return {"normal": normal, "dim": dim, "speech": speech}
+    glass, speech = "models.phone_glass.generate", "models.spoken_digits.speak"
+    made = {
+        "normal": (glass, "--count", str(POOL_PICTURES), "--seed", "77", "--light", "mixed"),
+        "dim": (glass, "--count", str(POOL_DIM), "--seed", "78", "--light", "dim"),
+        "speech": (speech, "--count", str(POOL_SOUNDS), "--seed", "79"),
+    }
+    making = [
+        asyncio.ensure_future(make_pool(module, folder / name, *arguments, cwd=CHECKOUT))
+        for name, (module, *arguments) in made.items()
+    ]
+    try:
+        return dict(zip(made, await asyncio.gather(*making), strict=True))
+    finally:
+        for pool in making:  # when one fails, nobody waits for the others any more
+            pool.cancel()
+        await asyncio.gather(*making, return_exceptions=True)
 
 
 async def _answering(world: World) -> None:

@@ -132,6 +132,16 @@ def test_ctrl_c_stops_everything_in_order(tmp_path: Path) -> None:
     assert _processes_of(folder) == []
 
 
+@pytest.mark.slow
+def test_ctrl_c_during_the_set_up_leaves_nothing_running(tmp_path: Path) -> None:
+    folder = tmp_path / "world"
+    with demo(folder) as process:
+        wait_until(lambda: any("models." in words for words in _processes_of(folder)), 120, "pictures to be drawn")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0, _output(folder)
+    assert _processes_of(folder) == []
+
+
 def _output(folder: Path) -> str:
     return (folder.parent / f"{folder.name}.txt").read_text(errors="replace")
 

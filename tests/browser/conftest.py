@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browser.served import CHROMIUM, browsing, served
 from tests.clocks import HeldClock
 from tests.cloud.console.plant import Plant
+from tests.waiting import wait_until
 
 PATIENCE_MS = 20_000
 """Longest wait for anything: tests share their processor with others."""
@@ -29,6 +30,10 @@ class Journey:
         """Go to a page of the console and wait until it is live."""
         self.page.goto(self.url + path)
         self.page.wait_for_load_state("load")
+
+    def wait_for(self, expression: str) -> None:
+        """Wait until an expression of JavaScript is true; asked from outside, because the pages forbid `eval`."""
+        wait_until(lambda: self.page.evaluate(expression), PATIENCE_MS / 1000, expression)
 
     def forgive(self, words: str) -> None:
         """Drop complaints that the journey itself provoked."""

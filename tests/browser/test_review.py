@@ -52,7 +52,7 @@ def test_answers_by_keys_bring_the_next_item_at_once_and_are_all_kept(journey: J
         expect(shown).to_have_count(1)
         assert shown.get_attribute("data-seq") == str(seq), "oldest first, and never the same one twice"
         journey.page.keyboard.press(key)
-        journey.page.wait_for_function("s => document.querySelector('.item')?.dataset.seq !== s", arg=str(seq))
+        expect(journey.page.locator(f".item[data-seq='{seq}']")).to_have_count(0)
     expect(journey.page.locator("#review-empty")).to_be_visible()
     wait_until(lambda: len(_answers(journey.plant)) == len(seqs), 10, "every answer to be kept")
     kept = sorted(_answers(journey.plant))
@@ -75,7 +75,7 @@ def test_next_pictures_are_loaded_before_they_are_needed(journey: Journey, pictu
     _defer(journey.plant, pictures, 4)
     journey.open("/review")
     loaded = "[...document.querySelectorAll('.item img')].filter(i => i.complete && i.naturalWidth > 0).length"
-    journey.page.wait_for_function(f"{loaded} === 4")
+    journey.wait_for(f"{loaded} === 4")
 
 
 def test_undo_brings_the_last_item_back_and_takes_its_answer_away(journey: Journey, pictures: list[bytes]) -> None:
@@ -124,9 +124,9 @@ def test_heard_word_is_played_and_corrected_by_its_own_digit(journey: Journey) -
     row = plant.deferral("phone-1", bundle=ref("spoken_digits"), label="nine", scores=scores, input=heard)
     plant.up("phone-1", [row])
     journey.open("/review")
-    journey.page.wait_for_function("document.querySelector('.item audio').duration > 0.5")
+    journey.wait_for("document.querySelector('.item audio').duration > 0.5")
     journey.page.keyboard.press("r")
-    journey.page.wait_for_function("document.querySelector('.item audio').played.length > 0")
+    journey.wait_for("document.querySelector('.item audio').played.length > 0")
     journey.page.keyboard.press("5")
     wait_until(lambda: _answers(plant) == [(row.seq, "accept", "five")], 10, "the word to be kept")
 

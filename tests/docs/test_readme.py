@@ -18,7 +18,7 @@ SCRATCH = (Path("/tmp/lineside-glass"), Path("/tmp/lineside-box"), Path("/tmp/li
 EXPECTED = {
     "infer": ["20 files:", "phone_glass 1.1.0"],
     "device": ["box-1", "phone_glass 1.0.0", "decisions"],
-    "operate": ["box-1", "phone_glass 1.1.0 is published", "canary"],
+    "operate": ["box-1", "phone_glass 1.1.0 is published", "stage 1 of 4"],
 }
 LONGEST_S = 170
 

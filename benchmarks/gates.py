@@ -83,9 +83,7 @@ def _worlds(rng: np.random.Generator, runs: int, windows: int) -> list[Result]:
     edge = gate_rule(GateSpec(metric="escape", margin=0.02, tolerance=0.005), ERROR)
     _say("harm at the tolerance")
     candidate, control = (_stream(rng, p, runs, windows) for p in (ESCAPE_RATE + 0.005, ESCAPE_RATE))
-    results.append(
-        _result("gate, 0.5 points", "tolerated harm", edge(candidate, control), harmless=True)
-    )
+    results.append(_result("gate, 0.5 points", "tolerated harm", edge(candidate, control), harmless=True))
     _say("all gates of the default plan's canary")
     alarms = _default_canary(rng, runs, windows)
     results.append(_result("default plan's gates", "no harm", alarms, harmless=True))

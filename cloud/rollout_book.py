@@ -306,5 +306,3 @@ def _check_alone(connection: Connection, plan: Plan) -> None:
 
 def _said(who: str, what: str, why: str) -> str:
     return f"{what} by {who}: {why}" if why else f"{what} by {who}"
-
-

@@ -323,9 +323,7 @@ def apply(state: RolloutState, decision: Decision) -> RolloutState:
 
 def wanted_bundles(state: RolloutState) -> dict[str, DesiredBundles]:
     """Return what every member should hold of the model. Members that take no part are left out."""
-    return {
-        name: _wanted(state, member) for name, member in sorted(state.members.items()) if member.role != "already"
-    }
+    return {name: _wanted(state, member) for name, member in sorted(state.members.items()) if member.role != "already"}
 
 
 def _wanted(state: RolloutState, member: Member) -> DesiredBundles:

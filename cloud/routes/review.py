@@ -22,9 +22,7 @@ class AnswerRequest(BaseModel):
 
 
 @router.get("/queue")
-def queue(
-    parts: Parts, last: Annotated[int, Query(ge=1, le=1000)] = 50, part: Part | None = None
-) -> dict[str, Any]:
+def queue(parts: Parts, last: Annotated[int, Query(ge=1, le=1000)] = 50, part: Part | None = None) -> dict[str, Any]:
     """List what waits, in the order in which it should be looked at: all of it, the deferred, or the audits."""
     items = parts.reviews.queue(last=last, part=part)
     return {"waiting": parts.reviews.waiting(), "items": [item.as_json() for item in items]}

@@ -122,9 +122,9 @@ def test_decision_is_on_disk_before_the_actuator_moves(line: Line) -> None:
     act = line.actuator.act
 
     def look_then_act(decision: DecisionRow) -> str | None:
-        with Store.open_read_only(
-            line.bench.slot_file.bundle_path(decision.bundle).parents[1] / "lineside.sqlite", clock=line.clock
-        ) as other:  # type: ignore[arg-type]
+        assert decision.bundle is not None
+        record = line.bench.slot_file.bundle_path(decision.bundle).parents[1] / "lineside.sqlite"
+        with Store.open_read_only(record, clock=line.clock) as other:
             seen.append(other.decision(decision.seq) is not None)
         return act(decision)
 

@@ -83,7 +83,8 @@ class Box:
             engine = self.serving.current()
             assert engine is not None
             self.serving.window_served(deadline_missed=False)
-        return engine.ref.version
+        assert self.serving.serving is not None
+        return self.serving.serving.version
 
     @property
     def reasons(self) -> list[str]:

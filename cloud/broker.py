@@ -169,7 +169,7 @@ class EmbeddedBroker:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=output,
-                preexec_fn=_die_with(os.getpid()),
+                preexec_fn=die_with(os.getpid()),
                 start_new_session=True,  # Ctrl-C in a terminal is for us; we stop the child in order
             )
         try:
@@ -312,7 +312,7 @@ def _program() -> Path:
     return Path(found)
 
 
-def _die_with(parent: int) -> Callable[[], None] | None:
+def die_with(parent: int) -> Callable[[], None] | None:
     """Return what makes a child end when we do, even by kill -9; nothing where the kernel has no such thing."""
     if not sys.platform.startswith("linux"):
         return None

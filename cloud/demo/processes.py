@@ -1,13 +1,14 @@
 """Child processes of the demo: started as a person would start them, their output in files, all ended at the end.
 
 Rules:
-- Every child dies with its parent (it is in our process group, and the parent ends them in order).
+- Every child ends with its parent: in order when it is asked to, by the kernel's hand when it is killed.
 - A child that ends by itself is noticed, and named with the last lines of its output.
 """
 
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cloud.broker import die_with
 from cloud.errors import ConfigError, UnavailableError
 
 STOP_S = 15.0
@@ -46,7 +48,14 @@ class Processes:
         self.logs.mkdir(parents=True, exist_ok=True)
         with self.log(name).open("ab") as log:
             self.running[name] = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", module, *arguments, cwd=self.cwd, stdout=log, stderr=log
+                sys.executable,
+                "-m",
+                module,
+                *arguments,
+                cwd=self.cwd,
+                stdout=log,
+                stderr=log,
+                preexec_fn=die_with(os.getpid()),
             )
 
     async def call(self, module: str, *arguments: str) -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cloud.broker import die_with
 from tests.faults.plant import read_rows
 from tests.waiting import wait_until
 
@@ -50,7 +51,15 @@ def demo(folder: Path, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
     """A demo in a process group of its own, of which nothing is left in the end."""
     command = [sys.executable, "-m", "cloud", "demo", "--port", "0", "--folder", str(folder), *arguments]
     with (folder.parent / f"{folder.name}.txt").open("w") as out:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, text=True, start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=out,
+            stderr=out,
+            text=True,
+            start_new_session=True,
+            preexec_fn=die_with(os.getpid()),  # also when the test run is killed
+        )
     try:
         yield process
     finally:
@@ -140,6 +149,17 @@ def test_ctrl_c_during_the_set_up_leaves_nothing_running(tmp_path: Path) -> None
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 0, _output(folder)
     assert _processes_of(folder) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_killed_demo_takes_its_children_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "world"
+    with demo(folder) as process:
+        wait_until(lambda: any("edge run" in words for words in _processes_of(folder)), 200, "a device to start")
+        process.kill()
+        process.wait()
+        wait_until(lambda: _processes_of(folder) == [], 30, "the children to end")
 
 
 def _output(folder: Path) -> str:

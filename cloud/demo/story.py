@@ -20,7 +20,7 @@ from cloud.demo.world import BOXES, DEVICES, MODEL, PHONE, World, start_device
 from cloud.errors import CloudError
 
 LOOK_EVERY_S = 0.25
-CHAPTER_S = 60.0
+CHAPTER_S = 90.0
 """Longest wait for what a chapter promises: three times what it takes on two quiet cores."""
 PLAN = Path(__file__).resolve().parents[1] / "demo_plan.toml"
 GOOD, BAD = "1.1.0", "1.2.0"

@@ -39,7 +39,7 @@ def main() -> int:
     options = _parser().parse_args()
     rows = []
     for light in options.light:
-        shown, truth = windows(light, options.parts, options.defect_share)
+        shown, truth = windows(light, options.parts, options.defect_share, options.seed)
         for path in options.bundle or sorted(_HERE.glob("*.lsb")):
             bundle = read(path)
             figures = inspection_figures(list(judgements(bundle, shown, options.runtime)), truth)
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("bundle", type=Path, nargs="*", help="bundles (default: those beside this file)")
     parser.add_argument("--light", nargs="+", choices=[*LIGHTS, MIXED], default=["mixed", "dim"])
     parser.add_argument("--parts", type=int, default=1000, help="fresh parts per light (default 1000)")
+    parser.add_argument("--seed", type=int, default=_SEED, help=f"series of parts (default {_SEED})")
     parser.add_argument("--defect-share", type=float, default=0.3)
     parser.add_argument("--runtime", choices=["onnx", "tflite"], default=None)
     parser.add_argument("--json", action="store_true", help="print JSON")

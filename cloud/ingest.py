@@ -24,6 +24,7 @@ from cloud import tables
 from cloud.clock import Clock
 from cloud.config import IngestConfig
 from cloud.fleet import Publisher
+from cloud.onsite import keep_answers, keep_waiting_answers
 from cloud.parsing import BadRow, Batch, Unreadable, excerpt, merge, parse, printable, shown
 from cloud.store import CloudStore, insert_ignore, upsert
 from edge.wire.messages import Ack, Presence, Reported
@@ -125,9 +126,13 @@ class Ingest:
             if insert_ignore(connection, ROW_TABLES[name], rows) < len(rows):
                 for reason, body in _altered(connection, name, batch, rows):
                     self._quarantine(connection, topic_name, now_ms, reason, body)
+        keep_answers(connection, batch.rows.get("events", []), now_ms)
         for bad in batch.bad:
             self._quarantine(connection, topic_name, now_ms, f"row {bad.seq}: {bad.reason}", bad.excerpt)
         stored_through = _advance(connection, batch, now_ms)
+        if stored_through > max(batch.seqs, default=0):
+            # What came before its turn may have answered what comes only now.
+            keep_waiting_answers(connection, batch.device, batch.incarnation, stored_through, now_ms)
         _heard(connection, batch.device, now_ms, {"online": True})
         return Ack(
             device=batch.device,

@@ -55,11 +55,64 @@ def run(
 
 
 @app.command()
-def status(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+def check(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Look at all that a device needs before it runs; say what to do about each thing that is not ok.
+
+    Exit codes: 0 all ok, 1 something is not.
+    """
+    from edge.commands import check as command
+
+    _exit(lambda: command.run(config))
+
+
+@app.command()
+def status(
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it live until Ctrl-C.")] = False,
+) -> None:
     """Say how the device does, also while it runs. Exit codes: 0 fresh, 1 stale or never started."""
+    if watch:
+        from edge.commands import watch as live
+
+        _exit(lambda: live.run(config))
     from edge.commands import status as command
 
     _exit(lambda: command.run(config, as_json=as_json))
+
+
+@app.command()
+def mode(
+    station: Annotated[str, typer.Argument(help="The station, as the device's TOML file names it.")],
+    wanted: Annotated[
+        str | None, typer.Argument(metavar="[MODE]", help="human, shadow, assist, partial, full.", show_default=False)
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    give_back: Annotated[
+        bool, typer.Option("--give-back", help="Let the control plane or the TOML file say it again.")
+    ] = False,
+) -> None:
+    """Switch a station's degree of automation at the device; it holds until it is given back. Without MODE: say it.
+
+    Exit codes: 0 in force from the next part on, 1 kept for when the daemon runs, 2 wrong arguments.
+    """
+    from edge.commands import switch as command
+
+    _exit(lambda: command.run_mode(config, station, wanted, give_back=give_back))
+
+
+@app.command()
+def acknowledge(
+    station: Annotated[str, typer.Argument(help="The station whose line is stopped.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Let a line run again that was stopped after too many rejects in a row.
+
+    Exit codes: 0 it runs, or was not stopped; 1 kept for when the daemon runs, 2 wrong arguments.
+    """
+    from edge.commands import switch as command
+
+    _exit(lambda: command.run_acknowledge(config, station))
 
 
 @app.command()
@@ -87,6 +140,21 @@ def replay(
     from edge.commands import replay as command
 
     _exit(lambda: command.run(config, decision, as_json=as_json))
+
+
+@app.command()
+def forget(
+    decisions: Annotated[list[int] | None, typer.Argument(help="Numbers of decisions, as `log` shows them.")] = None,
+    before: Annotated[
+        str | None, typer.Option(help="Everything kept before this time, for example 2026-05-31.")
+    ] = None,
+    why: Annotated[str, typer.Option(help="Why, for the proof.")] = "asked for",
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Erase kept pictures and sounds for good; an event with their digests stays as the proof."""
+    from edge.commands import forget as command
+
+    _exit(lambda: command.run(config, before=before, decisions=decisions or [], why=why))
 
 
 def main() -> None:

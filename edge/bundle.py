@@ -9,6 +9,7 @@ Rules:
 import hashlib
 import io
 import lzma
+import math
 import struct
 import zipfile
 import zlib
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from edge.errors import ModelError, UpdateError
+from edge.ood import Reference, reference_of
 from edge.wire.base import BundleRef
 from edge.wire.manifest import MANIFEST_NAME, Manifest, ModelFile
 
@@ -80,6 +82,34 @@ class Bundle:
         if outputs.dtype.kind != "f" or not np.isfinite(outputs).all():
             raise ModelError("golden examples: expected finite floating-point logits")
         return inputs, outputs.astype(np.float32)
+
+    def golden_extras(self, runtime: str) -> NDArray[np.float32] | None:
+        """Return the features and heat map (n, numbers) that this runtime must give, None if none were recorded.
+
+        Raises:
+            ModelError: they are damaged, or not what the network's outputs need.
+        """
+        name = self.manifest.golden.extras.get(runtime)
+        if name is None:
+            return None
+        spec, _ = self.model(runtime)
+        extras = [extra for extra in (spec.features, spec.heatmap) if extra is not None]
+        expected = (self.manifest.golden.count, sum(math.prod(extra.shape) for extra in extras))
+        values = _array(self.files[name])
+        if values.shape != expected or values.dtype.kind != "f" or not np.isfinite(values).all():
+            raise ModelError(f"golden extras: expected finite numbers of shape {expected}, got shape {values.shape}")
+        return values.astype(np.float32)
+
+    def ood_reference(self, runtime: str) -> Reference | None:
+        """Return what known features look like, None if the bundle does not say.
+
+        Raises:
+            ModelError: the file is damaged or does not fit the network.
+        """
+        spec, features = self.manifest.out_of_distribution, self.model(runtime)[0].features
+        if spec is None or features is None:
+            return None
+        return reference_of(spec, _array(self.files[spec.file]), features.shape[1])
 
 
 def digest_of(data: bytes) -> str:
@@ -174,17 +204,22 @@ def _fits_its_labels(manifest: Manifest, where: str) -> None:
     """What would otherwise come out at the first window only, long after the bundle was taken."""
     labels = len(manifest.labels)
     for runtime, model in manifest.models.items():
-        if model.output.shape != [1, labels]:
-            shape = model.output.shape
+        shape = model.output.shape
+        if shape[:1] != [1] or math.prod(model.output.answer_shape) != labels:
             raise UpdateError(f"{where}: output of the {runtime} model: expected shape [1, {labels}], got {shape}")
     calibration = manifest.calibration
     counts = [len(numbers or []) for numbers in (calibration.scale, calibration.bias)]
-    if calibration.method == "vector" and counts != [labels, labels]:
-        raise UpdateError(f"{where}: vector calibration: expected {labels} scales and biases, got {counts}")
+    if calibration.label is not None and calibration.label >= labels:
+        raise UpdateError(f"{where}: isotonic calibration of label {calibration.label}: there are {labels} labels")
+    needed = [labels, labels] if calibration.method == "vector" or counts != [0, 0] else [0, 0]
+    if calibration.method in ("vector", "sigmoid") and counts != needed:
+        raise UpdateError(
+            f"{where}: {calibration.method} calibration: expected {labels} scales and biases, got {counts}"
+        )
 
 
 def _array(data: bytes) -> NDArray[np.generic]:
     try:
         return np.asarray(np.lib.format.read_array(io.BytesIO(data), allow_pickle=False))
     except Exception as error:  # a hostile header trips numpy's parser in ways that it does not list
-        raise ModelError(f"golden examples are damaged: {error}") from error
+        raise ModelError(f"an array of the bundle is damaged: {error}") from error

@@ -11,9 +11,13 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from edge.actuators import CONFIRM_LATER
 from edge.errors import ConfigError
+from edge.masks import Mask
+from edge.stationrules import LineRules
+from edge.toml_lines import line_of
 from edge.wire.base import Name
 from edge.wire.terms import Mode
 
@@ -52,6 +56,8 @@ class StoreSection(Section):
     """`power`: on disk before the actuator moves. `process`: survives a kill, not a power cut; faster."""
     max_rows: int = Field(default=1_000_000, ge=1_000)
     max_input_bytes: int = Field(default=2 * 2**30, ge=2**20)
+    max_input_age_days: float | None = Field(default=None, gt=0)
+    """Pictures and sounds are dropped after so long, sent or not."""
 
 
 class LinkSection(Section):
@@ -62,6 +68,36 @@ class LinkSection(Section):
     reconnect_max_s: float = Field(default=60.0, ge=1, le=3600)
     """Longest pause between two tries to reach broker or control plane: a minute spreads a thousand devices that
     come back at once; a few boxes on one cable may try every second."""
+
+
+class LogSection(Section):
+    """What the daemon writes to standard error."""
+
+    format: Literal["people", "json", "none"] = "people"
+    """Events as they are recorded: for people, as JSON lines for a collector, or not at all."""
+
+
+class LocalSection(Section):
+    """The page at the device, `/healthz` and `/metrics`; without this table there is none."""
+
+    listen: str = Field(default="127.0.0.1:8480", pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$")
+    """Host and port; anything but loopback needs a token."""
+    token: str | None = Field(default=None, min_length=16)
+    """What a browser or scraper must show; at least 16 characters."""
+
+    @property
+    def host(self) -> str:
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
+
+    @model_validator(mode="after")
+    def _guarded(self) -> "LocalSection":
+        if self.token is None and self.host not in ("127.0.0.1", "::1", "localhost"):
+            raise ValueError(f"listen on {self.host} needs a token of at least 16 characters")
+        return self
 
 
 class ProbationSection(Section):
@@ -88,8 +124,42 @@ class StationSection(Section):
     defer_budget_per_h: int | None = Field(default=None, ge=0)
     keep: Literal["none", "deferred", "all"] = "deferred"
     """Which inputs are kept: of deferred and audited decisions, of all, or none."""
+    shadow_cpu_share: float = Field(default=0.25, ge=0, le=1)
+    """Share of one core for a staged candidate on the same windows; 0 runs none."""
+    stop_after_rejects: int | None = Field(default=None, ge=2, le=1000)
+    """So many rejects in a row stop the line until a person acknowledges."""
+    reference_every_s: float | None = Field(default=None, ge=1, le=7 * 86_400)
+    """A reference part, known to be bad, must be rejected at least this often, or there is an alarm."""
+    reference_name: str | None = Field(default=None, min_length=1, max_length=200)
+    """Pattern of the reference part's name at its source; without it, any reject counts as one."""
+    mask: list[Mask] = Field(default_factory=list, max_length=64)
+    """Parts of every picture that nobody may see: gone before the network, the record or the page see it."""
+    sound_consent: bool = False
+    """Whether those who are heard have agreed that sound is kept; without it a microphone's is not."""
     source: dict[str, Any]
     actuator: dict[str, Any] = Field(default_factory=lambda: {"kind": "log", "path": "actions.jsonl"})
+
+    @property
+    def confirms_later(self) -> bool:
+        """Whether the actuator takes its actions from the record."""
+        return self.actuator.get("kind") in CONFIRM_LATER
+
+    @property
+    def rules(self) -> LineRules:
+        """What the station asks for without a model."""
+        return LineRules(self.stop_after_rejects, self.reference_every_s, self.reference_name)
+
+    @model_validator(mode="after")
+    def _heard_have_agreed(self) -> "StationSection":
+        if self.source.get("kind") == "microphone" and self.keep != "none" and not self.sound_consent:
+            raise ValueError("sound of a microphone may be kept only with sound_consent = true; else set keep to none")
+        return self
+
+    @model_validator(mode="after")
+    def _reference_is_asked_for(self) -> "StationSection":
+        if self.reference_name is not None and self.reference_every_s is None:
+            raise ValueError("reference_name needs reference_every_s")
+        return self
 
 
 class Config(Section):
@@ -99,6 +169,8 @@ class Config(Section):
     cloud: CloudSection | None = None
     store: StoreSection = StoreSection()
     link: LinkSection = LinkSection()
+    log: LogSection = LogSection()
+    local: LocalSection | None = None
     probation: ProbationSection = ProbationSection()
     station: dict[Name, StationSection] = Field(min_length=1)
 
@@ -110,7 +182,8 @@ def load_config(path: Path) -> Config:
         ConfigError: it cannot be read, is not TOML, or holds mistakes; the message lists all of them.
     """
     try:
-        document = tomllib.loads(path.read_text())
+        text = path.read_text()
+        document = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"{path}: cannot read: {error.strerror}", hint="pass --config FILE") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -118,9 +191,14 @@ def load_config(path: Path) -> Config:
     try:
         config = Config.model_validate(document)
     except ValidationError as error:
-        mistakes = "\n".join(f"  {_mistake(item)}" for item in error.errors())
+        mistakes = "\n".join(f"  {_placed(item, text)}" for item in error.errors())
         raise ConfigError(f"{path}: {error.error_count()} mistake(s)\n{mistakes}") from error
     return _absolute(config, path.resolve().parent)
+
+
+def _placed(error: Any, text: str) -> str:
+    line = line_of(text, error["loc"])
+    return f"line {line}: {_mistake(error)}" if line else _mistake(error)
 
 
 def _mistake(error: Any) -> str:
@@ -140,6 +218,8 @@ def _known_keys(place: tuple[int | str, ...]) -> list[str]:
         "cloud": CloudSection,
         "store": StoreSection,
         "link": LinkSection,
+        "log": LogSection,
+        "local": LocalSection,
         "probation": ProbationSection,
         "station": StationSection,
     }
@@ -167,4 +247,6 @@ def _absolute(config: Config, base: Path) -> Config:
 
 
 def _absolute_path(settings: dict[str, Any], base: Path) -> dict[str, Any]:
-    return {key: str(base / value) if key == "path" else value for key, value in settings.items()}
+    return {
+        key: str(base / value) if key == "path" or key.endswith("_file") else value for key, value in settings.items()
+    }

@@ -9,16 +9,16 @@ Rules:
 import asyncio
 import contextlib
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 from edge import slots
 from edge.bundle import load
 from edge.clock import Clock, new_boot_id
-from edge.config import CloudSection, Config
+from edge.config import CloudSection, Config, LocalSection
 from edge.errors import LinesideError, StoreError
-from edge.files import write_atomic
+from edge.files import make_directory, write_atomic
 from edge.host import LinuxHost
 from edge.overrides import StationOverrides
 from edge.reporter import Reporter
@@ -26,6 +26,7 @@ from edge.retention import StoreLimits
 from edge.slotfile import SlotFile
 from edge.station import Shared, Station, store_path
 from edge.store import Store
+from edge.systemd import Notifier, TurnWatch, feed
 from edge.update import Fetch, Severity, Unit, Updater
 from edge.values import StationSettings
 from edge.wire.rows import OutcomeRow
@@ -34,18 +35,23 @@ JOIN_S = 10.0
 """Longest wait for a station to finish the window it is on when the daemon stops."""
 RESTART_WAIT_S = 1.0
 """Pause before a task that failed is started again."""
+LOOK_EVERY_S = 0.2
+"""How often it is looked whether something was switched at the device: a person waits for it."""
 PRUNE_EVERY_S = 30.0
 """How often the record is held against its limits: seldom enough to cost nothing, often enough not to fill a disk."""
+TOLD_ACTIONS = 20
+"""Decisions named in the event; each has an outcome of its own besides."""
 
 
 class Daemon:
     """A device, running."""
 
-    def __init__(self, config: Config, clock: Clock) -> None:
+    def __init__(self, config: Config, clock: Clock, environment: Mapping[str, str] | None = None) -> None:
         self._config = config
         self._clock = clock
+        self._notifier = Notifier(environment or {})
         self._boot_id = new_boot_id()
-        config.device.data.mkdir(parents=True, exist_ok=True)
+        make_directory(config.device.data)
         self._store = self._open_store()
         own = {name: _settings(name, config) for name in config.station}
         self._overrides = StationOverrides(own, self._store, self._boot_id)
@@ -64,10 +70,12 @@ class Daemon:
         self._tell_start()
         for station in self._stations:
             station.start()
+        self._notifier.say("READY=1")
         work = asyncio.create_task(self._work(), name="tasks")
         try:
             await self._until_done(stop, drain=drain)
         finally:
+            self._notifier.say("STOPPING=1")
             for station in self._stations:
                 station.stop()
             # Reports end first: the last one says what decided, not that nothing does while it stops.
@@ -91,15 +99,51 @@ class Daemon:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._kept_running("reports", reporter.run))
             tasks.create_task(self._kept_running("retention", self._keep_bounded))
+            tasks.create_task(self._kept_running("switches", self._look_for_switches))
+            tasks.create_task(self._kept_running("watchdog", lambda: feed(self._notifier, self._turns)))
+            if self._config.local is not None:
+                local = self._config.local
+                tasks.create_task(self._kept_running("local page", lambda: self._local(local, reporter)))
             if self._config.cloud is not None:
                 cloud = self._config.cloud
                 tasks.create_task(self._kept_running("cloud", lambda: self._cloud(cloud, updater, reporter)))
+
+    async def _local(self, local: LocalSection, reporter: Reporter) -> None:
+        """Serve the page at the device."""
+        try:
+            from edge.local.app import Device, make_app
+            from edge.local.server import serve
+        except ImportError as error:
+            self._tell("local_page_missing", "warning", f"[local] is set, but {error}: install lineside[server]")
+            return
+        stations = {station.name: station for station in self._stations}
+        device = Device(
+            reported=reporter.build,
+            open_store=self._open_store,
+            boot_id=self._boot_id,
+            last=lambda name: stations[name].last if name in stations else None,
+            totals=lambda: {name: station.totals() for name, station in stations.items()},
+            stuck=TurnWatch(self._turns, self._clock).stuck,
+            alone=self._config.cloud is None,
+            token=local.token,
+            hosts=["127.0.0.1", "localhost", "[::1]"] if local.token is None else ["*"],
+        )
+        await serve(make_app(device), local.host, local.port)
+
+    def _turns(self) -> dict[str, int | None]:
+        return {station.name: station.turns for station in self._stations}
 
     async def _cloud(self, cloud: CloudSection, updater: Updater, reporter: Reporter) -> None:
         """Enrol once, then stay connected."""
         from edge.cloudside import stay_connected
 
         await stay_connected(self._config, cloud, self._open_store, updater, reporter, self._clock, self._boot_id)
+
+    async def _look_for_switches(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            with contextlib.suppress(StoreError):  # the next look takes it up
+                self._overrides.look()
 
     async def _keep_bounded(self) -> None:
         while True:
@@ -170,20 +214,31 @@ class Daemon:
     def _tell_start(self) -> None:
         self._tell("daemon_started", "info", f"lineside {version('lineside')}")
         try:
-            for seq in self._store.pending_actions():
-                self._store.append_outcome(
-                    OutcomeRow(
-                        seq=1,
-                        decision_seq=seq,
-                        at_ms=self._clock.now_ms(),
-                        state="unknown",
-                        actuator="",
-                        detail="the daemon stopped between the decision and its outcome",
-                    )
-                )
+            self._tell_unknown()
         except StoreError:
             # No room to tell of them: they stay pending and are told at the next start. Deciding comes first.
             return
+
+    def _tell_unknown(self) -> None:
+        """Say of which actions nobody knows what became of them; some actuators go on with theirs."""
+        going_on = {name for name, section in self._config.station.items() if section.confirms_later}
+        theirs = {seq for name in going_on for seq in self._store.pending_actions(name)}
+        unknown = [seq for seq in self._store.pending_actions() if seq not in theirs]
+        for seq in unknown:
+            self._store.append_outcome(
+                OutcomeRow(
+                    seq=1,
+                    decision_seq=seq,
+                    at_ms=self._clock.now_ms(),
+                    state="unknown",
+                    actuator="",
+                    detail="the daemon stopped between the decision and its outcome",
+                )
+            )
+        if unknown:
+            named = ", ".join(str(seq) for seq in unknown[:TOLD_ACTIONS])
+            more = f" and {len(unknown) - TOLD_ACTIONS} more" if len(unknown) > TOLD_ACTIONS else ""
+            self._tell("actions_unknown", "warning", f"nobody knows whether these were carried out: {named}{more}")
 
     def _tell(self, name: str, severity: Severity, detail: str) -> None:
         try:
@@ -194,7 +249,9 @@ class Daemon:
 
     def _open_store(self) -> Store:
         section = self._config.store
-        limits = StoreLimits(rows=section.max_rows, input_bytes=section.max_input_bytes)
+        limits = StoreLimits(
+            rows=section.max_rows, input_bytes=section.max_input_bytes, input_age_days=section.max_input_age_days
+        )
         path = store_path(self._config)
         return Store.open(path, clock=self._clock, durability=section.durability, limits=limits)
 

@@ -15,6 +15,7 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -23,8 +24,8 @@ from typing import Literal
 from edge.errors import ConfigError, StoreError
 from edge.files import sync_directory, write_atomic
 
-SCHEMA_VERSION = 1
-MAX_VERSION = 10_000
+SCHEMA_VERSION = 3
+MAX_VERSION = 255
 """A higher schema version is no version of ours but a damaged number."""
 BUSY_TIMEOUT_MS = 5000
 """A writer holds the lock for one short transaction; five seconds cover a card that stalls while it erases."""
@@ -154,6 +155,8 @@ def _open_checked(path: Path, durability: Durability, *, check: bool = False) ->
             _check_pages(connection)
             _suspect_mark(path).unlink(missing_ok=True)
         migrate(connection, path, _scripts())
+        if check:
+            _check_schema(connection)
     except BaseException:
         connection.close()
         raise
@@ -242,6 +245,25 @@ def _check_pages(connection: sqlite3.Connection) -> None:
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise _damage(found)
+
+
+def _check_schema(connection: sqlite3.Connection) -> None:
+    # A page check takes any text for a name; what the hot path needs must be there and must compile.
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
+        migrate(fresh, Path(":memory:"), _scripts())
+        if _names(fresh) != _names(connection):
+            raise _damage("its tables are not those of this record")
+    try:
+        connection.execute("EXPLAIN INSERT INTO rows DEFAULT VALUES").close()
+    except sqlite3.OperationalError as error:
+        raise _damage(str(error)) from error
+
+
+def _names(connection: sqlite3.Connection) -> list[tuple[str, str, str | None]]:
+    # Names, not statements: SQLite's own versions word an altered table differently.
+    return connection.execute(
+        "SELECT s.type, s.name, c.name FROM sqlite_schema s LEFT JOIN pragma_table_xinfo(s.name) c ORDER BY 1, 2, c.cid"
+    ).fetchall()
 
 
 def _damage(found: str) -> sqlite3.DatabaseError:

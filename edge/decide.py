@@ -3,21 +3,24 @@
 Rules:
 - Inspection: d = 1 − p(good); d ≤ pass_max passes, d ≥ divert_min is diverted, between them is `unsure`.
 - Keywords: the likeliest label is accepted if p ≥ accept_min.
+- Several kinds of defect at once: each has a probability and thresholds of its own; one kind is enough to divert, and
+  a part passes only if it is free of all. The part's defect score is then 1 − Π(1 − p).
+- A label that costs more may have a bound of its own, which can only make an automatic pass or acceptance rarer.
 - Ties go to the lowest label index, so that engines that agree on scores agree on labels.
 - An audit never changes a verdict or an action: it marks a confident decision for review.
 - Overridden numbers that contradict the bundle's own are never guessed at: every window is deferred and says so.
 - Beyond the deferral budget, a deferral becomes the station's safe action, and the detail says so.
+- A candidate in the shadow changes nothing unless the policy says that its disagreement is worth a person's look.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import assert_never
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from edge.values import Judgement, StationSettings
-from edge.wire.manifest import GOOD_LABEL, InspectPolicy, KeywordPolicy, Manifest
+from edge.wire.manifest import GOOD_LABEL, AnyPolicy, InspectPolicy, KeywordPolicy, Manifest, MultilabelPolicy
 from edge.wire.terms import Action, DeferReason, Mode, Verdict
 
 Draw = Callable[[], float]
@@ -25,19 +28,19 @@ Draw = Callable[[], float]
 
 
 def judge(
-    probabilities: NDArray[np.float64], manifest: Manifest, settings: StationSettings, draw: Draw, *, in_budget: bool
+    probabilities: Sequence[float], manifest: Manifest, settings: StationSettings, draw: Draw, *, in_budget: bool
 ) -> Judgement:
     """Return what to do about one window that the network has judged.
 
     Args:
-        probabilities: (labels,) calibrated, in the manifest's order of labels.
+        probabilities: calibrated, one per label in the manifest's order of labels.
         manifest: the bundle's manifest.
         settings: the station's mode, audit share and policy overrides.
         draw: source of randomness for audits.
         in_budget: whether the station may still defer in this hour.
     """
-    scores = {label: float(p) for label, p in zip(manifest.labels, probabilities, strict=True)}
-    top = manifest.labels[int(np.argmax(probabilities))]
+    scores = dict(zip(manifest.labels, probabilities, strict=True))
+    top = max(scores, key=scores.__getitem__)
     try:
         policy = effective_policy(manifest.policy, settings.policy_overrides)
     except ValidationError as error:
@@ -47,11 +50,18 @@ def judge(
         verdict, confidence = _inspect(scores, policy)
         forced: Verdict = "pass" if scores[GOOD_LABEL] >= 0.5 else "divert"
         numbers = {"pass_max": policy.pass_max, "divert_min": policy.divert_min}
+        if policy.label_pass_max:
+            verdict, forced = _held_by_label(verdict, forced, scores, policy)
+            numbers |= {f"label_pass_max.{label}": most for label, most in policy.label_pass_max.items()}
     elif isinstance(policy, KeywordPolicy):
         confidence = scores[top]
-        verdict = "accept" if confidence >= policy.accept_min else "defer"
+        least = policy.label_accept_min.get(top, policy.accept_min)
+        verdict = "accept" if confidence >= least else "defer"
         forced = "accept"
-        numbers = {"accept_min": policy.accept_min}
+        numbers = {"accept_min": least}
+    elif isinstance(policy, MultilabelPolicy):
+        verdict, top, confidence, forced = _several(scores, policy)
+        numbers = _numbers(policy)
     else:
         assert_never(policy)
     if settings.mode == "full" and verdict == "defer":
@@ -80,14 +90,48 @@ def defer(reason: DeferReason, detail: str, settings: StationSettings, *, in_bud
     return Judgement("defer", action, reason, words, None, None, {}, 0.0, {})
 
 
-def effective_policy(
-    policy: InspectPolicy | KeywordPolicy, overrides: Mapping[str, float]
-) -> InspectPolicy | KeywordPolicy:
+def compared(
+    judgement: Judgement, candidate: Judgement, policy: AnyPolicy, settings: StationSettings, *, in_budget: bool
+) -> Judgement:
+    """Return the judgement, deferred if a candidate in the shadow disagrees and the policy wants a person to see that.
+
+    Both must be sure: a candidate that would have deferred contradicts nothing, and who is asked to decide everything
+    (`full`) is not stopped by one that is not in service.
+
+    Args:
+        judgement: of the bundle in service.
+        candidate: of the candidate, on the same window.
+        policy: of the bundle in service.
+        settings: the station's.
+        in_budget: whether the station may still defer in this hour.
+    """
+    if policy.on_disagreement == "keep" or settings.mode == "full" or "defer" in (judgement.verdict, candidate.verdict):
+        return judgement
+    word_differs = judgement.verdict == "accept" and judgement.label != candidate.label
+    if judgement.verdict == candidate.verdict and not word_differs:
+        return judgement
+    words = f"{judgement.verdict} {judgement.label}, but {candidate.verdict} {candidate.label} by the candidate"
+    action, over = _deferral(settings.mode, in_budget=in_budget)
+    return replace(
+        judgement,
+        verdict="defer",
+        action=action,
+        reason="disagreement",
+        detail=f"{words}; {over}" if over else words,
+        audit_probability=0.0,
+    )
+
+
+def effective_policy(policy: AnyPolicy, overrides: Mapping[str, float]) -> AnyPolicy:
     """Return the policy with the cloud's or station's numbers in place; unknown names are ignored.
+
+    Numbers of one label are named as in the record: `pass_max.scratch`.
 
     Raises:
         pydantic.ValidationError: the numbers contradict each other.
     """
+    if isinstance(policy, MultilabelPolicy):
+        return _with_label_numbers(policy, overrides) if overrides else policy
     known = {name: value for name, value in overrides.items() if name in type(policy).model_fields}
     return type(policy).model_validate({**policy.model_dump(), **known}) if known else policy
 
@@ -99,6 +143,46 @@ def _inspect(scores: Mapping[str, float], policy: InspectPolicy) -> tuple[Verdic
     if defect >= policy.divert_min:
         return "divert", defect
     return "defer", max(defect, scores[GOOD_LABEL])
+
+
+def _held_by_label(
+    verdict: Verdict, forced: Verdict, scores: Mapping[str, float], policy: InspectPolicy
+) -> tuple[Verdict, Verdict]:
+    if all(scores[label] <= most for label, most in policy.label_pass_max.items()):
+        return verdict, forced
+    return ("defer" if verdict == "pass" else verdict), "divert"
+
+
+def _several(scores: Mapping[str, float], policy: MultilabelPolicy) -> tuple[Verdict, str, float, Verdict]:
+    """Return verdict, label, confidence, and the verdict of who must decide."""
+    free, found, good = True, "", 1.0
+    for label, p in scores.items():
+        thresholds = policy.labels[label]
+        good *= 1.0 - p
+        free = free and p <= thresholds.pass_max
+        if p >= thresholds.divert_min and not p <= thresholds.pass_max and (not found or p > scores[found]):
+            found = label
+    top = max(scores, key=scores.__getitem__)
+    forced: Verdict = "pass" if good >= 0.5 else "divert"
+    if found:
+        return "divert", found, 1.0 - good, forced
+    if free:
+        return "pass", GOOD_LABEL, good, forced
+    return "defer", top, max(good, 1.0 - good), forced
+
+
+def _numbers(policy: MultilabelPolicy) -> dict[str, float]:
+    numbers = {f"pass_max.{label}": thresholds.pass_max for label, thresholds in policy.labels.items()}
+    return numbers | {f"divert_min.{label}": thresholds.divert_min for label, thresholds in policy.labels.items()}
+
+
+def _with_label_numbers(policy: MultilabelPolicy, overrides: Mapping[str, float]) -> MultilabelPolicy:
+    document = policy.model_dump()
+    for name, value in overrides.items():
+        number, _, label = name.partition(".")
+        if number in ("pass_max", "divert_min") and label in document["labels"]:
+            document["labels"][label][number] = value
+    return MultilabelPolicy.model_validate(document)
 
 
 def _deferral(mode: Mode, *, in_budget: bool) -> tuple[Action, str | None]:

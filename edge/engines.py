@@ -6,16 +6,20 @@ Rules:
 - A bundle whose golden outputs are not met within its tolerance is refused: it is not the model that was audited.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.bundle import Bundle
 from edge.errors import ConfigError, UpdateError
+from edge.ood import Reference
 from edge.preprocess import to_model
 from edge.runtimes import open_session
 from edge.runtimes.interface import Session
+from edge.runtimes.tensors import golden_numbers
 from edge.wire.base import BundleRef
 from edge.wire.manifest import Manifest, ModelFile
 
@@ -32,6 +36,8 @@ class EngineSettings:
     isolation: Isolation = "process"
     threads: int = 1
     deadline_s: float = 1.0
+    nice: int = 0
+    """Added to a child's niceness: above 0 for a candidate that must not slow down what decides."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Engine:
     session: Session
     note: str = ""
     """What a person should know about how it runs, for example a fallback of runtime."""
+    known: Reference | None = None
+    """What known features look like, if the bundle says."""
 
     @property
     def ref(self) -> BundleRef:
@@ -71,27 +79,35 @@ def open_engine(bundle: Bundle, settings: EngineSettings) -> Engine:
             continue
         try:
             replay_golden(bundle, name, spec, session)
+            known = bundle.ood_reference(name)
         except BaseException:
             session.close()
             raise
         note = f"{names[0]} is preferred but not installed; running {name}" if missing else ""
-        return Engine(bundle, spec, session, note)
+        return Engine(bundle, spec, session, note, known)
     raise missing[0]
 
 
 def replay_golden(bundle: Bundle, runtime: str, spec: ModelFile, session: Session) -> float:
-    """Run the golden examples; return the largest difference of any logit.
+    """Run the golden examples; return the largest difference of any logit, or of any chance where the file gives those.
+
+    Features and heat map, where the bundle recorded them, are held against their own tolerances.
 
     Raises:
-        UpdateError: it is beyond the bundle's tolerance.
+        UpdateError: a difference is beyond the bundle's tolerance.
     """
     inputs, expected = bundle.golden(runtime)
+    extras = bundle.golden_extras(runtime)
+    labels = expected.shape[1]
     worst = 0.0
-    for values, logits in zip(inputs, expected, strict=True):
+    for index, (values, logits) in enumerate(zip(inputs, expected, strict=True)):
         got = session.infer(to_model(values[None], spec.input))
         if not np.isfinite(got).all():
             raise UpdateError(f"{bundle.ref.name} {bundle.ref.version}: a golden example gives {got}")
-        worst = max(worst, float(np.max(np.abs(got - logits))))
+        apart = golden_numbers(got[:labels], spec.output) - golden_numbers(logits, spec.output)
+        worst = max(worst, float(np.max(np.abs(apart))))
+        if extras is not None:
+            _compare_extras(bundle, spec, session, got[labels:], extras[index])
     if worst > spec.golden_tolerance:
         raise UpdateError(
             f"{bundle.ref.name} {bundle.ref.version}: golden outputs differ by {worst:.3g} under "
@@ -99,6 +115,23 @@ def replay_golden(bundle: Bundle, runtime: str, spec: ModelFile, session: Sessio
             hint="this engine or processor computes differently from the one the thresholds were made for",
         )
     return worst
+
+
+def _compare_extras(
+    bundle: Bundle, spec: ModelFile, session: Session, got: NDArray[np.float32], expected: NDArray[np.float32]
+) -> None:
+    start = 0
+    for name, extra in (("features", spec.features), ("heat map", spec.heatmap)):
+        if extra is None:
+            continue
+        part = slice(start, start := start + math.prod(extra.shape))
+        worst = float(np.max(np.abs(got[part] - expected[part])))
+        if extra.tolerance is not None and worst > extra.tolerance:
+            raise UpdateError(
+                f"{bundle.ref.name} {bundle.ref.version}: golden {name} differs by {worst:.3g} under "
+                f"{session.description}, tolerance {extra.tolerance:.3g}",
+                hint="this engine or processor computes differently from the one the thresholds were made for",
+            )
 
 
 def _candidates(bundle: Bundle, wanted: str) -> list[str]:
@@ -122,5 +155,6 @@ def _open(bundle: Bundle, name: str, settings: EngineSettings) -> tuple[ModelFil
         threads=settings.threads,
         deadline_s=settings.deadline_s,
         start_timeout_s=START_TIMEOUT_S,
+        nice=settings.nice,
     )
     return spec, session

@@ -36,6 +36,18 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         raise StoreError(f"cannot write {path}: {error.strerror or error}", hint=_hint(error, path)) from error
 
 
+def make_directory(path: Path) -> None:
+    """Make a folder, and those above it, such that no power cut takes them back with what is put into them.
+
+    Raises:
+        OSError: one cannot be made.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync_directory(folder.parent)
+
+
 def sync_directory(path: Path) -> None:
     """Make names created, renamed or removed in a directory survive a power cut.
 

@@ -55,7 +55,7 @@ def picture_metrics(picture: U8) -> dict[str, float]:
     gray = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
     mean, deviation = cv2.meanStdDev(gray)
     _, sharpness = cv2.meanStdDev(cv2.Laplacian(gray, cv2.CV_16S))
-    saturation = cv2.mean(cv2.extractChannel(cv2.cvtColor(small, cv2.COLOR_BGR2HSV), 1))[0]
+    saturation = cv2.mean(cv2.cvtColor(small, cv2.COLOR_BGR2HSV))[1]
     return {
         "brightness": float(mean[0, 0]) / 255,
         "contrast": float(deviation[0, 0]) / 255,

@@ -46,6 +46,22 @@ class KeptInputs:
         found = self._c.all("SELECT bytes, media_type FROM inputs WHERE digest = ?", digest)
         return (found[0][0], found[0][1]) if found else None
 
+    def before(self, at_ms: int) -> list[str]:
+        """Return the digests of what was kept before a moment."""
+        return [digest for (digest,) in self._c.all("SELECT digest FROM inputs WHERE kept_at_ms < ?", at_ms)]
+
+    def erase(self, digests: Iterable[str]) -> list[str]:
+        """Overwrite and drop these inputs; return those that were there. To be called inside a transaction."""
+        erased = []
+        for digest in digests:
+            # Zeros first: a page that is freed, or a blob's overflow, keeps its bytes until something else needs it.
+            changed = self._c.execute("UPDATE inputs SET bytes = zeroblob(length(bytes)) WHERE digest = ?", (digest,))
+            if changed.rowcount:
+                self._c.execute("DELETE FROM uploads WHERE digest = ?", (digest,))
+                self._c.execute("DELETE FROM inputs WHERE digest = ?", (digest,))
+                erased.append(digest)
+        return erased
+
     def want(self, digests: Iterable[str]) -> int:
         """Queue kept inputs that are not uploaded and not queued; return how many were added.
 

@@ -2,7 +2,7 @@
 
 Rules:
 - A session is used once: paho's own queues end with it, so nothing is sent twice behind the caller's back.
-- MQTT 3.1.1, persistent session at the broker (`clean_session` off), client id = device.
+- MQTT 3.1.1, persistent session at the broker (`clean_session` off, unless asked for), client id = device.
 - No thread of paho's runs: its `select()` loop dies in silence beyond 1,024 descriptors. Only the blocking
   connect (names, TCP, TLS) runs in a worker thread.
 - Whatever a callback throws is logged and ends this session, never the process.
@@ -55,10 +55,11 @@ class Session:
         client_id: str,
         times: LinkTimes,
         *,
-        will: tuple[str, bytes],
+        will: tuple[str, bytes] | None,
         on_message: Callable[[str, bytes], None],
         on_closed: Callable[[], None],
         tls: ssl.SSLContext | None = None,
+        clean: bool = False,
     ) -> None:
         self._broker = broker
         self._times = times
@@ -71,7 +72,7 @@ class Session:
         """Done when the connection is gone; its result says why."""
         self._socket: socket.socket | None = None
         """The socket that the event loop watches."""
-        self._client = self._make_client(client_id, will, tls)
+        self._client = self._make_client(client_id, will, tls, clean=clean)
 
     async def open(self, subscriptions: list[str]) -> None:
         """Connect and subscribe; return when the broker has granted both.
@@ -85,8 +86,9 @@ class Session:
             raise self._failed(str(error)) from error
         self._attach()
         await self._within(self._connack, "the broker's answer to CONNECT")
-        _code, mid = self._client.subscribe([(name, 1) for name in subscriptions])
-        await self._within(self._expect(mid), "the broker's answer to SUBSCRIBE")
+        if subscriptions:
+            _code, mid = self._client.subscribe([(name, 1) for name in subscriptions])
+            await self._within(self._expect(mid), "the broker's answer to SUBSCRIBE")
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Send with QoS 1; return when the broker has acknowledged.
@@ -134,15 +136,19 @@ class Session:
 
     # ── private, in call order ────────────────────────────────────────────────────────────────────────────────
 
-    def _make_client(self, client_id: str, will: tuple[str, bytes], tls: ssl.SSLContext | None) -> mqtt.Client:
+    def _make_client(
+        self, client_id: str, will: tuple[str, bytes] | None, tls: ssl.SSLContext | None, *, clean: bool
+    ) -> mqtt.Client:
         client = mqtt.Client(
-            CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=False, protocol=mqtt.MQTTv311
+            CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=clean, protocol=mqtt.MQTTv311
         )
         client.suppress_exceptions = True
         client.enable_logger(log)
         client.connect_timeout = self._times.connect_s
-        client.username_pw_set(self._broker.username, self._broker.password)
-        client.will_set(will[0], will[1], qos=1, retain=True)
+        if self._broker.username:
+            client.username_pw_set(self._broker.username, self._broker.password)
+        if will is not None:
+            client.will_set(will[0], will[1], qos=1, retain=True)
         if tls is not None:
             client.tls_set_context(tls)
         client.on_connect = self._connected

@@ -8,6 +8,7 @@ Rules:
 
 import bisect
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from edge.clock import Clock
@@ -39,6 +40,18 @@ class Sink(EventSink, Protocol):
     def append_telemetry(self, row: TelemetryRow) -> TelemetryRow: ...
 
 
+_LATENCY = "latency_ms."
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Counts of one station since it started, for those who scrape."""
+
+    counts: dict[str, int]
+    latency_ms: dict[str, tuple[list[float], list[int]]]
+    """Edges and bins of each step of the pipeline."""
+
+
 class Observer:
     """Counts one station's decisions. Belongs to the pipeline's thread."""
 
@@ -52,7 +65,12 @@ class Observer:
         self._bundle: BundleRef | None = None
         self._edges: dict[str, list[float]] = {}
         self._drift = DriftWatch({})
+        self._before = Totals({}, {})
         self._begin()
+
+    def totals(self) -> Totals:
+        """Return what was counted since the start; also from another thread, which may miss the window just decided."""
+        return _added(self._before, dict(self._counts), dict(self._bins))
 
     @property
     def drifting(self) -> list[str]:
@@ -86,8 +104,9 @@ class Observer:
             started_at_ms=self._started_ms,
             ended_at_ms=self._clock.now_ms(),
             counts=dict(self._counts),
-            histograms={name: Histogram(edges=self._edges_of(name), counts=bins) for name, bins in self._bins.items()},
+            histograms={name: Histogram(edges=edges, counts=bins) for name, (edges, bins) in self._bins.items()},
         )
+        self._before = self.totals()
         self._begin()
         self._sink.append_telemetry(row)
 
@@ -95,25 +114,39 @@ class Observer:
         self._started_s = self._clock.monotonic_s()
         self._started_ms = self._clock.now_ms()
         self._counts: Counter[str] = Counter({"decisions": 0})
-        self._bins: dict[str, list[int]] = {}
+        self._bins: dict[str, tuple[list[float], list[int]]] = {}
 
     def _know(self, bundle: BundleRef | None, manifest: Manifest | None) -> None:
         if bundle == self._bundle or manifest is None:
             return
         if self._counts["decisions"]:
             self.flush()
+        self._end_drift()
         self._bundle = bundle
         self._edges = {name: list(histogram.edges) for name, histogram in manifest.reference.items()}
         self._drift = DriftWatch(manifest.reference)
 
+    def _end_drift(self) -> None:
+        """Take back what was raised against the reference of the bundle before: nobody watches that any more."""
+        for metric in self._drift.alarmed:
+            self._sink.append_event(
+                "drift_cleared",
+                boot_id=self._boot_id,
+                station=self._station,
+                model=self._model,
+                detail=f"{metric} is compared with the reference of a new bundle from here on",
+                data={"metric": metric},
+            )
+
     def _count(self, decision: DecisionRow) -> None:
-        self._counts["decisions"] += 1
-        self._counts[f"verdict.{decision.verdict}"] += 1
-        self._counts[f"action.{decision.action}"] += 1
+        counts = self._counts
+        counts["decisions"] += 1
+        counts[f"verdict.{decision.verdict}"] += 1
+        counts[f"action.{decision.action}"] += 1
         if decision.reason:
-            self._counts[f"reason.{decision.reason}"] += 1
+            counts[f"reason.{decision.reason}"] += 1
         if decision.label:
-            self._counts[f"label.{decision.label}"] += 1
+            counts[f"label.{decision.label}"] += 1
         for step, value in decision.latency_ms.items():
             self._bin(f"latency_ms.{step}", value)
         for name, value in decision.metrics.items():
@@ -122,12 +155,14 @@ class Observer:
             self._bin("confidence", decision.confidence)
 
     def _bin(self, name: str, value: float) -> None:
-        edges = self._edges_of(name)
-        bins = self._bins.setdefault(name, [0] * (len(edges) + 1))
-        bins[bisect.bisect_right(edges, value)] += 1
+        found = self._bins.get(name)
+        if found is None:
+            edges = self._edges_of(name)
+            found = self._bins[name] = edges, [0] * (len(edges) + 1)
+        found[1][bisect.bisect_right(found[0], value)] += 1
 
     def _edges_of(self, name: str) -> list[float]:
-        if name.startswith("latency_ms."):
+        if name.startswith(_LATENCY):
             return LATENCY_EDGES_MS
         return self._edges.get(name, UNIT_EDGES)
 
@@ -148,3 +183,14 @@ class Observer:
                 "reference_median": shift.reference_median,
             },
         )
+
+
+def _added(before: Totals, counts: dict[str, int], bins: dict[str, tuple[list[float], list[int]]]) -> Totals:
+    latency = dict(before.latency_ms)
+    for name, (edges, new) in bins.items():
+        if name.startswith(_LATENCY):
+            step = name.removeprefix(_LATENCY)
+            old = latency[step][1] if step in latency else [0] * len(new)
+            latency[step] = edges, [a + b for a, b in zip(old, new, strict=True)]
+    summed = {key: before.counts.get(key, 0) + counts.get(key, 0) for key in {*before.counts, *counts}}
+    return Totals(summed, latency)

@@ -1,7 +1,7 @@
 """The data's way on the device, from one window to one recorded decision and its outcome.
 
 Rules:
-- read → gate → preprocess → infer → calibrate → decide → commit → act → commit the outcome.
+- read → gate → preprocess → infer → recognise → calibrate → decide → commit → act → commit the outcome.
 - Whatever goes wrong on the way ends in a deferral with its reason, or in the station's safe action.
 - A decision is committed before the actuator moves; a decision that cannot be committed is not acted on:
   the station takes its safe action, which is counted and told when there is room again.
@@ -11,19 +11,21 @@ Rules:
 import hashlib
 import random
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from edge import steps
+from edge.acting import Acting
 from edge.actuators.interface import Actuator
 from edge.clock import Clock
-from edge.errors import ActuatorError, StoreError
+from edge.errors import StoreError
+from edge.linewatch import LineWatch
 from edge.observe import EventSink, Observer
 from edge.serving import Serving
+from edge.shadow import Shadow
 from edge.sources.interface import Source
-from edge.values import Judgement, StationSettings
+from edge.values import Judgement, StationSettings, Window
 from edge.wire.rows import DecisionRow, InputRef, OutcomeRow
 from edge.work import DeferBudget, Unjudged, Work
 
@@ -35,7 +37,7 @@ class DecisionStore(EventSink, Protocol):
     """The part of the store that the pipeline needs."""
 
     def append_decision(
-        self, row: DecisionRow, *, input_key: str, keep: tuple[bytes, str] | None, wants_outcome: bool
+        self, row: DecisionRow, *, input_key: str | None, keep: tuple[bytes, str] | None, wants_outcome: bool
     ) -> DecisionRow: ...
 
     def append_outcome(self, row: OutcomeRow) -> OutcomeRow: ...
@@ -54,7 +56,10 @@ class Parts:
     clock: Clock
     boot_id: str
     keep: Literal["none", "deferred", "all"] = "deferred"
+    shadow: Shadow | None = None
     draw: Callable[[], float] = field(default_factory=lambda: random.SystemRandom().random)
+    line: LineWatch | None = None
+    """Holds the station to its rules; None if it has none."""
 
 
 class Pipeline:
@@ -63,6 +68,13 @@ class Pipeline:
     def __init__(self, parts: Parts) -> None:
         self._p = parts
         self._budget = DeferBudget(parts.clock)
+        station = parts.settings().station
+        self._acting = Acting(parts.actuator, parts.store, parts.clock, parts.boot_id, station)
+        self._line = parts.line
+        self.last: tuple[Window, DecisionRow | None] | None = None
+        """The last window with its decision, for those who look."""
+        self.turns = 0
+        """How often it has looked for a window: what stands still is stuck."""
         self.decisions = 0
         self.last_decision_at_ms: int | None = None
         self.unrecorded = 0
@@ -77,25 +89,44 @@ class Pipeline:
         engine = self._p.serving.current()
         window = self._p.source.read(WAIT_S)
         if window is None:
-            self._p.observer.flush_if_due()
+            self._idle()
             return None
         work = Work(window, self._p.settings(), engine)
+        if window.waited_ms:
+            work.steps_ms["wait"] = window.waited_ms
         in_budget = self._budget.left(work.settings.defer_budget_per_h)
         try:
             steps.gate(work, self._p.serving.problem)
             tensor = steps.preprocess(work)
             logits = steps.infer(work, tensor)
+            steps.recognise(work)
             scores = steps.calibrate(work, logits)
             judgement = steps.decide(work, scores, self._p.draw, in_budget=in_budget)
         except Unjudged as why:
             judgement = steps.defer(work, why, in_budget=in_budget)
+        if self._line is not None:
+            judgement = self._line.held(judgement, work.settings)
         decision = self._commit(work, judgement)
+        if window.answer is not None:
+            window.answer(decision)
         if decision is not None:
-            outcome = self._act(decision)
-            self._commit_outcome(outcome)
+            self._acting.act(decision)
+            if self._line is not None:
+                self._line.decided(decision)
         self._feedback(work)
         self._observe(work, decision)
+        self.last = window, decision
+        if self._p.shadow is not None and decision is not None:
+            self._p.shadow.offer(window, decision)
         return decision
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps the line or the plant from doing what is decided; also from other threads."""
+        stopped = self._line.stopped if self._line is not None else None
+        if stopped is not None:
+            return f"the line is stopped: {stopped}; acknowledge it at the device"
+        return self._acting.problem
 
     def run(self, stop: threading.Event) -> None:
         """Decide until told to stop or the source is exhausted.
@@ -104,11 +135,25 @@ class Pipeline:
             SourceError: the source is gone; the caller opens it again.
         """
         while not stop.is_set() and not self._p.source.exhausted:
+            self.turns += 1
             try:
                 self.run_once()
             except StoreError:
                 # Telemetry or an event found no room; decisions have a way of their own (`_commit`).
                 stop.wait(WAIT_S)
+
+    def run_out(self, limit_s: float) -> None:
+        """Decide on what a source that takes nothing more in still holds, for at most `limit_s` seconds.
+
+        Raises:
+            SourceError: the source is gone.
+        """
+        until_s = self._p.clock.monotonic_s() + limit_s
+        while not self._p.source.exhausted and self._p.clock.monotonic_s() < until_s:
+            try:
+                self.run_once()
+            except StoreError:
+                return
 
     def finish(self) -> None:
         """Write what was counted since the last window of telemetry."""
@@ -117,6 +162,13 @@ class Pipeline:
         except StoreError:
             # Counts can be made again from the decisions; there is nobody left to tell.
             return
+
+    def _idle(self) -> None:
+        """Do what has to be done although no window came."""
+        self._acting.look()
+        if self._line is not None:
+            self._line.look(self._p.settings())
+        self._p.observer.flush_if_due()
 
     def _observe(self, work: Work, decision: DecisionRow | None) -> None:
         if decision is not None:
@@ -131,12 +183,18 @@ class Pipeline:
 
     def _commit(self, work: Work, judgement: Judgement) -> DecisionRow | None:
         raw = work.window.raw
-        kept = raw is not None and len(raw) > 0 and self._keeps(judgement)
-        row = self._record(work, judgement, kept=kept)
+        kept = self._keeps(judgement)
+        if raw is None and kept and work.window.encode is not None:
+            raw = work.window.encode()
+        kept = kept and raw is not None and len(raw) > 0
+        row = self._record(work, judgement, raw, kept=kept)
         keep = (raw, work.window.media_type) if kept and raw is not None else None
         try:
             decision = self._p.store.append_decision(
-                row, input_key=work.window.key, keep=keep, wants_outcome=row.action != "none"
+                row,
+                input_key=None if work.window.live else work.window.key,
+                keep=keep,
+                wants_outcome=row.action != "none",
             )
             self._tell_unrecorded()
         except StoreError as error:
@@ -148,9 +206,11 @@ class Pipeline:
         self.last_decision_at_ms = decision.at_ms
         return decision
 
-    def _record(self, work: Work, judgement: Judgement, *, kept: bool) -> DecisionRow:
+    def _record(self, work: Work, judgement: Judgement, raw: bytes | None, *, kept: bool) -> DecisionRow:
         window = work.window
-        raw = window.raw if window.raw is not None else b"" if window.data is None else window.data.tobytes()
+        content: bytes | memoryview = raw if raw is not None else b""
+        if raw is None and window.data is not None:
+            content = window.data.ravel().view("u1").data
         engine = work.engine
         return DecisionRow(
             seq=1,
@@ -173,12 +233,13 @@ class Pipeline:
             input=InputRef(
                 source=window.source,
                 name=window.name,
-                digest=hashlib.sha256(raw).hexdigest(),
+                digest=hashlib.sha256(content).hexdigest(),
                 media_type=window.media_type,
-                size_bytes=len(raw),
+                size_bytes=len(content),
                 kept=kept,
             ),
             metrics=work.metrics,
+            where=steps.where(work, judgement),
             latency_ms={"decode": window.decode_ms, **work.steps_ms, "total": work.elapsed_ms},
         )
 
@@ -189,11 +250,7 @@ class Pipeline:
 
     def _not_recorded(self, row: DecisionRow, error: StoreError) -> None:
         self.unrecorded += 1
-        try:
-            self._p.actuator.safe(f"{row.input.name}: not recorded: {error}")
-        except ActuatorError:
-            # Neither disk nor plant answers: the count is told when there is room again.
-            return
+        self._acting.safe(f"{row.input.name}: not recorded: {error}")
 
     def _tell_unrecorded(self) -> None:
         if not self.unrecorded:
@@ -213,30 +270,3 @@ class Pipeline:
             )
         except StoreError:
             self.unrecorded += count
-
-    def _act(self, decision: DecisionRow) -> OutcomeRow | None:
-        if decision.action == "none":
-            return None
-        started, state, detail = time.perf_counter(), "done", None
-        try:
-            detail = self._p.actuator.act(decision)
-        except ActuatorError as error:
-            state, detail = "failed", str(error)
-        return OutcomeRow(
-            seq=1,
-            decision_seq=decision.seq,
-            at_ms=self._p.clock.now_ms(),
-            state="failed" if state == "failed" else "done",
-            actuator=self._p.actuator.kind,
-            detail=detail,
-            latency_ms=(time.perf_counter() - started) * 1000,
-        )
-
-    def _commit_outcome(self, outcome: OutcomeRow | None) -> None:
-        if outcome is None:
-            return
-        try:
-            self._p.store.append_outcome(outcome)
-        except StoreError:
-            # The decision stands with its outcome open; the next start tells it as unknown.
-            return

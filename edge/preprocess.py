@@ -7,6 +7,7 @@ Rules:
 """
 
 from functools import lru_cache
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -16,10 +17,6 @@ from edge.wire.manifest import AudioInput, ImageInput, TensorSpec
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
-
-_LOG_FLOOR = 1e-6
-_LOG_SHIFT = 6.0
-_LOG_SCALE = 4.0
 
 
 def preprocess(data: NDArray[np.generic] | None, sample_rate_hz: int | None, spec: ImageInput | AudioInput) -> U8 | F32:
@@ -39,11 +36,13 @@ def image_tensor(picture: U8, spec: ImageInput) -> U8:
         spec: the bundle's input.
 
     Returns:
-        (1, spec.height, spec.width, 3 or 1) uint8, RGB or gray.
+        (1, spec.height, spec.width, 3 or 1) uint8, RGB, BGR or gray.
     """
     small = resize(picture, spec.width, spec.height, keep_aspect=spec.resize == "letterbox")
     if spec.color == "gray":
         return np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.uint8)[None, :, :, None]
+    if spec.color == "bgr":
+        return np.asarray(small, np.uint8)[None]
     return np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2RGB), np.uint8)[None]
 
 
@@ -75,7 +74,7 @@ def _shrink_then_interpolate(picture: U8, width: int, height: int) -> U8:
 
 
 def audio_tensor(samples: F32, sample_rate_hz: int, spec: AudioInput) -> F32:
-    """Return log-mel features of a sound, about −1…1.
+    """Return the features of a sound that the spec asks for; log-mel ones are about −1…1.
 
     Args:
         samples: (n,) float32 in −1…1, mono.
@@ -83,23 +82,29 @@ def audio_tensor(samples: F32, sample_rate_hz: int, spec: AudioInput) -> F32:
         spec: the bundle's input.
 
     Returns:
-        (1, frames, spec.mel_bands, 1) float32.
+        float32 of the shape `audio_shape(spec)`.
     """
     sound = resample(samples, sample_rate_hz, spec.sample_rate_hz)
-    sound = loudest_window(sound, round(spec.window_s * spec.sample_rate_hz))
-    frame, hop = _frame_and_hop(spec)
-    count = 1 + (len(sound) - frame) // hop
-    frames = np.lib.stride_tricks.sliding_window_view(sound, frame)[::hop][:count]
-    spectrum = np.abs(np.fft.rfft(frames * _hann(frame), axis=1)).astype(np.float32)
-    mel = (spectrum * spectrum) @ _mel_bank(spec).T
-    features = (np.log(mel + np.float32(_LOG_FLOOR)) + np.float32(_LOG_SHIFT)) / np.float32(_LOG_SCALE)
-    return features.astype(np.float32)[None, :, :, None]
+    length = round(spec.window_s * spec.sample_rate_hz)
+    sound = loudest_window(sound, length) if spec.place == "loudest" else first_window(sound, length)
+    if spec.level == "peak":
+        sound = _to_full_scale(sound)
+    if spec.features == "waveform":
+        return np.asarray(sound, np.float32)[None, :, None, None]
+    log_mel = np.log(_mel(sound, spec) + np.float32(spec.log_floor))
+    if spec.features == "mfcc":
+        return np.asarray(log_mel @ _dct(spec.mel_bands, spec.coefficients), np.float32)[None, :, :, None]
+    features = (log_mel + np.float32(spec.shift)) / np.float32(spec.scale)
+    return np.asarray(features, np.float32)[None, :, :, None]
 
 
 def audio_shape(spec: AudioInput) -> tuple[int, int, int, int]:
     """Return the shape of `audio_tensor`'s result for this spec."""
     frame, hop = _frame_and_hop(spec)
-    return 1, 1 + (round(spec.window_s * spec.sample_rate_hz) - frame) // hop, spec.mel_bands, 1
+    length = round(spec.window_s * spec.sample_rate_hz)
+    if spec.features == "waveform":
+        return 1, length, 1, 1
+    return 1, 1 + (length - frame) // hop, spec.coefficients if spec.features == "mfcc" else spec.mel_bands, 1
 
 
 def resample(samples: F32, from_hz: int, to_hz: int) -> F32:
@@ -125,12 +130,29 @@ def loudest_window(samples: F32, length: int) -> F32:
     return samples[start : start + length]
 
 
-def to_model(values: NDArray[np.generic], spec: TensorSpec) -> NDArray[np.generic]:
-    """Return preprocessed values in the dtype that one format of the network takes.
+def first_window(samples: F32, length: int) -> F32:
+    """Return the first `length` samples; a shorter sound is followed by silence."""
+    return np.pad(samples[:length], (0, max(0, length - len(samples)))).astype(np.float32)
 
-    Raw picture bytes pass as they are to a uint8 input and shifted by 128 to an int8 input; float features are
-    quantized with the tensor's scale and zero point unless the network takes float32.
+
+def to_model(values: NDArray[np.generic], spec: TensorSpec) -> NDArray[np.generic]:
+    """Return preprocessed values (1, height, width, channels) in the dtype and layout that one format takes.
+
+    Raw picture bytes pass as they are to a uint8 input and shifted by 128 to an int8 input, unless the spec gives
+    mean and std; float features are quantized with the tensor's scale and zero point unless the network takes float32.
+    Axes of length 1 come and go as the file's shape has them.
     """
+    scaled = spec.mean is not None and values.dtype == np.uint8
+    numbers = _from_table(values.view(np.uint8), spec) if scaled else _numbers(values, spec)
+    if spec.layout == "channels_first":
+        numbers = np.ascontiguousarray(numbers.transpose(0, 3, 1, 2))
+    shape = tuple(spec.shape)
+    if numbers.shape != shape and [n for n in numbers.shape if n != 1] == [n for n in shape if n != 1]:
+        numbers = numbers.reshape(shape)
+    return numbers
+
+
+def _numbers(values: NDArray[np.generic], spec: TensorSpec) -> NDArray[np.generic]:
     if spec.dtype == "float32":
         return np.ascontiguousarray(values, np.float32)
     if values.dtype == np.uint8:
@@ -138,10 +160,56 @@ def to_model(values: NDArray[np.generic], spec: TensorSpec) -> NDArray[np.generi
         return np.ascontiguousarray(raw if spec.dtype == "uint8" else (raw ^ np.uint8(0x80)).view(np.int8))
     if spec.scale is None or spec.zero_point is None:
         raise ValueError(f"input {spec.name!r}: float features need scale and zero_point to become {spec.dtype}")
-    limits = np.iinfo(spec.dtype)
-    steps = np.rint(values.astype(np.float32) / np.float32(spec.scale)) + spec.zero_point
-    quantized: NDArray[np.generic] = np.clip(steps, limits.min, limits.max).astype(spec.dtype)
+    return _quantized(values.astype(np.float32), spec.dtype, spec.scale, spec.zero_point)
+
+
+def _quantized(values: F32, dtype: str, scale: float, zero_point: int) -> NDArray[np.generic]:
+    limits = np.iinfo(dtype)
+    steps = np.rint(values / np.float32(scale)) + zero_point
+    quantized: NDArray[np.generic] = np.clip(steps, limits.min, limits.max).astype(dtype)
     return quantized
+
+
+def _from_table(picture: U8, spec: TensorSpec) -> NDArray[np.generic]:
+    """Look every byte up: there are only 256 of them, whatever the arithmetic."""
+    mean, std = spec.mean or [0.0], spec.std or [1.0]
+    table = _table(tuple(mean), tuple(std), picture.shape[3], spec.dtype, spec.scale, spec.zero_point)
+    return np.asarray(cv2.LUT(picture[0], cast(NDArray[Any], table))).reshape(picture.shape)
+
+
+@lru_cache(maxsize=8)
+def _table(
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    channels: int,
+    dtype: str,
+    scale: float | None,
+    zero_point: int | None,
+) -> NDArray[np.generic]:
+    """(256, 1, channels): what each byte becomes."""
+    offset, divisor = (np.broadcast_to(np.asarray(numbers, np.float32), (channels,)) for numbers in (mean, std))
+    real = ((np.arange(256, dtype=np.float32)[:, None, None] - offset) / divisor).astype(np.float32)
+    if dtype == "float32":
+        return real
+    if scale is None or zero_point is None:
+        raise ValueError(f"mean and std need scale and zero_point to become {dtype}")
+    return _quantized(real, dtype, scale, zero_point)
+
+
+def _to_full_scale(sound: F32) -> F32:
+    highest = float(sound.max(initial=0.0))
+    return np.asarray(sound / np.float32(highest), np.float32) if highest > 0 else sound
+
+
+def _mel(sound: F32, spec: AudioInput) -> F32:
+    """Return the energy of each mel band, (frames, mel_bands)."""
+    frame, hop = _frame_and_hop(spec)
+    count = 1 + (len(sound) - frame) // hop
+    frames = np.lib.stride_tricks.sliding_window_view(sound, frame)[::hop][:count]
+    spectrum = np.abs(np.fft.rfft(frames * _hann(frame), spec.fft_size or frame, axis=1)).astype(np.float32)
+    if spec.spectrum == "power":
+        spectrum = spectrum * spectrum
+    return np.asarray(spectrum @ _mel_bank(spec).T, np.float32)
 
 
 def _frame_and_hop(spec: AudioInput) -> tuple[int, int]:
@@ -154,16 +222,23 @@ def _hann(length: int) -> F32:
 
 
 @lru_cache(maxsize=8)
+def _dct(bands: int, coefficients: int) -> F32:
+    """(bands, coefficients): the DCT-II without normalisation, divided by sqrt(2 × bands)."""
+    steps = np.pi * (np.arange(bands)[:, None] + 0.5) * np.arange(coefficients) / bands
+    return np.asarray(2 * np.cos(steps) / np.sqrt(2 * bands), np.float32)
+
+
+@lru_cache(maxsize=8)
 def _mel_bank(spec_key: "AudioInput") -> F32:
-    """Triangular filters, (mel_bands, frame // 2 + 1), on the HTK mel scale."""
+    """Triangular filters, (mel_bands, transform // 2 + 1), on the HTK mel scale."""
     frame, _ = _frame_and_hop(spec_key)
-    bins = np.fft.rfftfreq(frame, 1 / spec_key.sample_rate_hz)
-
-    def mel(hz: float) -> float:
-        return 2595.0 * float(np.log10(1 + hz / 700.0))
-
-    edges_mel = np.linspace(mel(spec_key.low_hz), mel(spec_key.high_hz), spec_key.mel_bands + 2)
-    edges = 700.0 * (10 ** (edges_mel / 2595.0) - 1)
+    bins = np.fft.rfftfreq(spec_key.fft_size or frame, 1 / spec_key.sample_rate_hz)
+    low, high = (2595.0 * float(np.log10(1 + hz / 700.0)) for hz in (spec_key.low_hz, spec_key.high_hz))
+    edges = np.linspace(low, high, spec_key.mel_bands + 2)
+    if spec_key.filters == "mel":
+        bins = 2595.0 * np.log10(1 + bins / 700.0)
+    else:
+        edges = 700.0 * (10 ** (edges / 2595.0) - 1)
     rising = (bins[None] - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - bins[None]) / (edges[2:] - edges[1:-1])[:, None]
     return np.clip(np.minimum(rising, falling), 0, None).astype(np.float32)

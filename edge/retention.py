@@ -18,6 +18,7 @@ from edge.errors import StoreError
 
 SLACK = 1.1
 """Nothing is dropped until a limit is passed by a tenth: seldom and much, instead of always and little."""
+DAY_MS = 86_400_000
 CHUNK_ROWS = 200
 """Rows in one transaction, about a millisecond."""
 LAST_ROWS = 1000
@@ -36,6 +37,8 @@ class StoreLimits:
     """Two weeks of one station's minutes; older ones are emptied, leaving their number and a note."""
     input_bytes: int = 1024**3
     """Kept inputs: some ten thousand pictures."""
+    input_age_days: float | None = None
+    """Kept inputs older than this are dropped, sent or not; None for no limit."""
     seen_keys: int = 500_000
     """Inputs of a source known as decided; a folder with more files than this would be read again."""
     upload_refusals: int = 5
@@ -68,8 +71,13 @@ class Pruned:
         return bool(self.unsent_inputs or self.unsent_telemetry)
 
 
-def prune(connection: Connection, limits: StoreLimits) -> Pruned:
+def prune(connection: Connection, limits: StoreLimits, now_ms: int) -> Pruned:
     """Drop what is beyond the limits.
+
+    Args:
+        connection: the record.
+        limits: how much may be kept, and for how long.
+        now_ms: the wall clock.
 
     Raises:
         StoreError: the disk does not even let things be deleted.
@@ -82,6 +90,8 @@ def prune(connection: Connection, limits: StoreLimits) -> Pruned:
         connection.all("PRAGMA wal_checkpoint(TRUNCATE)")
     dropped = Pruned()
     _stored_rows(connection, min(limits.rows, LAST_ROWS) if full else limits.rows, dropped)
+    if limits.input_age_days is not None:
+        _aged(connection, now_ms - round(limits.input_age_days * DAY_MS), dropped)
     _inputs(connection, limits.input_bytes, dropped, drop_uploaded=full)
     _telemetry(connection, limits.unsent_telemetry_rows, dropped)
     _seen(connection, limits.seen_keys, dropped)
@@ -100,12 +110,27 @@ def _stored_rows(connection: Connection, keep: int, dropped: Pruned) -> None:
         return
     pending = connection.one("SELECT min(seq) FROM pending_actions")
     stored = connection.one("SELECT stored_through FROM state")
-    until = min(last - keep, stored, stored if pending is None else pending - 1)
+    # The newest row stays: the next one's number comes from it.
+    until = min(last - max(keep, 1), stored, stored if pending is None else pending - 1)
     while first <= until:
         step = min(first + CHUNK_ROWS - 1, until)
         with connection.write:
             dropped.rows += connection.execute("DELETE FROM rows WHERE seq <= ?", (step,)).rowcount
+            connection.execute("DELETE FROM shadow_results WHERE decision_seq <= ?", (step,))
         first = step + 1
+
+
+def _aged(connection: Connection, until_ms: int, dropped: Pruned) -> None:
+    while True:
+        aged = connection.all("SELECT digest, uploaded FROM inputs WHERE kept_at_ms < ? LIMIT ?", until_ms, CHUNK_ROWS)
+        if not aged:
+            return
+        with connection.write:
+            for digest, uploaded in aged:
+                connection.execute("DELETE FROM uploads WHERE digest = ?", (digest,))
+                connection.execute("DELETE FROM inputs WHERE digest = ?", (digest,))
+                dropped.uploaded_inputs += uploaded
+                dropped.unsent_inputs += 1 - uploaded
 
 
 def _inputs(connection: Connection, limit_bytes: int, dropped: Pruned, *, drop_uploaded: bool) -> None:

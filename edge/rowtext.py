@@ -3,7 +3,7 @@
 Rules:
 - One row that nobody can read would hold up every row behind it, so it is made readable here, at the only way in:
   numbers that are not finite are left out and named in the detail, text that is too long is cut.
-- What is None is left out of a decision: its readers know the default.
+- What is None is left out of a decision and of an outcome: their readers know the default.
 """
 
 import math
@@ -18,6 +18,9 @@ MAX_ROW_BYTES = 128 * 1024
 """A decision over a thousand labels is 40 KB; two rows of this size still fit one batch."""
 MAX_TEXT = 2000
 """Characters of one text in a row that had to be cut: an error message, not a log file."""
+
+_SEQ = {"seq"}
+_SPARSE = ("decision", "outcome")
 
 AnyRow = DecisionRow | OutcomeRow | EventRow | TelemetryRow
 
@@ -36,12 +39,11 @@ def row_text(row: AnyRow) -> str:
     Raises:
         StoreError: it cannot be made readable (`retry` is False).
     """
-    decision = row.kind == "decision"
     try:
-        body = row.model_dump_json(exclude={"seq"}, exclude_none=decision)
+        body = row.model_dump_json(exclude=_SEQ, exclude_none=row.kind in _SPARSE)
     except ValueError:  # text that is not Unicode
         return _mended(row)
-    # A null is a number that was not finite, or what may be None; a decision without one need not be read back.
+    # A null is a number that was not finite, or what may be None; a row without one need not be read back.
     if len(body) > MAX_ROW_BYTES or ("null" in body and not reads(f'{{"seq":1,{body[1:]}')):
         return _mended(row)
     return body

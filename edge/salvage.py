@@ -22,6 +22,8 @@ from edge.rowtext import reads
 MAX_SKIPPED = 2_000
 """Numbers tried one by one behind unreadable pages before the rest is given up: a tenth of a second of the start."""
 CHUNK_ROWS = 200
+DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""What reading a damaged file may raise: a damaged name is no text even within SQLite's own message."""
 
 
 @dataclass(slots=True)
@@ -80,12 +82,12 @@ class _Copy:
             for row in self._old.execute(statement, values):
                 if all(isinstance(value, kind) for value, kind in zip(row, types, strict=True)):
                     yield row
-        except sqlite3.DatabaseError:
+        except DAMAGE:
             return
 
     def _rows(self) -> Iterator[Any]:
         """Give unsent rows in order, stepping over damaged pages."""
-        last = max((seq for (seq,) in self._read("SELECT seq FROM sqlite_sequence", int)), default=2**62)
+        last = max((seq for (seq,) in self._read("SELECT max(seq) FROM rows", int)), default=2**62)
         after, size, skipped = self._stored_through, CHUNK_ROWS, 0
         while skipped < MAX_SKIPPED and after < last:
             chunk = self._chunk(after, last, size)
@@ -103,7 +105,7 @@ class _Copy:
                 "SELECT seq, kind, station, at_ms, body FROM rows WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
                 (after, min(last, after + size), size),
             ).fetchall()
-        except sqlite3.DatabaseError:
+        except DAMAGE:
             return []
         return [row for row in found if isinstance(row[0], int) and after < row[0] <= last]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from edge.clock import Clock
 from edge.errors import StoreError
-from edge.files import read_checked_json, write_checked_json
+from edge.files import make_directory, read_checked_json, write_checked_json
 from edge.slots import Book, Slot
 from edge.wire.base import BundleRef
 
@@ -29,7 +29,7 @@ class SlotFile:
         self._lock = threading.Lock()
         self.problem: str | None = None
         """What was wrong with the book at start, for an event; None if nothing was."""
-        self._bundles.mkdir(parents=True, exist_ok=True)
+        make_directory(self._bundles)
         self._book = self._load()
 
     @property

@@ -74,6 +74,33 @@ def decode_wav(raw: bytes) -> tuple[F32, int]:
     return np.ascontiguousarray(np.clip(mono, -1.0, 1.0), np.float32), form.rate_hz
 
 
+def encode_wav(samples: F32, rate_hz: int) -> bytes:
+    """Return sound as a WAV file of 16 bits: without loss if it came from samples of 16 bits.
+
+    Args:
+        samples: (n,) float32 in −1…1; beyond is clipped.
+        rate_hz: sample rate.
+    """
+    data = np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
+    header = struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        b"RIFF",
+        36 + len(data),
+        b"WAVE",
+        b"fmt ",
+        16,
+        1,
+        1,
+        rate_hz,
+        rate_hz * 2,
+        2,
+        16,
+        b"data",
+        len(data),
+    )
+    return header + data
+
+
 def _chunks(view: memoryview) -> tuple[_Format, memoryview]:
     at, form = 12, None
     while at + 8 <= len(view):

@@ -13,23 +13,32 @@ from pathlib import Path
 from typing import Any
 
 from edge.actuators import open_actuator
-from edge.actuators.interface import Actuator
+from edge.actuators.interface import Actuator, Place
+from edge.actuators.reopening import open_or_later
 from edge.bundle import Bundle
 from edge.clock import Clock
 from edge.config import Config, StationSection
 from edge.engines import Engine, EngineSettings, open_engine
 from edge.errors import LinesideError, StoreError
-from edge.observe import Observer
+from edge.linewatch import LineWatch
+from edge.observe import Observer, Totals
 from edge.pipeline import Parts, Pipeline
 from edge.report import StationView
 from edge.serving import ProbationRules, Serving
+from edge.shadow import Shadow, open_staged
 from edge.slotfile import SlotFile
 from edge.sources import open_source
-from edge.sources.interface import Source
+from edge.sources.interface import News, Source
 from edge.sources.reopening import ReopeningSource
 from edge.store import Store
-from edge.values import StationSettings
+from edge.values import StationSettings, Window
+from edge.wire.rows import DecisionRow
 
+DRAIN_S = 5.0
+"""Longest time that a station which stops still decides what its source had taken in before."""
+LOWEST_PRIORITY = 19
+SHADOW_DEADLINE_S = 10.0
+"""A candidate at the lowest priority may be slow; one that hangs is found out all the same."""
 RESTART_WAIT_S = 1.0
 """Pause before a pipeline that failed in a way nobody foresaw is put together again."""
 
@@ -57,11 +66,16 @@ class Station:
         self._pipeline: Pipeline | None = None
         self._source: ReopeningSource | None = None
         self._trouble: str | None = None
+        self._turns_before = 0
+        self._observer: Observer | None = None
         self.serving = Serving(slot_file, self.open_bundle, _rules(shared.config), shared.clock, self._tell)
+        self._shadow = self._make_shadow(slot_file) if config.shadow_cpu_share else None
         self._thread = threading.Thread(target=self._run, name=f"station-{name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+        if self._shadow is not None:
+            self._shadow.start()
 
     def stop(self) -> None:
         """Ask the thread to end after the window it is on."""
@@ -69,6 +83,8 @@ class Station:
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the thread; return whether it has ended."""
+        if self._shadow is not None:
+            self._shadow.stop(timeout_s)
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
@@ -77,9 +93,26 @@ class Station:
         """Whether the source has nothing more and everything it gave is decided."""
         return not self._thread.is_alive() and not self._stop.is_set() and self._thread.ident is not None
 
+    @property
+    def turns(self) -> int | None:
+        """How often the pipeline has looked for a window, over all pipelines so far; None once it is exhausted."""
+        if self.exhausted:
+            return None
+        return self._turns_before + (self._pipeline.turns if self._pipeline else 0)
+
+    @property
+    def last(self) -> tuple[Window, DecisionRow | None] | None:
+        """The last window with its decision."""
+        return self._pipeline.last if self._pipeline else None
+
+    def totals(self) -> Totals:
+        """Return what was counted since the daemon started."""
+        return self._observer.totals() if self._observer else Totals({}, {})
+
     def view(self) -> StationView:
         """Return the station as a report sees it."""
         problem = self._trouble or (self._source.problem if self._source else None)
+        problem = problem or (self._pipeline.problem if self._pipeline else None)
         return StationView(
             model=self._config.model,
             settings=self._shared.settings(self.name),
@@ -98,6 +131,24 @@ class Station:
         )
         return open_engine(bundle, settings)
 
+    def _make_shadow(self, slot_file: SlotFile) -> Shadow:
+        config, shared = self._config, self._shared
+        settings = EngineSettings(
+            runtime=config.runtime, deadline_s=SHADOW_DEADLINE_S, isolation="process", nice=LOWEST_PRIORITY
+        )
+        return Shadow(
+            self.name,
+            slot_file,
+            lambda slot, book: open_staged(slot, book, lambda bundle: open_engine(bundle, settings)),
+            shared.open_store,
+            lambda: shared.settings(self.name),
+            shared.clock,
+            shared.boot_id,
+            cpu_share=config.shadow_cpu_share,
+            tell_every_s=shared.config.link.telemetry_window_s,
+            keep_inputs=config.keep != "none",
+        )
+
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
@@ -106,6 +157,9 @@ class Station:
             except Exception as error:  # noqa: BLE001 - a station never dies in silence
                 self._trouble = f"{type(error).__name__}: {error}"
                 self._tell_trouble(traceback.format_exc())
+                # A station that is put together again and again is in trouble, not stuck.
+                self._turns_before += 1 + (self._pipeline.turns if self._pipeline else 0)
+                self._pipeline = None
                 self._stop.wait(RESTART_WAIT_S)
 
     def _decide_until_done(self) -> None:
@@ -119,6 +173,8 @@ class Station:
             self._pipeline = Pipeline(self._parts(store, source, actuator))
             self._trouble = None
             self._pipeline.run(self._stop)
+            if source.drain():
+                self._pipeline.run_out(DRAIN_S)
             self._pipeline.finish()
         finally:
             self.serving.close()
@@ -131,31 +187,50 @@ class Station:
     def _parts(self, store: Store, source: Source, actuator: Actuator) -> Parts:
         shared = self._shared
         window_s = shared.config.link.telemetry_window_s
+        self._observer = Observer(self.name, self._config.model, store, shared.clock, shared.boot_id, window_s)
         return Parts(
             source=source,
             serving=self.serving,
             actuator=actuator,
             store=store,
-            observer=Observer(self.name, self._config.model, store, shared.clock, shared.boot_id, window_s),
+            observer=self._observer,
             settings=lambda: shared.settings(self.name),
             clock=shared.clock,
             boot_id=shared.boot_id,
             keep=self._config.keep,
+            line=self._line(store, actuator),
+            shadow=self._shadow,
         )
+
+    def _line(self, store: Store, actuator: Actuator) -> LineWatch | None:
+        rules = self._config.rules
+        if not rules.any:
+            return None
+        return LineWatch(rules, self.name, store, actuator, self._shared.clock, self._shared.boot_id)
 
     def _open_source(self, store: Store) -> ReopeningSource:
         settings = dict(self._config.source)
         kind = str(settings.pop("kind", ""))
 
         def open_inner() -> Source:
-            return open_source(kind, settings, seen=lambda key: store.seen(self.name, key), clock=self._shared.clock)
+            seen, clock = (lambda key: store.seen(self.name, key)), self._shared.clock
+            return self._with_masks(open_source(kind, settings, seen=seen, clock=clock))
 
-        return ReopeningSource(kind, open_inner, self._shared.clock, self._tell_source)
+        return ReopeningSource(kind, open_inner, self._shared.clock, self._tell_source, self._tell_news)
+
+    def _with_masks(self, source: Source) -> Source:
+        if not self._config.mask:
+            return source
+        from edge.sources.masked import MaskedSource
+
+        return MaskedSource(source, self._config.mask)
 
     def _open_actuator(self) -> Actuator:
         settings = dict(self._config.actuator)
         kind = str(settings.pop("kind", ""))
-        return open_actuator(kind, settings, clock=self._shared.clock)
+        shared = self._shared
+        place = Place(shared.config.device.name, self.name, shared.boot_id, shared.open_store)
+        return open_or_later(kind, lambda: open_actuator(kind, settings, clock=shared.clock, place=place), shared.clock)
 
     def _tell(self, name: str, severity: Any, detail: str, data: dict[str, Any]) -> None:
         if self._store is None:
@@ -179,6 +254,9 @@ class Station:
             self._tell("source_found", "info", "the source is back", {})
         else:
             self._tell("source_lost", "alarm", problem, {})
+
+    def _tell_news(self, news: News) -> None:
+        self._tell(news.name, news.severity, news.detail, news.data)
 
     def _tell_trouble(self, trace: str) -> None:
         try:

@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 
 from edge import decide as rules
 from edge import gate as input_gate
-from edge.calibrate import probabilities
+from edge import ood
+from edge.calibrate import calibrated
 from edge.errors import DeadlineError, ModelError
 from edge.preprocess import preprocess as values_of
 from edge.preprocess import to_model
 from edge.values import Judgement
+from edge.where import peaks
+from edge.wire.manifest import ImageInput
+from edge.wire.rows import Peak
 from edge.work import Unjudged, Work
 
 
@@ -26,6 +30,7 @@ def judge(work: Work, draw: Callable[[], float] = lambda: 1.0) -> Judgement:
         gate(work)
         tensor = preprocess(work)
         logits = infer(work, tensor)
+        recognise(work)
         return decide(work, calibrate(work, logits), draw, in_budget=True)
     except Unjudged as why:
         return defer(work, why, in_budget=True)
@@ -53,26 +58,43 @@ def preprocess(work: Work) -> NDArray[np.generic]:
 
 
 def infer(work: Work, tensor: NDArray[np.generic]) -> NDArray[np.float32]:
-    """Return the logits, shape (labels,)."""
+    """Return the logits, shape (labels,); what else the network gives is kept on the work."""
     try:
         with work.step("infer"):
-            return work.loaded.session.infer(tensor)
+            answer = work.loaded.session.infer(tensor)
     except ModelError as error:
         work.engine_failure = str(error)
         raise Unjudged("deadline" if isinstance(error, DeadlineError) else "model_error", str(error)) from error
+    labels = len(work.loaded.manifest.labels)
+    if len(answer) == labels:
+        return answer
+    work.extras = answer[labels:]
+    return answer[:labels]
 
 
-def calibrate(work: Work, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the calibrated probabilities, shape (labels,)."""
+def recognise(work: Work) -> None:
+    """Stop an input that is unlike all that the network was made for, if the bundle says what that is."""
+    known = work.loaded.known
+    if known is None or work.extras is None:
+        return
+    with work.step("recognise"):
+        value = work.metrics["ood"] = ood.score(work.extras[: known.matrix.shape[1]], known)
+    if ood.is_strange(value, known):
+        words = f"unlike all that the model was made for: score {value:.3g}, limit {known.limit:.3g}"
+        raise Unjudged("out_of_distribution", words)
+
+
+def calibrate(work: Work, logits: NDArray[np.float32]) -> list[float]:
+    """Return the calibrated probabilities, one per label."""
     try:
         with work.step("calibrate"):
-            return probabilities(logits, work.loaded.manifest.calibration)
+            return calibrated(logits.tolist(), work.loaded.manifest.calibration)
     except ModelError as error:
         work.engine_failure = str(error)
         raise Unjudged("model_error", str(error)) from error
 
 
-def decide(work: Work, scores: NDArray[np.float64], draw: Callable[[], float], *, in_budget: bool) -> Judgement:
+def decide(work: Work, scores: list[float], draw: Callable[[], float], *, in_budget: bool) -> Judgement:
     """Return the judgement, unless the deadline is past: a late answer is not acted on."""
     settings = work.settings
     with work.step("decide"):
@@ -81,6 +103,20 @@ def decide(work: Work, scores: NDArray[np.float64], draw: Callable[[], float], *
     if work.late:
         raise Unjudged("deadline", f"took {work.elapsed_ms:.0f} ms, deadline {settings.deadline_ms:.0f} ms")
     return judgement
+
+
+def where(work: Work, judgement: Judgement) -> list[Peak] | None:
+    """Return where the network looked, None for a clear pass or if it cannot say."""
+    picture, heatmap = work.window.data, work.loaded.spec.heatmap if work.engine is not None else None
+    clear = judgement.verdict == "pass" and judgement.reason is None
+    if clear or heatmap is None or work.extras is None or picture is None:
+        return None
+    spec = work.loaded.manifest.input
+    if not isinstance(spec, ImageInput):
+        return None
+    rows, columns = heatmap.shape[1:]
+    values = work.extras[len(work.extras) - rows * columns :].reshape(rows, columns)
+    return peaks(values, spec, picture.shape[1], picture.shape[0])
 
 
 def defer(work: Work, why: Unjudged, *, in_budget: bool) -> Judgement:

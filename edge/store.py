@@ -9,8 +9,10 @@ Rules:
 - Statements are prepared once (the standard library caches them); the hot path is `append_decision`.
 """
 
+import json
 import os
 import sqlite3
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
@@ -20,18 +22,40 @@ from edge.connection import Connection
 from edge.database import Durability, open_database, open_read_only, salvaged, store_error
 from edge.errors import StoreError
 from edge.keptinputs import KeptInputs
+from edge.logs import EVENTS, LEVELS
 from edge.retention import Pruned, StoreLimits, prune
 from edge.rowtext import AnyRow, StoredRow, read_row, reads, row_text
-from edge.salvage import salvage
+from edge.salvage import DAMAGE, salvage
 from edge.wire.rows import DecisionRow, EventRow, OutcomeRow, TelemetryRow
 
 BATCH_ROWS = 200
 BATCH_BYTES = 256 * 1024
 """One batch stays far below the smallest payload limit in use (1 MB of an untuned NATS)."""
+MAX_NAMED = 500
+"""Digests in one proof: 40 KB, well below the size of a row."""
 MEASURED_ROWS = 10_000
 """The outbox's bytes are measured on this many rows and extrapolated beyond: the answer must stay quick."""
 
+_INSERT = (
+    "INSERT INTO rows (kind, station, at_ms, body, input_key, awaits_outcome, outcome_of) VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+
 RowType = TypeVar("RowType", DecisionRow, OutcomeRow, EventRow, TelemetryRow)
+
+
+class ShadowResult(NamedTuple):
+    """What a candidate said to a window that the incumbent decided."""
+
+    decision_seq: int
+    digest: str
+    """Of the candidate's bundle."""
+    version: str
+    verdict: str
+    label: str | None
+    confidence: float | None
+    scores: dict[str, float]
+    latency_ms: float
+    at_ms: int
 
 
 class OutboxSize(NamedTuple):
@@ -131,19 +155,13 @@ class Store:
         Raises:
             StoreError: nothing of it was recorded.
         """
-        body = row_text(row)
+        key = None if input_key is None else _plain(input_key)
+        values = ("decision", row.station, row.at_ms, row_text(row), key, wants_outcome, None)
+        if keep is None:
+            return _numbered(row, self._insert_alone(values))
         with self._c.write:
-            seq = self._insert("decision", row.station, row.at_ms, body)
-            if input_key is not None:
-                self._c.execute(
-                    "INSERT INTO seen (station, key, seq) VALUES (?, ?, ?) "
-                    "ON CONFLICT DO UPDATE SET seq = excluded.seq",
-                    (row.station, _plain(input_key), seq),
-                )
-            if wants_outcome:
-                self._c.execute("INSERT INTO pending_actions (seq) VALUES (?)", (seq,))
-            if keep is not None:
-                self.inputs.keep(row.input.digest, *keep, row.at_ms, upload=upload)
+            seq = self._insert(values)
+            self.inputs.keep(row.input.digest, *keep, row.at_ms, upload=upload)
         return _numbered(row, seq)
 
     def append_outcome(self, row: OutcomeRow) -> OutcomeRow:
@@ -152,11 +170,8 @@ class Store:
         Raises:
             StoreError: nothing of it was recorded.
         """
-        body = row_text(row)
-        with self._c.write:
-            seq = self._insert("outcome", None, row.at_ms, body)
-            self._c.execute("DELETE FROM pending_actions WHERE seq = ?", (row.decision_seq,))
-        return _numbered(row, seq)
+        values = ("outcome", None, row.at_ms, row_text(row), None, False, row.decision_seq)
+        return _numbered(row, self._insert_alone(values))
 
     def append_event(
         self,
@@ -185,7 +200,9 @@ class Store:
             detail=detail,
             data=data or {},
         )
-        return self._append(row, station, row.at_ms)
+        appended = self._append(row, station, row.at_ms)
+        EVENTS.log(LEVELS[severity], name, extra={"event": appended.model_dump(exclude={"kind"})})
+        return appended
 
     def append_telemetry(self, row: TelemetryRow) -> TelemetryRow:
         """Record one window of telemetry.
@@ -195,15 +212,66 @@ class Store:
         """
         return self._append(row, row.station, row.ended_at_ms)
 
+    def append_shadow(self, results: Sequence[ShadowResult]) -> None:
+        """Record what a candidate said, all or nothing.
+
+        Raises:
+            StoreError: nothing of it was recorded.
+        """
+        if not results:
+            return
+        with self._c.write:
+            for result in results:
+                values = (*result[:6], json.dumps(result.scores), *result[7:])
+                self._c.execute("INSERT OR REPLACE INTO shadow_results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    def keep_input(self, digest: str, data: bytes, media_type: str) -> None:
+        """Keep an input that was not kept with its decision, and queue it for sending.
+
+        Raises:
+            StoreError: it was not kept.
+        """
+        with self._c.write:
+            self.inputs.keep(digest, data, media_type, self._clock.now_ms(), upload=True)
+
+    def forget(self, digests: Iterable[str], *, why: str) -> int:
+        """Erase kept inputs for good; an event with their digests is the proof. Return how many there were.
+
+        Raises:
+            StoreError: nothing was erased.
+        """
+        with self._c.write:
+            erased = self.inputs.erase(digests)
+        if erased:
+            # The write-ahead log still holds the bytes: with a checkpoint the zeros reach the file, and it is emptied.
+            self._c.all("PRAGMA wal_checkpoint(TRUNCATE)")
+            named = {"count": len(erased), "digests": erased[:MAX_NAMED], "why": why}
+            self.append_event("inputs_forgotten", boot_id="", detail=f"{len(erased)} erased: {why}", data=named)
+        return len(erased)
+
     # ── reading rows ──────────────────────────────────────────────────────────────────────────────────────────
 
     def seen(self, station: str, key: str) -> bool:
         """Return whether this input of this station was decided."""
         return self._c.one("SELECT 1 FROM seen WHERE station = ? AND key = ?", station, _plain(key)) is not None
 
-    def pending_actions(self) -> list[int]:
-        """Return the decisions without an outcome, oldest first; after a restart their outcome is unknown."""
-        return [seq for (seq,) in self._c.all("SELECT seq FROM pending_actions ORDER BY seq")]
+    def pending_actions(self, station: str | None = None, *, limit: int = -1) -> list[int]:
+        """Return the decisions without an outcome, oldest first, of one station or all.
+
+        After a restart their outcome is unknown, except where the actuator takes its actions from here.
+        """
+        found = self._c.all(
+            "SELECT p.seq FROM pending_actions p LEFT JOIN rows r ON r.seq = p.seq "
+            "WHERE ?1 IS NULL OR r.station = ?1 ORDER BY p.seq LIMIT ?2",
+            station,
+            limit,
+        )
+        return [seq for (seq,) in found]
+
+    def shadow_results(self, n: int) -> list[ShadowResult]:
+        """Return the newest results of candidates in the shadow, newest first."""
+        found = self._c.all("SELECT * FROM shadow_results ORDER BY decision_seq DESC, digest LIMIT ?", n)
+        return [ShadowResult._make([*row[:6], json.loads(row[6]), *row[7:]]) for row in found]
 
     def decision(self, seq: int) -> DecisionRow | None:
         """Return one decision, or None if there is none of that number (any more)."""
@@ -230,7 +298,7 @@ class Store:
 
     def last_seq(self) -> int:
         """Return the seq of the newest row ever recorded, 0 for none."""
-        return int(self._c.one("SELECT seq FROM sqlite_sequence WHERE name = 'rows'") or 0)
+        return int(self._c.one("SELECT max(seq) FROM rows") or 0)
 
     # ── outbox ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -274,16 +342,23 @@ class Store:
         with self._c.write:
             self._c.execute("UPDATE state SET stored_through = max(stored_through, ?)", (through,))
             if behind > 0:
-                # This file is an older copy of itself: numbers that the cloud knows must not be given out again.
-                self._c.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'rows'", (through,))
-        if behind > 0:
-            self.append_event(
-                "store_behind",
-                boot_id="",
-                severity="alarm",
-                detail=f"the control plane has {behind} rows that are not in this record: was an old copy put back?",
-                data={"through": through},
-            )
+                self._go_on_behind(through, behind)
+
+    def _go_on_behind(self, through: int, behind: int) -> None:
+        # This file is an older copy of itself: numbers that the cloud knows must not be given out again.
+        row = EventRow(
+            seq=through + 1,
+            at_ms=self._clock.now_ms(),
+            boot_id="",
+            name="store_behind",
+            severity="alarm",
+            detail=f"the control plane has {behind} rows that are not in this record: was an old copy put back?",
+            data={"through": through},
+        )
+        self._c.execute(
+            "INSERT INTO rows (seq, kind, at_ms, body) VALUES (?, ?, ?, ?)",
+            (row.seq, row.kind, row.at_ms, row_text(row)),
+        )
 
     def stored_through(self) -> int:
         """Return the seq up to which the control plane has stored everything."""
@@ -341,7 +416,7 @@ class Store:
         Raises:
             StoreError: the disk does not even let things be deleted.
         """
-        dropped = prune(self._c, self._limits)
+        dropped = prune(self._c, self._limits, self._clock.now_ms())
         if dropped.any:
             self.append_event(
                 "store_pruned", boot_id="", severity="warning" if dropped.lost else "info", data=asdict(dropped)
@@ -361,7 +436,7 @@ class Store:
         detail, data = f"from {damaged.name}", {}
         try:
             data = asdict(salvage(damaged, self._c))
-        except sqlite3.Error as error:
+        except DAMAGE as error:
             detail = f"nothing from {damaged.name}: {error}"
         except StoreError:
             return  # no room: the next start tries again
@@ -369,16 +444,17 @@ class Store:
         salvaged(self._c.path)
 
     def _append(self, row: RowType, station: str | None, at_ms: int) -> RowType:
-        body = row_text(row)
-        with self._c.write:
-            seq = self._insert(row.kind, station, at_ms, body)
-        return _numbered(row, seq)
+        return _numbered(row, self._insert_alone((row.kind, station, at_ms, row_text(row), None, False, None)))
 
-    def _insert(self, kind: str, station: str | None, at_ms: int, body: str) -> int:
-        cursor = self._c.execute(
-            "INSERT INTO rows (kind, station, at_ms, body) VALUES (?, ?, ?, ?)", (kind, station, at_ms, body)
-        )
-        seq = cursor.lastrowid
+    def _insert_alone(self, values: tuple[str | int | None, ...]) -> int:
+        # One statement is a transaction of its own, and costs half of one with BEGIN and COMMIT.
+        try:
+            return self._insert(values)
+        except sqlite3.Error as error:
+            raise store_error(error, self._c.path) from error
+
+    def _insert(self, values: tuple[str | int | None, ...]) -> int:
+        seq = self._c.execute(_INSERT, values).lastrowid
         assert seq is not None
         return seq
 

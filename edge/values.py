@@ -1,10 +1,12 @@
 """The values that flow through the pipeline, each frozen, each the result of one step."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
+from edge.wire.rows import DecisionRow
 from edge.wire.terms import Action, DeferReason, Mode, Verdict
 
 
@@ -26,6 +28,14 @@ class Window:
     sample_rate_hz: int | None = None
     problem: str | None = None
     decode_ms: float = 0.0
+    waited_ms: float = 0.0
+    """How long a live input waited before it was read: counts towards the deadline."""
+    live: bool = False
+    """Whether it can never come again, so that nobody will ask for its key."""
+    encode: Callable[[], bytes] | None = None
+    """Makes a file of `media_type` of a live frame or sound, without loss; called only when the input is kept."""
+    answer: Callable[[DecisionRow | None], None] | None = None
+    """Takes the recorded decision to whoever waits for it (None: it could not be recorded). Must not wait or fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +72,5 @@ class StationSettings:
     deadline_ms: float = 1000.0
     defer_budget_per_h: int | None = None
     policy_overrides: dict[str, float] = field(default_factory=dict)
+    acknowledged: str | None = None
+    """The stop of the line that a person has acknowledged last, see `edge.linewatch`."""

@@ -6,9 +6,10 @@ Rules:
 
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edge.clock import Clock
 from edge.engines import Engine
@@ -34,6 +35,8 @@ class Work:
     settings: StationSettings
     engine: Engine | None
     metrics: dict[str, float] = field(default_factory=dict)
+    extras: NDArray[np.float32] | None = None
+    """Features and heat map one after another, if the network gives any."""
     steps_ms: dict[str, float] = field(default_factory=dict)
     started_s: float = field(default_factory=time.perf_counter)
     judged: bool = False
@@ -50,19 +53,30 @@ class Work:
             raise RuntimeError("no engine: the gate comes first")
         return self.engine
 
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Time one step."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.steps_ms[name] = (time.perf_counter() - started) * 1000
+    def step(self, name: str) -> "Step":
+        """Time what is done inside `with` as one step."""
+        return Step(self.steps_ms, name)
 
     @property
     def elapsed_ms(self) -> float:
-        """Milliseconds since the window was read, decoding included."""
-        return (time.perf_counter() - self.started_s) * 1000 + self.window.decode_ms
+        """Milliseconds since the window was read, decoding and what a live one waited before included."""
+        window = self.window
+        return (time.perf_counter() - self.started_s) * 1000 + window.decode_ms + window.waited_ms
+
+
+class Step:
+    """Times one step, also one that fails. A class, not a generator: it is entered five times a window."""
+
+    __slots__ = ("_name", "_started_s", "_steps_ms")
+
+    def __init__(self, steps_ms: dict[str, float], name: str) -> None:
+        self._steps_ms, self._name = steps_ms, name
+
+    def __enter__(self) -> None:
+        self._started_s = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._steps_ms[self._name] = (time.perf_counter() - self._started_s) * 1000
 
 
 class DeferBudget:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge.actuators.interface import Place
 from edge.errors import ActuatorError
 from edge.settings import Settings, read_settings
 from edge.wire.rows import DecisionRow
@@ -29,6 +30,9 @@ class LogActuator:
     """Appends `{"decision", "boot_id", "verdict", "action", "at_ms"}` per action."""
 
     kind = "log"
+    deadline_ms = 1000.0
+    """A card that stalls while it erases takes some hundred milliseconds."""
+    confirms_later = False
 
     def __init__(self, path: Path, clock: "Clock") -> None:
         self._path, self._clock = path, clock
@@ -38,6 +42,9 @@ class LogActuator:
             self._fd: int | None = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise ActuatorError(f"{path}: cannot open for appending: {error.strerror}") from error
+
+    def look(self) -> str | None:
+        return None
 
     def act(self, decision: DecisionRow) -> str | None:
         self._append(
@@ -54,6 +61,12 @@ class LogActuator:
 
     def safe(self, why: str) -> None:
         self._append({"decision": None, "action": "safe", "why": why, "at_ms": self._clock.now_ms()})
+
+    def stop(self, why: str) -> None:
+        self._append({"decision": None, "action": "stop", "why": why, "at_ms": self._clock.now_ms()})
+
+    def release(self) -> None:
+        self._append({"decision": None, "action": "release", "at_ms": self._clock.now_ms()})
 
     def close(self) -> None:
         if self._fd is not None:
@@ -73,7 +86,7 @@ class LogActuator:
             raise ActuatorError(f"{self._path}: wrote {written} of {len(line)} bytes", hint="is the disk full?")
 
 
-def open_actuator(settings: Mapping[str, Any], *, clock: "Clock") -> LogActuator:
+def open_actuator(settings: Mapping[str, Any], *, clock: "Clock", place: Place) -> LogActuator:  # noqa: ARG001
     """Open the log.
 
     Raises:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from edge.actuators.interface import Place
 from edge.errors import ActuatorError
 from edge.settings import Settings, read_settings
 from edge.wire.rows import DecisionRow
@@ -19,15 +20,26 @@ class NoneActuator:
     """Takes every action and says so."""
 
     kind = "none"
+    deadline_ms = 1000.0
+    confirms_later = False
 
     def __init__(self) -> None:
         self._closed = False
+
+    def look(self) -> str | None:
+        return None
 
     def act(self, decision: DecisionRow) -> str | None:
         self._refuse_closed()
         return f"nothing is wired: {decision.action}"
 
     def safe(self, why: str) -> None:  # noqa: ARG002 (the Protocol has it)
+        self._refuse_closed()
+
+    def stop(self, why: str) -> None:  # noqa: ARG002 (the Protocol has it)
+        self._refuse_closed()
+
+    def release(self) -> None:
         self._refuse_closed()
 
     def close(self) -> None:
@@ -38,7 +50,7 @@ class NoneActuator:
             raise ActuatorError("the actuator is closed", retry=False)
 
 
-def open_actuator(settings: Mapping[str, Any], *, clock: "Clock") -> NoneActuator:  # noqa: ARG001 (the table's)
+def open_actuator(settings: Mapping[str, Any], *, clock: "Clock", place: Place) -> NoneActuator:  # noqa: ARG001
     """Return the actuator that does nothing.
 
     Raises:

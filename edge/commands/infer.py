@@ -21,8 +21,9 @@ from edge.bundle import load
 from edge.engines import Engine, EngineSettings, open_engine
 from edge.errors import ConfigError
 from edge.sources.files import media_kind, read_window
-from edge.steps import judge
+from edge.steps import judge, where
 from edge.values import Judgement, StationSettings, Window
+from edge.wire.rows import Peak
 from edge.work import Work
 
 UNREADABLE = 3
@@ -37,6 +38,7 @@ class Judged:
     window: Window
     judgement: Judgement
     latency_ms: float
+    where: list[Peak] | None = None
 
 
 def run(bundle_path: Path, paths: list[str], *, runtime: str, as_json: bool, out: TextIO = sys.stdout) -> int:
@@ -89,6 +91,7 @@ def as_record(result: Judged, engine: Engine) -> dict[str, Any]:
         "reason": judgement.reason,
         "detail": judgement.detail,
         "scores": judgement.scores,
+        "where": None if result.where is None else [peak.model_dump() for peak in result.where],
         "latency_ms": round(result.latency_ms, 3),
         "bundle": engine.ref.digest,
     }
@@ -110,7 +113,8 @@ def _judge(path: Path, engine: Engine) -> Judged:
     window = read_window(path, source="file")
     work = Work(window, StationSettings(station="infer", deadline_ms=float("inf")), engine)
     judgement = judge(work)
-    return Judged(str(path), window, judgement, (time.perf_counter() - started) * 1000)
+    looked_at = where(work, judgement)
+    return Judged(str(path), window, judgement, (time.perf_counter() - started) * 1000, looked_at)
 
 
 def _summary(counts: Counter[str], engine: Engine, took_s: float) -> str:

@@ -5,12 +5,14 @@ Rules:
 """
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
 
 from edge.clock import SystemClock
 from edge.config import load_config
+from edge.logs import log_events
 
 
 def run(config_path: Path, *, drain: bool) -> int:
@@ -29,6 +31,7 @@ async def _run(config_path: Path, *, drain: bool) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    daemon = Daemon(config, SystemClock())
+    log_events(config.log.format, sys.stderr, config.device.name)
+    daemon = Daemon(config, SystemClock(), os.environ)
     print(f"{config.device.name}: running, record in {config.device.data}", file=sys.stderr, flush=True)
     await daemon.run(stop, drain=drain)

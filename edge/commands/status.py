@@ -7,12 +7,15 @@ Rules:
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
 from edge.clock import SystemClock
-from edge.config import load_config
+from edge.config import Config, load_config
 from edge.errors import StoreError
+from edge.linewatch import read_line
+from edge.overrides import read_switch
 from edge.report import REPORTED_META
 from edge.station import store_path
 from edge.store import Store
@@ -28,6 +31,7 @@ def run(config_path: Path, *, as_json: bool, out: TextIO = sys.stdout) -> int:
     try:
         with Store.open_read_only(store_path(config), clock=clock) as store:
             saved, outbox = store.get_meta(REPORTED_META), store.outbox_size()
+            lines = {name: line_words(config, store, name) for name in config.station}
     except StoreError as error:
         print(f"{config.device.name}: never started here ({error})", file=out)
         return 1
@@ -42,21 +46,36 @@ def run(config_path: Path, *, as_json: bool, out: TextIO = sys.stdout) -> int:
             "fresh": fresh,
             "age_s": round(age_s, 1),
             "outbox_rows": outbox.rows,
+            "rules": lines,
             "reported": reported.model_dump(),
         }
         print(json.dumps(document), file=out)
     else:
-        print(as_text(reported, age_s, fresh=fresh, outbox_rows=outbox.rows), file=out)
+        print(as_text(reported, age_s, fresh=fresh, outbox_rows=outbox.rows, rules=lines), file=out)
     return 0 if fresh else 1
 
 
-def as_text(reported: Reported, age_s: float, *, fresh: bool, outbox_rows: int) -> str:
+def line_words(config: Config, store: Store, name: str) -> list[str]:
+    """Return what a station asks for without a model, and what was switched at the device, for people."""
+    words = config.station[name].rules.in_words()
+    switch, line = read_switch(store, name), read_line(store, name)
+    if switch.mode is not None:
+        words.append(f"mode {switch.mode} is held at the device by {switch.by or 'somebody'}")
+    if line.stop is not None:
+        words.append(f"STOPPED: {line.why}; `lineside-edge acknowledge {name}` lets it run again")
+    return words
+
+
+def as_text(
+    reported: Reported, age_s: float, *, fresh: bool, outbox_rows: int, rules: Mapping[str, list[str]] | None = None
+) -> str:
     """Return the state for people."""
     head = f"{reported.device}  {'fresh' if fresh else 'STALE'}, {age_s:.0f} s ago  config {reported.config_version}"
     lines = [head, f"  {reported.profile} at {reported.site}, lineside {reported.software}"]
     for name, station in reported.stations.items():
         serving = f"{station.serving.name} {station.serving.version}" if station.serving else "no bundle"
         lines.append(f"  station {name}: {station.mode}, {serving} on {station.runtime}, {station.decisions} decisions")
+        lines.extend(f"    {words}" for words in (rules or {}).get(name, []))
         if station.problem:
             lines.append(f"    ! {station.problem}")
     for slots in reported.slots.values():

@@ -1,4 +1,4 @@
-"""Runtimes: engines that turn one tensor into logits, each behind the same `Session`.
+"""Runtimes: engines that turn one tensor into a network's answer, each behind the same `Session`.
 
 Rules:
 - A runtime's library is imported when a model asks for it, never before.

@@ -71,10 +71,10 @@ def _serve(start: "Start", control: socket.socket, session: "Session") -> None:
     layout = start.layout
     shared = mmap.mmap(start.shared_fd, layout.size_bytes)
     tensor: Any = np.ndarray(layout.input_shape, layout.input_dtype, shared)
-    logits: Any = np.ndarray(layout.labels, np.float32, shared, layout.logits_at)
+    answer: Any = np.ndarray(layout.numbers, np.float32, shared, layout.answer_at)
     while control.recv(1):
         try:
-            logits[:] = session.infer(tensor)
+            answer[:] = session.infer(tensor)
             control.send(DONE)
         except LinesideError as error:
             control.send(failure(error))

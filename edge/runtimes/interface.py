@@ -1,4 +1,4 @@
-"""What every runtime gives: a session that turns one tensor into logits."""
+"""What every runtime gives: a session that turns one tensor into logits, and into what else the network gives."""
 
 from typing import Protocol
 
@@ -15,7 +15,11 @@ class Session(Protocol):
     """Runtime and version for the records, for example `onnxruntime 1.32.0`."""
 
     def infer(self, tensor: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Return the logits, shape (labels,), for one input of the shape and dtype that the model file declares.
+        """Return what the network answers to one input of the shape and dtype that the model file declares.
+
+        Returns:
+            float32 of one axis: the logits (labels), then the features (d) and the heat map (rows × columns, row by
+            row) if the model file declares them.
 
         Raises:
             ModelError: wrong shape or dtype, the engine failed, the deadline passed, or the child died.

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from edge.errors import DeadlineError, ModelError
 from edge.runtimes.protocol import DONE, MAX_MESSAGE_BYTES, READY, RUN, Layout, Start, error_in, layout_of
-from edge.runtimes.tensors import check_input
+from edge.runtimes.tensors import check_input, outputs_of
 
 if TYPE_CHECKING:
     from edge.wire.manifest import ModelFile
@@ -68,7 +68,8 @@ class IsolatedSession:
             ModelError: the engine does not take this file, crashed on it, or took too long.
             ConfigError: the runtime is unknown or its library is not installed.
         """
-        layout = layout_of(list(spec.input.shape), spec.input.dtype, list(spec.output.shape))
+        answers = [output.answer_shape for output in outputs_of(spec)]
+        layout = layout_of(list(spec.input.shape), spec.input.dtype, answers)
         self._shape, self._dtype = layout.input_shape, np.dtype(layout.input_dtype)
         self._deadline_s = deadline_s
         self._child: _Child | None = _Child(runtime, model, spec, layout, threads, nice)
@@ -93,7 +94,7 @@ class IsolatedSession:
                 packet = self._exchange(child)
         if packet != DONE:
             raise error_in(packet)
-        return child.logits.copy()
+        return child.answer.copy()
 
     def memory_bytes(self) -> int:
         return self._child.memory_bytes() if self._child else 0
@@ -158,7 +159,7 @@ class _Child:
         try:
             self._shared = mmap.mmap(shared_fd, layout.size_bytes)
             self.tensor: NDArray[np.generic] = np.ndarray(layout.input_shape, layout.input_dtype, self._shared)
-            self.logits: NDArray[np.float32] = np.ndarray(layout.labels, np.float32, self._shared, layout.logits_at)
+            self.answer: NDArray[np.float32] = np.ndarray(layout.numbers, np.float32, self._shared, layout.answer_at)
             start = Start(
                 path=[str(Path(entry).absolute()) for entry in sys.path],
                 runtime=runtime,
@@ -220,7 +221,7 @@ class _Child:
         os.close(self._life)
         os.close(self._words_fd)
         if hasattr(self, "tensor"):
-            del self.tensor, self.logits  # views keep the memory open
+            del self.tensor, self.answer  # views keep the memory open
             self._shared.close()
 
     def _words(self) -> str:

@@ -2,7 +2,7 @@
 
 Rules:
 - One message is one packet of a SOCK_SEQPACKET pair; its first byte says what it is.
-- Tensors never travel: the daemon writes the input and the child writes the logits into one shared memory.
+- Tensors never travel: the daemon writes the input and the child writes its answer into one shared memory.
 - Standard library and numpy only: the child loads this file and must stay small.
 """
 
@@ -28,12 +28,15 @@ _FAMILIES: dict[str, type[LinesideError]] = {"ConfigError": ConfigError, "ModelE
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the tensors lie: the input at 0, the logits (labels,) float32 at `logits_at`; sizes in bytes."""
+    """Where the tensors lie: the input at 0, the answer (numbers,) float32 at `answer_at`; sizes in bytes.
+
+    The answer is what the session gives: logits, then features and heat map if the network gives them.
+    """
 
     input_shape: tuple[int, ...]
     input_dtype: str
-    labels: int
-    logits_at: int
+    numbers: int
+    answer_at: int
     size_bytes: int
 
 
@@ -64,21 +67,22 @@ def start_from(values: dict[str, Any]) -> Start:
     return Start(**values | {"layout": Layout(**layout)})
 
 
-def layout_of(input_shape: list[int], input_dtype: str, output_shape: list[int]) -> Layout:
+def layout_of(input_shape: list[int], input_dtype: str, output_shapes: list[list[int]]) -> Layout:
     """Return where the tensors of a network lie in shared memory.
 
     Raises:
         ModelError: a size is not positive, or together they are larger than any real network needs.
     """
-    if min([*input_shape, *output_shape], default=0) < 1:
-        raise ModelError(f"model file: expected fixed positive sizes, got {input_shape} in, {output_shape} out")
+    if any(min(shape, default=0) < 1 for shape in (input_shape, *output_shapes)):
+        out = ", ".join(str(shape) for shape in output_shapes)
+        raise ModelError(f"model file: expected fixed positive sizes, got {input_shape} in, {out} out")
     input_bytes = math.prod(input_shape) * np.dtype(input_dtype).itemsize
-    labels = math.prod(output_shape)
-    logits_at = -(-input_bytes // _ALIGNMENT) * _ALIGNMENT
-    size = logits_at + labels * 4
+    numbers = sum(math.prod(shape) for shape in output_shapes)
+    answer_at = -(-input_bytes // _ALIGNMENT) * _ALIGNMENT
+    size = answer_at + numbers * 4
     if size > MAX_SHARED_BYTES:
         raise ModelError(f"model file: tensors of {size} bytes, expected at most {MAX_SHARED_BYTES}")
-    return Layout(tuple(input_shape), input_dtype, labels, logits_at, size)
+    return Layout(tuple(input_shape), input_dtype, numbers, answer_at, size)
 
 
 def failure(error: LinesideError) -> bytes:

@@ -5,7 +5,7 @@ Rules:
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from edge.errors import ModelError
 
 if TYPE_CHECKING:
-    from edge.wire.manifest import TensorSpec
+    from edge.wire.manifest import ModelFile, TensorSpec
+
+_LEAST_CHANCE = 1e-7
+"""About what float32 can tell from certainty; the same for every engine, so that their logits stay comparable."""
+
+
+def outputs_of(spec: "ModelFile") -> list["TensorSpec"]:
+    """Return the outputs that a file must have, in their order: logits, then features and heat map if declared."""
+    return [spec.output, *(extra for extra in (spec.features, spec.heatmap) if extra is not None)]
 
 
 def check_input(tensor: NDArray[np.generic], shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
@@ -27,6 +35,17 @@ def check_input(tensor: NDArray[np.generic], shape: tuple[int, ...], dtype: np.d
             f"input tensor: expected {dtype} of shape {shape}, got {tensor.dtype} of shape {tensor.shape}",
             hint="the preprocessing in the manifest does not fit its model",
         )
+
+
+def check_count(inputs: int, outputs: int, wanted: Sequence["TensorSpec"]) -> None:
+    """Refuse a file with another number of inputs or outputs than the manifest lists.
+
+    Raises:
+        ModelError: not one input, or not these outputs.
+    """
+    if inputs != 1 or outputs != len(wanted):
+        number = {1: "one output", 2: "two outputs", 3: "three outputs"}[len(wanted)]
+        raise ModelError(f"model file: expected one input and {number}, got {inputs} and {outputs}")
 
 
 def check_declared(
@@ -54,18 +73,62 @@ def check_declared(
         )
 
 
-def to_logits(values: NDArray[np.generic], spec: "TensorSpec") -> NDArray[np.float32]:
-    """Return an output tensor of shape (1, labels) as real numbers, float32 of shape (labels,).
+def joined(outputs: Sequence[NDArray[np.generic]], specs: Sequence["TensorSpec"]) -> NDArray[np.float32]:
+    """Return the outputs one after another as real numbers, float32 of one axis.
+
+    Raises:
+        ModelError: as `real_numbers`.
+    """
+    return np.concatenate([_dequantized(values, spec) for values, spec in zip(outputs, specs, strict=True)])
+
+
+def real_numbers(values: NDArray[np.generic], spec: "TensorSpec") -> NDArray[np.float32]:
+    """Return an output tensor as real numbers, float32 of one axis.
 
     Raises:
         ModelError: another shape than declared (a file may leave sizes open until it runs), or a quantized output
             whose manifest has no scale and zero point.
     """
+    numbers = _dequantized(values, spec)
+    return np.array(numbers) if spec.dtype == "float32" else numbers
+
+
+def golden_numbers(logits: NDArray[np.float32], spec: "TensorSpec") -> NDArray[np.float64]:
+    """Return what two engines' answers are compared in: the numbers that the file gives, as their logits say them.
+
+    One step of a probability near nothing is far in its logarithm, and means nothing.
+    """
+    exact = logits.astype(np.float64)
+    if spec.values == "logits":
+        return exact
+    if spec.values == "sigmoids":
+        return np.asarray(1 / (1 + np.exp(-exact)))
+    powers = np.exp(exact - exact.max())
+    return np.asarray(powers / powers.sum())
+
+
+def _dequantized(values: NDArray[np.generic], spec: "TensorSpec") -> NDArray[np.float32]:
+    """Return float32 of one axis; of a float tensor, the same memory."""
     if list(values.shape) != list(spec.shape):
         raise ModelError(f"output {spec.name!r}: expected shape {spec.shape}, got {list(values.shape)}")
     flat = values.reshape(-1)
     if spec.dtype == "float32":
-        return np.array(flat, np.float32)
-    if spec.scale is None or spec.zero_point is None:
+        numbers = cast("NDArray[np.float32]", flat)  # checked when the file was opened
+    elif spec.scale is None or spec.zero_point is None:
         raise ModelError(f"output {spec.name!r} is {spec.dtype}, but the manifest gives no scale and zero point")
-    return np.asarray((flat.astype(np.int32) - spec.zero_point) * np.float32(spec.scale), np.float32)
+    else:
+        numbers = np.asarray((flat.astype(np.int32) - spec.zero_point) * np.float32(spec.scale), np.float32)
+    return numbers if spec.values == "logits" else _logits_of(numbers, spec)
+
+
+def _logits_of(chances: NDArray[np.float32], spec: "TensorSpec") -> NDArray[np.float32]:
+    """Undo a softmax (up to a constant, which the next softmax takes out) or sigmoids.
+
+    What was rounded to nothing is not impossible: all such labels together count as half of the smallest step.
+    """
+    least = np.float32(_LEAST_CHANCE if spec.scale is None else spec.scale / 2 / len(chances))
+    some = np.clip(chances, least, 1 - least)
+    if spec.values == "probabilities":
+        return np.asarray(np.log(some), np.float32)
+    odds = np.asarray(np.log(some) - np.log1p(-some), np.float32)
+    return odds if len(odds) > 1 else np.array([0.0, odds[0]], np.float32)

@@ -4,7 +4,7 @@ Rules:
 - Tensors go in and out by copy (`set_tensor`, `get_tensor`): a kept view makes the interpreter refuse to run.
 - The engine's remarks at loading (`INFO: …`, which it cannot be told to keep to itself) do not reach stderr;
   everything else that is written there meanwhile does.
-- Tensors are found by position, as the format has it: exactly one in and one out.
+- Tensors are found by position, as the format has it: exactly one in; out the logits, then what else is declared.
 """
 
 import os
@@ -18,7 +18,7 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from edge.errors import ModelError
-from edge.runtimes.tensors import check_declared, check_input, to_logits
+from edge.runtimes.tensors import check_count, check_declared, check_input, joined, outputs_of, real_numbers
 
 if TYPE_CHECKING:
     from edge.wire.manifest import ModelFile, TensorSpec
@@ -32,14 +32,14 @@ class TfliteSession:
     """A network in the LiteRT interpreter."""
 
     def __init__(self, model: bytes, spec: "ModelFile", *, threads: int = 1) -> None:
-        self._interpreter: Interpreter | None = _load(model, threads)
+        self._interpreter: Interpreter | None = load_interpreter(model, threads)
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise ModelError(f"model file: expected one input and one output, got {len(inputs)} and {len(outputs)}")
+        self._outputs = outputs_of(spec)
+        check_count(len(inputs), len(outputs), self._outputs)
         _check("input", spec.input, inputs[0])
-        _check("output", spec.output, outputs[0])
-        self._in, self._out = inputs[0]["index"], outputs[0]["index"]
-        self._spec = spec
+        for declared, detail in zip(self._outputs, outputs, strict=True):
+            _check("output", declared, detail)
+        self._in, self._out = inputs[0]["index"], [detail["index"] for detail in outputs]
         self._shape, self._dtype = tuple(spec.input.shape), np.dtype(spec.input.dtype)
         self.description = f"ai-edge-litert {version('ai-edge-litert')}"
 
@@ -50,10 +50,11 @@ class TfliteSession:
         try:
             self._interpreter.set_tensor(self._in, tensor)
             self._interpreter.invoke()
-            output = self._interpreter.get_tensor(self._out)
+            outputs = [self._interpreter.get_tensor(index) for index in self._out]
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"LiteRT failed: {error}") from error
-        return to_logits(output, self._spec.output)
+        # One output has a way of its own: joining costs 10 µs right behind a network.
+        return real_numbers(outputs[0], self._outputs[0]) if len(outputs) == 1 else joined(outputs, self._outputs)
 
     def memory_bytes(self) -> int:
         return 0
@@ -71,7 +72,12 @@ def open_session(model: bytes, spec: "ModelFile", *, threads: int = 1) -> Tflite
     return TfliteSession(model, spec, threads=threads)
 
 
-def _load(model: bytes, threads: int) -> Interpreter:
+def load_interpreter(model: bytes, threads: int) -> Interpreter:
+    """Return LiteRT's interpreter with the file loaded and its tensors allocated.
+
+    Raises:
+        ModelError: LiteRT does not take the file.
+    """
     try:
         with _without_remarks():
             interpreter = Interpreter(model_content=model, num_threads=threads)

@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 SOURCES = {
     "folder": "edge.sources.folder:open_source",
     "audio_file": "edge.sources.audio_file:open_source",
+    "camera": "edge.sources.camera:open_source",
+    "http": "edge.sources.http:open_source",
+    "replay": "edge.sources.replay:open_source",
+    "microphone": "edge.sources.microphone:open_source",
 }
-EXTRAS: dict[str, str] = {}
+EXTRAS = {"http": "server", "microphone": "microphone"}
 
 Seen = Callable[[str], bool]
 """Says whether a window with this key has been decided already."""

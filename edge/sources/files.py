@@ -3,7 +3,6 @@
 Rules:
 - A file that cannot be judged is still a window, with its bytes and the reason, so that it is recorded.
 - A file that vanishes between listing and reading was never an input; one that changes meanwhile comes later.
-- The schedule of a rate is kept without drift; after a pause at most `_CATCH_UP_S` of it is made up for.
 """
 
 import fnmatch
@@ -20,6 +19,7 @@ from pydantic import Field
 from edge.errors import SourceError
 from edge.settings import Settings, read_settings
 from edge.sources.listing import Entry, Listing
+from edge.sources.pace import Pace
 from edge.values import Window
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ _MEDIA_TYPES = {
 }
 _DECODERS: dict[MediaKind, str] = {"image": "edge.imaging", "audio": "edge.sound"}
 _UNKNOWN_MEDIA_TYPE = "application/octet-stream"
-_CATCH_UP_S = 1.0
 
 
 class FileSettings(Settings):
@@ -70,18 +69,18 @@ class FileSource:
         self._settings, self._seen, self._clock = settings, seen, clock
         accepts = _matcher(settings.pattern, media)
         self._listing: Listing | None = Listing(settings.path, accepts, clock, loop=settings.loop, watch=settings.watch)
-        self._due_s = clock.monotonic_s()
+        self._pace = Pace(settings.rate_per_s, clock)
 
     def read(self, wait_s: float) -> Window | None:
         if self._listing is None:
             raise SourceError(f"{self._settings.path}: the source is closed", retry=False)
         until_s = self._clock.monotonic_s() + wait_s
-        if not self._wait_until_due(until_s):
+        if not self._pace.wait(until_s):
             return None
         while True:
             window = self._next(self._listing)
             if window is not None:
-                self._schedule_next()
+                self._pace.took()
                 return window
             left_s = until_s - self._clock.monotonic_s()
             if left_s <= 0 or self._listing.exhausted:
@@ -116,17 +115,6 @@ class FileSource:
             problem = f"expected a file of at most {MAX_FILE_BYTES:,} bytes, got {entry.stamp[0]:,}"
             return _unusable(entry.name, self.kind, key, problem)
         return decode_window(raw, name=entry.name, source=self.kind, media_type=_media_type(entry.name), key=key)
-
-    def _wait_until_due(self, until_s: float) -> bool:
-        wait_s = min(self._due_s, until_s) - self._clock.monotonic_s()
-        if self._settings.rate_per_s is not None and wait_s > 0:
-            time.sleep(wait_s)
-        return self._settings.rate_per_s is None or self._clock.monotonic_s() >= self._due_s
-
-    def _schedule_next(self) -> None:
-        if self._settings.rate_per_s is not None:
-            earliest_s = self._clock.monotonic_s() - _CATCH_UP_S
-            self._due_s = max(self._due_s, earliest_s) + 1 / self._settings.rate_per_s
 
 
 def open_files(kind: str, media: MediaKind, settings: Mapping[str, Any], *, seen: "Seen", clock: "Clock") -> FileSource:

@@ -1,6 +1,7 @@
-"""What every source gives: one window after another."""
+"""What every source gives: one window after another; and what some can do besides."""
 
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from edge.values import Window
 
@@ -28,4 +29,38 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Give everything back. Safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True)
+class News:
+    """Something that a source has to tell besides its windows; becomes an event."""
+
+    name: str
+    """In the past tense, for example `frames_skipped`."""
+    detail: str
+    severity: Literal["info", "warning", "alarm"] = "info"
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A source that is open while what it reads from may be away, or that counts what it passes over."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why there is nothing usable now, or None."""
+        ...
+
+    def news(self) -> list[News]:
+        """Return what is to be told since the last call."""
+        ...
+
+
+@runtime_checkable
+class Draining(Protocol):
+    """A source that somebody waits at: what it has taken in is still decided when the station stops."""
+
+    def drain(self) -> None:
+        """Take nothing more in; `exhausted` is true when everything taken was read."""
         ...

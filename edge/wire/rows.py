@@ -21,12 +21,24 @@ class InputRef(WireModel):
     name: str
     """The source's own name for it, for example a path."""
     digest: Digest
-    """SHA-256 of the raw bytes as they came (of the array's bytes where there were none)."""
+    """SHA-256 of the raw bytes as they came. A live frame or sound has none: then of the file that is kept of it
+    (lossless, so a replay sees the same values), or, where none is kept, of the array's bytes."""
     media_type: str
     """For example `image/jpeg` or `audio/wav`."""
     size_bytes: int
     kept: bool
     """Whether the device keeps the raw bytes, so that people can see them and replay works."""
+
+
+class Peak(WireModel):
+    """A place that speaks for a defect."""
+
+    x: float = Field(ge=0, le=1)
+    """From the left of the picture as it came, as a share of its width."""
+    y: float = Field(ge=0, le=1)
+    """From its top, as a share of its height."""
+    value: float
+    """What the network's heat map says there; more is more suspicious."""
 
 
 class DecisionRow(WireModel):
@@ -60,7 +72,9 @@ class DecisionRow(WireModel):
     """The thresholds in force, overrides included."""
     input: InputRef
     metrics: dict[str, float] = Field(default_factory=dict)
-    """Input metrics of the gate, for example brightness and sharpness."""
+    """Input metrics of the gate, for example brightness and sharpness; `ood` if the bundle judges strangeness."""
+    where: list[Peak] | None = None
+    """Where the network looked, at most three places, strongest first; None for a clear pass, or if it cannot say."""
     latency_ms: dict[str, float] = Field(default_factory=dict)
     """Milliseconds per step of the pipeline, and `total`."""
 
@@ -76,6 +90,11 @@ class OutcomeRow(WireModel):
     actuator: str
     detail: str | None = None
     latency_ms: float | None = None
+
+
+ANSWERED_EVENT = "decision_answered"
+"""Event of a person's answer given at the device; its data: `decision_seq`, `answer` (pass, divert, accept,
+cant_tell), `reviewer`."""
 
 
 class EventRow(WireModel):

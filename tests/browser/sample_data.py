@@ -108,7 +108,7 @@ def sound(seed: int, seconds: float = 0.6) -> bytes:
 
 def _pictures(light: str, seed: int, count: int) -> list[Shot]:
     made = series(seed=seed, start=0, count=count, light=light, defect_share=0.4, studio=Studio())
-    return [Shot(jpeg, part.label, part.severity) for part, _, jpeg in made]
+    return [Shot(shot.jpeg, shot.part.label, shot.part.severity) for shot in made]
 
 
 def _registry(plant: Plant, rng: random.Random) -> None:

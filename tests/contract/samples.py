@@ -14,6 +14,7 @@ INPUT = rows.InputRef(
     source="folder", name="in/0001.jpg", digest="cd" * 32, media_type="image/jpeg", size_bytes=51_234, kept=True
 )
 HISTOGRAM = rows.Histogram(edges=[0.25, 0.5, 0.75], counts=[1, 0, 3, 12])
+PEAK = rows.Peak(x=0.25, y=0.5, value=3.5)
 DECISION = rows.DecisionRow(
     seq=17,
     station="glass",
@@ -34,6 +35,7 @@ DECISION = rows.DecisionRow(
     policy={"pass_max": 0.05, "divert_min": 0.9},
     input=INPUT,
     metrics={"brightness": 0.51},
+    where=[PEAK],
     latency_ms={"infer": 1.7, "total": 2.4},
 )
 OUTCOME = rows.OutcomeRow(
@@ -103,6 +105,9 @@ GUARANTEE = manifest.Guarantee(
 )
 INSPECT = manifest.InspectPolicy(pass_max=0.05, divert_min=0.9, guarantee=GUARANTEE)
 IMAGE = manifest.ImageInput(width=64, height=64, color="gray", resize="letterbox", min_side=8)
+OOD = manifest.OutOfDistribution(
+    method="mahalanobis", file="known.npy", limit=9.5, false_alarm_rate=0.01, n=400, unit="part", note="n"
+)
 GOLDEN = manifest.Golden(inputs="in.npy", outputs={"onnx": "out.npy"}, count=4)
 FILE = manifest.FileEntry(digest=DIGEST, size_bytes=10)
 
@@ -110,6 +115,7 @@ SAMPLES: list[WireModel] = [
     REF,
     INPUT,
     HISTOGRAM,
+    PEAK,
     DECISION,
     OUTCOME,
     EVENT,
@@ -166,8 +172,13 @@ SAMPLES: list[WireModel] = [
     GUARANTEE,
     INSPECT,
     manifest.KeywordPolicy(accept_min=0.9, guarantee=GUARANTEE),
+    manifest.LabelThresholds(pass_max=0.02, divert_min=0.9, guarantee=GUARANTEE),
+    manifest.MultilabelPolicy(
+        labels={"scratch": manifest.LabelThresholds(pass_max=0.02, divert_min=0.9)}, guarantee=GUARANTEE
+    ),
     manifest.Limits(min=0.1, max=0.9),
     GOLDEN,
+    OOD,
     manifest.Requires(memory_bytes=10**8, profiles=["inspection-box"]),
     manifest.Manifest(
         name="phone_glass",

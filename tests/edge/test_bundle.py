@@ -14,7 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.bundle import MAX_ARCHIVE_BYTES, MAX_MEMBERS, Bundle, digest_of, load, parse
+from edge.engines import EngineSettings, open_engine
 from edge.errors import LinesideError, ModelError, UpdateError
+from edge.steps import judge
+from edge.values import StationSettings, Window
+from edge.work import Work
 from tests.bundles import SIDE, archive, bundle_bytes, logits
 
 WHOLE = bundle_bytes()
@@ -302,3 +306,67 @@ def _parsed_or_refused(data: bytes) -> Bundle | None:
     except LinesideError as error:
         assert isinstance(error, UpdateError) and str(error)
         return None
+
+
+@pytest.mark.parametrize("name", ["sharpnes", "level_dbfs", "ood"])
+def test_gate_limit_of_a_metric_that_no_device_measures_is_refused(name: str) -> None:
+    with pytest.raises(UpdateError, match=f"gate limits {name}, which no device measures; it measures brightness"):
+        parse(bundle_bytes(gate={name: {"min": 0.1}, "brightness": {"min": 0.1}}))
+
+
+@pytest.mark.parametrize("tolerance", [float("inf"), float("nan"), 0.0])
+def test_tolerance_that_any_answer_would_meet_is_refused(tolerance: float) -> None:
+    def loosen(manifest: dict[str, Any]) -> None:
+        manifest["models"]["onnx"]["golden_tolerance"] = tolerance
+
+    with pytest.raises(UpdateError, match="golden_tolerance"):
+        parse(with_manifest(loosen))
+
+
+KINDS = {"scratch": {"pass_max": 0.02, "divert_min": 0.9}, "dent": {"pass_max": 0.1, "divert_min": 0.6}}
+
+
+def of_several_kinds(**changes: Any) -> bytes:
+    """Return a bundle for kinds of defect that may hold together."""
+    values: dict[str, Any] = {
+        "labels": list(KINDS),
+        "policy": {"kind": "multilabel", "labels": KINDS},
+        "calibration": {"method": "sigmoid"},
+    }
+    return bundle_bytes(**values | changes)
+
+
+def test_bundle_of_several_kinds_judges_a_part_by_each() -> None:
+    engine = open_engine(parse(of_several_kinds()), EngineSettings(isolation="inline"))
+    verdicts = []
+    for brightness in (250, 5, 128):
+        data = np.full((SIDE, SIDE, 3), brightness, np.uint8)
+        window = Window("test", "a.png", "a", "image/png", data, b"raw")
+        got = judge(Work(window, StationSettings(station="press", deadline_ms=float("inf")), engine))
+        verdicts.append((got.verdict, got.label))
+    # Its two logits are each other's opposite: bright is the one kind, dark the other, between them neither is sure.
+    assert verdicts == [("divert", "scratch"), ("divert", "dent"), ("defer", "scratch")]
+    engine.session.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"calibration": {"method": "none"}}, "does not fit calibration"),
+        ({"policy": {"kind": "inspect", "pass_max": 0.1, "divert_min": 0.9}}, "does not fit calibration"),
+        ({"labels": ["good", "dent"]}, "expected thresholds for each label and no 'good'"),
+        ({"calibration": {"method": "sigmoid", "scale": [1.0], "bias": [1.0]}}, "expected 2 scales and biases"),
+        ({"task": "keyword"}, "does not fit task"),
+        (
+            {
+                "labels": ["good", "scratch"],
+                "calibration": {},
+                "policy": {"kind": "inspect", "pass_max": 0.1, "divert_min": 0.9, "label_pass_max": {"crack": 0.01}},
+            },
+            "thresholds for crack, which the bundle has no label for",
+        ),
+    ],
+)
+def test_policy_that_does_not_fit_the_bundle_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UpdateError, match=words):
+        parse(of_several_kinds(**changes))

@@ -9,6 +9,8 @@ from edge.config import (
     CloudSection,
     DeviceSection,
     LinkSection,
+    LocalSection,
+    LogSection,
     ProbationSection,
     StationSection,
     StoreSection,
@@ -22,6 +24,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "cloud": CloudSection,
     "store": StoreSection,
     "link": LinkSection,
+    "log": LogSection,
+    "local": LocalSection,
     "probation": ProbationSection,
     "station.main": StationSection,
 }

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edge.gate import check, outside, picture_metrics, sound_metrics
 from edge.preprocess import F32, U8
 from edge.values import Window
-from edge.wire.manifest import AudioInput, Limits, Manifest
+from edge.wire.manifest import PICTURE_METRICS, SOUND_METRICS, AudioInput, Limits, Manifest
 from tests.bundles import bundle
 
 RATE_HZ = 8000
@@ -160,3 +160,8 @@ def test_short_sound_is_stopped_and_sound_in_stereo_too() -> None:
 def test_length_of_sound_is_judged_at_its_own_rate() -> None:
     at_48k = window(np.zeros(2400, np.float32), sample_rate_hz=48_000)  # 0.05 s, but 0.3 s if it were at 8 kHz
     assert check(at_48k, hearing()).problem is not None
+
+
+def test_manifest_knows_what_the_gate_measures() -> None:
+    assert set(picture_metrics(flat(128))) == PICTURE_METRICS
+    assert set(sound_metrics(np.zeros(800, np.float32), 8000)) == SOUND_METRICS

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edge.errors import SourceError
-from edge.imaging import MAX_PIXELS, decode
+from edge.imaging import MAX_PIXELS, decode, encode_png
 
 SEED = 7
 ROOT = Path(__file__).parents[2]
@@ -154,6 +154,39 @@ def test_end_of_a_thumbnail_does_not_pass_for_the_end_of_the_picture() -> None:
 
 def test_bytes_after_the_end_of_a_jpeg_do_no_harm() -> None:
     assert decode(encoded("JPEG") + bytes(500))[0].shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("damage_bytes", [1, 16, 512])
+def test_jpeg_damaged_in_its_middle_is_refused_where_its_code_shows_it(damage_bytes: int) -> None:
+    noise = np.random.default_rng(SEED).integers(0, 256, (240, 320, 3)).astype(np.uint8)
+    raw = cv2.imencode(".jpg", cv2.GaussianBlur(noise, (0, 0), 1))[1].tobytes()
+    rng = np.random.default_rng(SEED)
+    scan = raw.rfind(b"\xff\xda") + 14
+    refused = 0
+    for _ in range(40):
+        damaged = bytearray(raw)
+        at = int(rng.integers(scan, len(raw) - damage_bytes - 2))
+        damaged[at : at + damage_bytes] = rng.bytes(damage_bytes)
+        try:
+            decode(bytes(damaged))
+        except SourceError as error:
+            assert "damaged JPEG" in str(error) or "cut short" in str(error)
+            refused += 1
+    assert refused >= 16  # OpenCV's own decoder says nothing in all of them
+
+
+@pytest.mark.parametrize("keywords", [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": "4:1:1"}])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_jpeg_gives_the_same_pixels_as_opencv(keywords: dict[str, Any], mode: str) -> None:
+    raw = encoded("JPEG", mode=mode, **keywords)
+    opencvs = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR)
+    assert opencvs is not None and np.array_equal(decode(raw)[0], opencvs)
+
+
+def test_png_for_keeping_gives_the_same_pixels_again() -> None:
+    picture = np.random.default_rng(SEED).integers(0, 256, (30, 41, 3)).astype(np.uint8)
+    again, media_type = decode(encode_png(picture))
+    assert media_type == "image/png" and np.array_equal(again, picture)
 
 
 @pytest.mark.parametrize("colour", [0, 2, 4, 6])

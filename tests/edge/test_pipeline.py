@@ -15,7 +15,7 @@ from edge.observe import Observer
 from edge.pipeline import Parts, Pipeline
 from edge.store import Store
 from edge.values import StationSettings, Window
-from edge.wire.rows import DecisionRow
+from edge.wire.rows import DecisionRow, OutcomeRow
 from tests.bundles import bundle
 from tests.edge.test_serving import Bench
 from tests.seams.fakes import FakeSession, RecordingActuator, ScriptedSource
@@ -144,7 +144,8 @@ def test_refusing_actuator_is_recorded_as_failed(line: Line) -> None:
     line.actuator.failing = "valve does not answer"
     line.decide()
     (outcome,) = line.store.rows(kind="outcome")
-    assert (outcome.state, outcome.detail) == ("failed", "valve does not answer")  # type: ignore[union-attr]
+    assert isinstance(outcome, OutcomeRow) and outcome.state == "failed"
+    assert outcome.detail == "valve does not answer; the safe action failed too: valve does not answer"
 
 
 def test_unreadable_input_is_recorded_and_deferred(tmp_path: Path) -> None:

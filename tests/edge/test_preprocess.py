@@ -209,3 +209,92 @@ def test_tensors_lie_in_memory_without_gaps() -> None:
         spec = TensorSpec.model_validate({"name": "x", "shape": [1, 8, 16, 3], "dtype": dtype})
         tensor = to_model(values[:, ::2], spec)
         assert tensor.flags["C_CONTIGUOUS"]
+
+
+MFCC = AudioInput(
+    sample_rate_hz=16000,
+    window_s=1.0,
+    frame_ms=30.0,
+    hop_ms=20.0,
+    fft_size=512,
+    spectrum="magnitude",
+    mel_bands=40,
+    low_hz=20.0,
+    high_hz=4000.0,
+    filters="mel",
+    features="mfcc",
+    coefficients=10,
+    place="start",
+    level="peak",
+)
+
+
+def mlperf_tiny_features(samples: F32) -> F32:
+    """Return MLPerf Tiny's keyword features, written anew from its description, with scipy's transform."""
+    from scipy.fft import dct
+
+    sound = samples / samples.max()
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(480) / 480)
+    frames = np.stack([sound[start : start + 480] * window for start in range(0, 16000 - 480 + 1, 320)])
+    spectrum = np.abs(np.fft.rfft(frames, 512))
+    edges = np.linspace(1127 * np.log1p(20 / 700), 1127 * np.log1p(4000 / 700), 42)
+    bins = 1127 * np.log1p(np.linspace(0, 8000, 257) / 700)
+    bank = np.zeros((257, 40))
+    for band in range(40):
+        low, middle, high = edges[band : band + 3]
+        bank[:, band] = np.maximum(0, np.minimum((bins - low) / (middle - low), (high - bins) / (high - middle)))
+    log_mel = np.log(spectrum @ bank + 1e-6)
+    return np.asarray(dct(log_mel, type=2, axis=1)[:, :10] / np.sqrt(80), np.float32)
+
+
+def test_mfcc_are_those_of_mlperf_tiny() -> None:
+    sound = tone(440, 1.0, 16000) + np.random.default_rng(SEED).normal(0, 0.05, 16000).astype(np.float32)
+    got = audio_tensor(sound.astype(np.float32), 16000, MFCC)
+    assert got.shape == audio_shape(MFCC) == (1, 49, 10, 1)
+    assert np.abs(got[0, :, :, 0] - mlperf_tiny_features(sound)).max() < 2e-3
+
+
+def test_peak_level_makes_features_independent_of_loudness() -> None:
+    quiet = tone(440, 1.0, 16000, amplitude=0.01)
+    assert np.abs(audio_tensor(quiet, 16000, MFCC) - audio_tensor(quiet * 50, 16000, MFCC)).max() < 5e-3
+
+
+def test_silence_with_peak_level_stays_finite() -> None:
+    assert np.isfinite(audio_tensor(np.zeros(16000, np.float32), 16000, MFCC)).all()
+
+
+def test_waveform_from_the_start_is_followed_by_silence() -> None:
+    spec = AudioInput(sample_rate_hz=RATE_HZ, window_s=1.0, features="waveform", place="start")
+    sound = tone(300, 0.5)
+    got = audio_tensor(sound, RATE_HZ, spec)
+    assert got.shape == audio_shape(spec) == (1, RATE_HZ, 1, 1)
+    assert np.array_equal(got[0, : len(sound), 0, 0], sound) and not got[0, len(sound) :].any()
+
+
+def test_more_coefficients_than_bands_are_refused() -> None:
+    with pytest.raises(ValueError, match="coefficients 41"):
+        AudioInput(sample_rate_hz=RATE_HZ, window_s=1.0, features="mfcc", mel_bands=40, coefficients=41)
+
+
+def test_bytes_with_mean_and_std_become_what_the_file_takes() -> None:
+    picture = noise(6, 5)[None]
+    mean, std = [123.7, 116.3, 103.5], [58.4, 57.1, 57.4]
+    exact = (picture.astype(np.float32) - np.array(mean, np.float32)) / np.array(std, np.float32)
+    first = TensorSpec(name="x", shape=[1, 3, 6, 5], dtype="float32", mean=mean, std=std, layout="channels_first")
+    assert np.allclose(to_model(picture, first).view(np.float32), exact.transpose(0, 3, 1, 2), atol=1e-6)
+    narrow = TensorSpec(name="x", shape=[1, 6, 5, 3], dtype="int8", scale=0.02, zero_point=-3, mean=mean, std=std)
+    assert np.array_equal(to_model(picture, narrow), np.clip(np.rint(exact / np.float32(0.02)) - 3, -128, 127))
+
+
+def test_axes_of_one_come_and_go_but_sizes_are_never_mixed_up() -> None:
+    values = np.zeros((1, 49, 10, 1), np.float32)
+    for shape in ([1, 49, 10], [1, 1, 49, 10], [1, 49, 10, 1]):
+        assert to_model(values, TensorSpec(name="x", shape=shape, dtype="float32")).shape == tuple(shape)
+    swapped = TensorSpec(name="x", shape=[1, 10, 49], dtype="float32")
+    assert to_model(values, swapped).shape == (1, 49, 10, 1), "left for the runtime to refuse"
+
+
+def test_blue_comes_first_where_a_model_wants_it() -> None:
+    blue = np.zeros((32, 32, 3), np.uint8)
+    blue[..., 0] = 200
+    assert image_tensor(blue, ImageInput(width=16, height=16, color="bgr"))[0, 5, 5].tolist() == [200, 0, 0]

@@ -224,7 +224,8 @@ class Device:
 
         def true_or_dead() -> bool:
             if not self.running:
-                raise AssertionError(f"{self.name} ended while {what} was waited for: {self.log[-3000:]}")
+                code = self._process.returncode if self._process else None
+                raise AssertionError(f"{self.name} ended with {code} while {what} was waited for: {self.log[-3000:]}")
             return bool(predicate())
 
         wait_until(true_or_dead, timeout_s, f"{what} ({self.name})")

@@ -80,12 +80,19 @@ class RecordingActuator:
     """Remembers what it was told; fails as long as `failing` says why."""
 
     kind = "recording"
+    deadline_ms = 1000.0
+    confirms_later = False
 
     def __init__(self) -> None:
         self.acted: list[DecisionRow] = []
         self.safe_for: list[str] = []
+        self.stopped_for: list[str] = []
+        self.released = 0
         self.failing: str | None = None
         self.closed = False
+
+    def look(self) -> str | None:
+        return self.failing
 
     def act(self, decision: DecisionRow) -> str | None:
         self._refuse()
@@ -95,6 +102,14 @@ class RecordingActuator:
     def safe(self, why: str) -> None:
         self._refuse()
         self.safe_for.append(why)
+
+    def stop(self, why: str) -> None:
+        self._refuse()
+        self.stopped_for.append(why)
+
+    def release(self) -> None:
+        self._refuse()
+        self.released += 1
 
     def close(self) -> None:
         self.closed = True

@@ -1,0 +1,1 @@
+"""The page at the device: what it sees and decides, and the deferred parts to answer on the spot."""

@@ -1,0 +1,85 @@
+"""The device's figures for Prometheus, in its text format, made when they are asked for.
+
+Rules:
+- Counters only grow while the daemon runs, and begin at 0 with it, as Prometheus expects.
+- Names and labels are those of the telemetry: what goes up and what is scraped are the same counts.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from edge.wire.messages import Reported
+
+if TYPE_CHECKING:
+    from edge.observe import Totals
+
+
+def exposition(reported: Reported, totals: "Mapping[str, Totals]") -> bytes:
+    """Return the text for one scrape.
+
+    Args:
+        reported: the device's state now.
+        totals: counts per station since the daemon started.
+    """
+    registry = CollectorRegistry()
+    registry.register(_Figures(reported, totals))
+    return generate_latest(registry)
+
+
+class _Figures:
+    """One scrape's metrics."""
+
+    def __init__(self, reported: Reported, totals: "Mapping[str, Totals]") -> None:
+        self._reported = reported
+        self._totals = totals
+
+    def collect(self) -> Iterable[Metric]:
+        """Give every metric."""
+        yield from self._device()
+        yield from self._stations()
+
+    def _device(self) -> Iterable[Metric]:
+        health = self._reported.health
+        for name, words, value in (
+            ("uptime_seconds", "since the daemon started", health.uptime_s),
+            ("memory_bytes", "PSS of the daemon and its children", health.memory_bytes),
+            ("disk_free_bytes", "on the disk that holds the record", health.disk_free_bytes),
+            ("outbox_rows", "rows that the control plane has not stored", health.outbox_rows),
+            ("outbox_bytes", "their size", health.outbox_bytes),
+            ("uploads_waiting", "kept inputs that wait to be sent", health.uploads_waiting),
+        ):
+            yield GaugeMetricFamily(f"lineside_{name}", words, value=value)
+        if health.temperature_c is not None:
+            yield GaugeMetricFamily("lineside_temperature_celsius", "hottest sensor", value=health.temperature_c)
+
+    def _stations(self) -> Iterable[Metric]:
+        serving = GaugeMetricFamily(
+            "lineside_serving", "1 for the bundle that decides", labels=["station", "model", "version"]
+        )
+        trouble = GaugeMetricFamily("lineside_station_ok", "0 while a station is in trouble", labels=["station"])
+        counts = CounterMetricFamily("lineside_decisions", "decisions, by what", labels=["station", "by", "value"])
+        latency = HistogramMetricFamily("lineside_step_milliseconds", "time per step", labels=["station", "step"])
+        for name, station in self._reported.stations.items():
+            trouble.add_metric([name], 0 if station.problem else 1)
+            if station.serving:
+                serving.add_metric([name, station.serving.name, station.serving.version], 1)
+            total = self._totals.get(name)
+            if total is None:
+                continue
+            for key, count in sorted(total.counts.items()):
+                by, _, value = key.partition(".")
+                counts.add_metric([name, by, value], count)
+            for step, (edges, bins) in sorted(total.latency_ms.items()):
+                latency.add_metric([name, step], _cumulative(edges, bins), None)
+        yield from (serving, trouble, counts, latency)
+
+
+def _cumulative(edges: list[float], bins: list[int]) -> list[tuple[str, float]]:
+    below, found = 0, []
+    for edge, count in zip([*(f"{edge:g}" for edge in edges), "+Inf"], bins, strict=True):
+        below += count
+        found.append((edge, float(below)))
+    return found

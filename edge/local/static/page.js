@@ -1,0 +1,153 @@
+// Asks the device for its state, shows it, and sends answers. Nothing is kept here but the name of who answers.
+const EVERY_MS = 700;
+const $ = (id) => document.getElementById(id);
+const who = $("who");
+let open = [];
+let shown = null;
+const answered = new Set();
+
+who.value = localStorage.getItem("who") ?? "";
+who.addEventListener("change", () => localStorage.setItem("who", who.value.trim()));
+
+function text(tag, words, kind) {
+  const element = document.createElement(tag);
+  element.textContent = words;
+  if (kind) element.className = kind;
+  return element;
+}
+
+function trouble(words) {
+  $("trouble").textContent = words;
+  $("trouble").hidden = !words;
+}
+
+function showHead(reported, alone) {
+  $("device").textContent = reported.device;
+  $("where").textContent = `${reported.profile} at ${reported.site}`;
+  const health = reported.health;
+  $("link").textContent = !alone && health.outbox_rows > 100 ? `${health.outbox_rows} rows wait for the cloud` : "";
+  const gib = (health.disk_free_bytes / 2 ** 30).toFixed(1);
+  const mib = Math.round(health.memory_bytes / 2 ** 20);
+  $("health").replaceChildren(
+    text("span", `up ${Math.round(health.uptime_s / 60)} min`),
+    text("span", `${gib} GiB free`),
+    text("span", `${mib} MiB memory`),
+    text("span", `lineside ${reported.software}`),
+  );
+}
+
+function stationCard(name) {
+  let card = document.querySelector(`[data-station="${CSS.escape(name)}"]`);
+  if (!card) {
+    card = text("div", "", "card");
+    card.dataset.station = name;
+    const picture = document.createElement("img");
+    picture.alt = `what ${name} sees now`;
+    card.append(text("h2", name), picture, text("div", "", "verdict"), text("div", "", "muted words"), text("div", "", "muted runs"));
+    $("stations").append(card);
+  }
+  return card;
+}
+
+function showStation(name, station, last) {
+  const card = stationCard(name);
+  const [picture, verdict] = [card.querySelector("img"), card.querySelector(".verdict")];
+  if (last) {
+    verdict.textContent = last.verdict;
+    verdict.className = `verdict ${last.verdict}`;
+    const sure = last.confidence == null ? "" : ` ${(100 * last.confidence).toFixed(1)} %`;
+    const why = [last.reason, last.detail].filter(Boolean).join(": ");
+    const took = (last.latency_ms.total ?? 0).toFixed(1);
+    card.querySelector(".words").textContent = `${last.label ?? ""}${sure} · ${took} ms · ${last.input.name}${why ? ` · ${why}` : ""}`;
+    picture.hidden = !last.input.media_type.startsWith("image/");
+    if (!picture.hidden && picture.dataset.seq !== String(last.seq)) {
+      picture.dataset.seq = last.seq;
+      picture.src = `/api/live/${encodeURIComponent(name)}?${last.seq}`;
+    }
+  }
+  const serving = station.serving ? `${station.serving.name} ${station.serving.version}` : "no bundle";
+  card.querySelector(".runs").textContent = `${station.mode} · ${serving} · ${station.decisions} decisions`;
+  return station.problem ? `${name}: ${station.problem}` : "";
+}
+
+function showPart() {
+  // The part that is shown stays until it is answered: nothing changes under the finger of who is about to answer.
+  const waiting = open.filter((row) => !answered.has(row.seq));
+  const part = waiting.find((row) => row.seq === shown) ?? waiting[0];
+  $("none").hidden = Boolean(part);
+  $("current").hidden = !part;
+  if (!part || shown === part.seq) return;
+  shown = part.seq;
+  const image = part.input.media_type.startsWith("image/");
+  $("picture").hidden = !image;
+  $("sound").hidden = image;
+  (image ? $("picture") : $("sound")).src = `/api/inputs/${part.seq}`;
+  const said = part.label ? `${part.label}, ${(100 * (part.confidence ?? 0)).toFixed(1)} % sure` : "no answer of the model";
+  $("said").textContent = `${part.station} · ${part.input.name} · ${part.reason}${part.detail ? `: ${part.detail}` : ""} · ${said}`;
+  const sorted = Object.entries(part.scores).sort((a, b) => b[1] - a[1]).slice(0, 5);
+  $("scores").replaceChildren(...sorted.map(([label, score]) => {
+    const line = document.createElement("li");
+    const meter = document.createElement("meter");
+    meter.value = score;
+    line.append(text("span", label), meter, text("span", `${(100 * score).toFixed(1)} %`));
+    return line;
+  }));
+}
+
+async function give(answer) {
+  if (shown === null || $("current").hidden) return;
+  if (!who.value.trim()) {
+    trouble("Say who answers: your name, above.");
+    who.focus();
+    return;
+  }
+  const seq = shown;
+  answered.add(seq);
+  shown = null;
+  showPart();
+  const response = await fetch("/api/answers", {
+    method: "POST",
+    headers: { "content-type": "application/json", "x-lineside": "1" },
+    body: JSON.stringify({ seq, answer, who: who.value.trim() }),
+  });
+  if (!response.ok) {
+    answered.delete(seq);
+    trouble((await response.json()).error);
+  }
+  await look();
+}
+
+async function look() {
+  let state;
+  try {
+    const response = await fetch("/api/state");
+    if (!response.ok) throw new Error((await response.json()).error);
+    state = await response.json();
+  } catch (error) {
+    trouble(`The device does not answer: ${error.message}`);
+    return;
+  }
+  showHead(state.reported, state.alone);
+  const names = Object.keys(state.reported.stations);
+  trouble(names.map((name) => showStation(name, state.reported.stations[name], state.last[name])).filter(Boolean).join(" · "));
+  open = state.open;
+  $("open_count").textContent = open.filter((row) => !answered.has(row.seq)).length + Math.max(0, state.open_count - open.length);
+  showPart();
+}
+
+document.querySelectorAll("[data-answer]").forEach((button) => {
+  button.addEventListener("click", () => give(button.dataset.answer));
+});
+document.addEventListener("keydown", (event) => {
+  if (event.target === who || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+  const answer = { p: "pass", d: "divert", " ": "cant_tell" }[event.key.toLowerCase()];
+  if (!answer) return;
+  event.preventDefault();
+  give(answer);
+});
+
+async function forever() {
+  await look();
+  setTimeout(forever, EVERY_MS);
+}
+forever();

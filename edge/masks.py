@@ -1,0 +1,23 @@
+"""Says which parts of a station's pictures nobody may see: settings only, `edge.sources.masked` applies them."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from edge.settings import Settings
+
+
+class Mask(Settings):
+    """A rectangle in shares of the picture's width and height, from the top left."""
+
+    x: float = Field(ge=0, le=1)
+    y: float = Field(ge=0, le=1)
+    width: float = Field(gt=0, le=1)
+    height: float = Field(gt=0, le=1)
+    how: Literal["black", "blur"] = "black"
+
+    @model_validator(mode="after")
+    def _inside(self) -> "Mask":
+        if self.x + self.width > 1.000001 or self.y + self.height > 1.000001:
+            raise ValueError("the mask reaches beyond the picture: x + width and y + height must be at most 1")
+        return self

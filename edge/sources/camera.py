@@ -1,0 +1,204 @@
+"""A camera: a local one, one in the network, or a video file, through OpenCV; free running or by a trigger.
+
+Rules:
+- It is read by a thread of its own; what the pipeline decides on is as fresh as the camera gives it.
+- A camera that is away, black, frozen, slow, or of another size is told apart; its windows carry the reason.
+- A frame has no file: a PNG is made of it only if its decision is kept (`Window.encode`), so a replay sees the same.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+from urllib.parse import urlsplit
+
+import cv2
+from pydantic import Field, model_validator
+
+from edge.clock import new_boot_id
+from edge.errors import SourceError
+from edge.imaging import encode_png
+from edge.settings import Settings, read_settings
+from edge.sources.capture import Capture, Device
+from edge.sources.frames import FrameCheck
+from edge.sources.interface import News
+from edge.sources.shots import Shot, ShotRules, Shots
+from edge.sources.triggers import open_trigger
+from edge.values import Window
+
+if TYPE_CHECKING:
+    from edge.clock import Clock
+    from edge.sources import Seen
+    from edge.sources.triggers.interface import Trigger
+
+_MEDIA_TYPE = "image/png"
+_TIMEOUT_MS = 5000
+
+
+class CameraSettings(Settings):
+    """Settings of the `camera` source; exactly one of `device`, `url` and `path`."""
+
+    device: int | str | None = None
+    """A local camera: its number, or a path such as `/dev/v4l/by-id/…`, which stays the same when it is replugged."""
+    url: str | None = Field(default=None, pattern="^(rtsp|rtsps|http|https)://")
+    """A camera in the network: RTSP, or MJPEG over HTTP."""
+    path: Path | None = None
+    """A video file."""
+    frames: Literal["newest", "every"] | None = None
+    """`newest`: never a stale one, the others are counted. `every`: all in order. Without: newest, every for a file."""
+    trigger: dict[str, Any] | None = None
+    """What says that a part is in place, for example `{ kind = "line", port = 5020 }`; without, every frame counts."""
+    delay_ms: float = Field(default=0.0, ge=0, le=60_000)
+    """From the trigger to the frame."""
+    width: int | None = Field(default=None, ge=16, le=20_000)
+    height: int | None = Field(default=None, ge=16, le=20_000)
+    """Size asked of the camera and expected of each frame; without, that of the first frame."""
+    fps: float | None = Field(default=None, gt=0, le=1000)
+    """Rate asked of a local camera."""
+    max_gap_s: float = Field(default=2.0, gt=0, le=3600)
+    """Longest silence of the camera, and longest wait for a frame after the trigger; beyond it, the camera is slow."""
+    black_below: float = Field(default=0.02, ge=0, lt=1)
+    """Mean brightness below which a frame is black; 0 for no check."""
+    frozen_after_s: float = Field(default=10.0, ge=0, le=3600)
+    """How long a picture may stay the same to the last bit; 0 for no check (cameras that compress a still scene)."""
+    queue: int = Field(default=8, ge=1, le=1000)
+    """Most frames that wait, each in memory at its full size."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if sum(place is not None for place in (self.device, self.url, self.path)) != 1:
+            raise ValueError("expected exactly one of device, url and path")
+        if (self.width is None) != (self.height is None):
+            raise ValueError("expected width and height, or neither")
+        return self
+
+    @property
+    def order(self) -> Literal["newest", "every"]:
+        return self.frames or ("every" if self.path is not None else "newest")
+
+    @property
+    def words(self) -> str:
+        """What it is called in the record; an address without its password."""
+        if self.url is not None:
+            parts = urlsplit(self.url)
+            return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+        return self.path.name if self.path is not None else f"camera {self.device}"
+
+
+class CameraSource:
+    """Gives one window per frame or per part. `read` is used by one thread."""
+
+    kind = "camera"
+
+    def __init__(
+        self, settings: CameraSettings, open_device: Callable[[], Device], trigger: "Trigger | None", clock: "Clock"
+    ) -> None:
+        """Begin to read the camera and to listen to the trigger.
+
+        Raises:
+            SourceError: the trigger's port is taken.
+        """
+        self._settings, self._clock, self._trigger = settings, clock, trigger
+        self._opening = new_boot_id()[:12]
+        is_file = settings.path is not None
+        size = None if settings.width is None or settings.height is None else (settings.width, settings.height)
+        rules = ShotRules(
+            order=settings.order,
+            max_gap_s=settings.max_gap_s,
+            queue=settings.queue,
+            triggered=trigger is not None,
+            parts=trigger is None or trigger.parts,
+            delay_s=settings.delay_ms / 1000,
+            ends=is_file,
+        )
+        self._shots = Shots(clock, FrameCheck(size, settings.black_below, settings.frozen_after_s), rules)
+        if trigger is not None:
+            trigger.start(self._shots.fire)
+        paced = is_file and (settings.order == "newest" or trigger is not None)
+        pause_s = _frame_time_s(settings) if paced else None
+        self._capture = Capture(open_device, self._shots, ends=is_file, pause_s=pause_s)
+
+    def read(self, wait_s: float) -> Window | None:
+        shot = self._shots.next(wait_s)
+        return None if shot is None else self._window(shot)
+
+    @property
+    def exhausted(self) -> bool:
+        return self._shots.exhausted
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the camera or its trigger now, or None."""
+        trigger = self._trigger.problem if self._trigger is not None else None
+        return self._shots.problem or trigger
+
+    @property
+    def skipped(self) -> int:
+        """Frames that were passed over for newer ones."""
+        return self._shots.skipped
+
+    def news(self) -> list[News]:
+        return self._shots.news()
+
+    def close(self) -> None:
+        if self._trigger is not None:
+            self._trigger.close()
+        self._shots.close()
+        self._capture.close()
+
+    def _window(self, shot: Shot) -> Window:
+        part = f"{shot.text} " if shot.text else ""
+        return Window(
+            source=self.kind,
+            name=f"{part}{self._settings.words} #{shot.number}",
+            key=f"{self._opening}-{shot.number}",
+            media_type=_MEDIA_TYPE,
+            data=shot.frame if shot.problem is None else None,
+            problem=shot.problem,
+            live=True,
+            waited_ms=max(0.0, self._clock.monotonic_s() - shot.at_s) * 1000,
+            encode=None if shot.frame is None else partial(encode_png, shot.frame),
+        )
+
+
+def open_source(settings: Mapping[str, Any], *, seen: "Seen", clock: "Clock") -> CameraSource:  # noqa: ARG001
+    """Open the source; its settings are `CameraSettings`. The camera itself may come later.
+
+    Raises:
+        ConfigError: a setting is unknown or wrong.
+        SourceError: there is no such video file, or the trigger cannot listen.
+    """
+    checked = read_settings(CameraSettings, settings, where="source camera")
+    if checked.path is not None and not checked.path.is_file():
+        raise SourceError(f"{checked.path}: there is no such file", hint="check the path and that its disk is mounted")
+    trigger = None if checked.trigger is None else open_trigger(checked.trigger, clock=clock)
+    return CameraSource(checked, partial(_open_device, checked), trigger, clock)
+
+
+def _open_device(settings: CameraSettings) -> Device:
+    """Open what OpenCV reads from; may take seconds."""
+    wanted = {cv2.CAP_PROP_FRAME_WIDTH: settings.width, cv2.CAP_PROP_FRAME_HEIGHT: settings.height}
+    if settings.device is not None:
+        wanted[cv2.CAP_PROP_FPS] = settings.fps  # type: ignore[assignment]
+        wanted[cv2.CAP_PROP_BUFFERSIZE] = 1
+        parameters = [number for key, value in wanted.items() if value is not None for number in (key, int(value))]
+        device = cv2.VideoCapture(settings.device, cv2.CAP_V4L2, parameters)
+    elif settings.url is not None:
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _TIMEOUT_MS]
+        device = cv2.VideoCapture(settings.url, cv2.CAP_FFMPEG, limits)
+    else:
+        device = cv2.VideoCapture(str(settings.path), cv2.CAP_FFMPEG)
+    if not device.isOpened():
+        device.release()
+        raise SourceError(f"{settings.words} cannot be opened", hint="is it plugged in, and used by nobody else?")
+    return device
+
+
+def _frame_time_s(settings: CameraSettings) -> float:
+    """Return the time between two frames of a video file that plays at its own pace."""
+    device = cv2.VideoCapture(str(settings.path), cv2.CAP_FFMPEG)
+    try:
+        rate = float(device.get(cv2.CAP_PROP_FPS))
+    finally:
+        device.release()
+    return 1 / rate if 1 <= rate <= 1000 else 0.04

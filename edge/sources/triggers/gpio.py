@@ -1,0 +1,68 @@
+"""Fires at each edge of a GPIO line, through libgpiod's own binding: a light barrier wired to the box.
+
+Rules:
+- The kernel notes each edge as it comes, so none is missed between two looks; it also debounces.
+- `GpioEdges` is the only part that needs a chip.
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import gpiod
+from gpiod.line import Bias, Edge
+from pydantic import Field
+
+from edge.settings import Settings, read_settings
+from edge.sources.triggers.watching import WatchingTrigger
+
+if TYPE_CHECKING:
+    from edge.clock import Clock
+
+_WAIT_S = 0.1
+
+
+class GpioSettings(Settings):
+    """Settings of the `gpio` trigger."""
+
+    chip: Path = Path("/dev/gpiochip0")
+    line: int | str
+    """By the name that the chip gives it, or by its number."""
+    edge: Literal["rising", "falling"] = "rising"
+    bias: Literal["as_is", "pull_up", "pull_down", "disabled"] = "as_is"
+    debounce_ms: float = Field(default=2.0, ge=0, le=1000)
+
+
+class GpioEdges:
+    """One line of a chip, asked for its edges."""
+
+    def __init__(self, settings: GpioSettings) -> None:
+        """Ask for the line; raises OSError if the chip or the line is not there or taken."""
+        wanted = gpiod.LineSettings(
+            edge_detection=Edge.RISING if settings.edge == "rising" else Edge.FALLING,
+            bias=Bias[settings.bias.upper()],
+            debounce_period=timedelta(milliseconds=settings.debounce_ms),
+        )
+        try:
+            self._request = gpiod.request_lines(str(settings.chip), {settings.line: wanted}, consumer="lineside")
+        except ValueError as error:
+            raise OSError(str(error)) from error  # no line of that name
+
+    def firings(self) -> int:
+        if not self._request.wait_edge_events(timedelta(seconds=_WAIT_S)):
+            return 0
+        return len(self._request.read_edge_events())
+
+    def close(self) -> None:
+        self._request.release()
+
+
+def open_trigger(settings: Mapping[str, Any], *, clock: "Clock") -> WatchingTrigger:  # noqa: ARG001
+    """Make the trigger; its settings are `GpioSettings`.
+
+    Raises:
+        ConfigError: a setting is unknown or wrong.
+    """
+    checked = read_settings(GpioSettings, settings, where="trigger gpio")
+    return WatchingTrigger("gpio", lambda: GpioEdges(checked))

@@ -1,0 +1,96 @@
+"""`check` and `status --watch` of real devices: what is fine, what is not, and what to do."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from edge.commands.watch import run as watch
+from tests.bundles import bundle_bytes
+from tests.edge.commands.test_infer import edge, picture
+
+CONFIG = """
+[device]
+name = "box-1"
+[station.main]
+model = "brightness"
+bundle = "glass.lsb"
+audit_share = 0
+source = { kind = "folder", path = "inbox", watch = false }
+"""
+CLOUD = """
+[cloud]
+url = "http://127.0.0.1:9"
+"""
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Path:
+    (tmp_path / "glass.lsb").write_bytes(bundle_bytes())
+    (tmp_path / "box.toml").write_text(CONFIG)
+    picture(tmp_path / "inbox" / "1.png", 250)
+    return tmp_path
+
+
+def test_device_that_has_all_it_needs_is_all_ok(device: Path) -> None:
+    result = edge("check", "-c", "box.toml", cwd=device)
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.splitlines()[-1] == "all ok"
+    assert "gives its golden outputs" in result.stdout
+    assert "main: source: folder: 1.png" in result.stdout
+
+
+def test_check_decides_nothing(device: Path) -> None:
+    edge("check", "-c", "box.toml", cwd=device)
+    assert not (device / "data" / "lineside.sqlite").exists()
+    assert edge("run", "-c", "box.toml", "--drain", cwd=device).returncode == 0
+    assert "1 rows" not in edge("check", "-c", "box.toml", cwd=device).stdout
+    assert len(edge("log", "-c", "box.toml", cwd=device).stdout.splitlines()) == 1
+
+
+def test_everything_that_is_missing_is_named_with_what_to_do(device: Path) -> None:
+    (device / "glass.lsb").unlink()
+    (device / "inbox" / "1.png").unlink()
+    (device / "inbox").rmdir()
+    (device / "box.toml").write_text(CONFIG + CLOUD)
+    result = edge("check", "-c", "box.toml", cwd=device)
+    assert result.returncode == 1
+    bad = [line for line in result.stdout.splitlines() if line.startswith("NOT OK")]
+    assert [line.split("  ")[1].rsplit(": ", 1)[0].split(": /")[0].split(": http")[0] for line in bad] == [
+        "main: bundle",
+        "main: source",
+        "control plane",
+        "enrolment",
+    ]
+    assert result.stdout.count("→") == len(bad)
+
+
+def test_picture_that_cannot_be_read_is_told(device: Path) -> None:
+    (device / "inbox" / "1.png").write_bytes(b"rubbish")
+    result = edge("check", "-c", "box.toml", cwd=device)
+    assert result.returncode == 1
+    assert "NOT OK  main: source: folder: 1.png" in result.stdout
+
+
+def test_mistakes_of_the_config_stand_with_their_lines(device: Path) -> None:
+    (device / "box.toml").write_text(CONFIG.replace("audit_share = 0", "audit_shar = 0\nthreads = 99"))
+    result = edge("check", "-c", "box.toml", cwd=device)
+    assert result.returncode == 1
+    assert "line 7: station.main.audit_shar: unknown key; did you mean 'audit_share'?" in result.stdout
+    assert "line 8: station.main.threads" in result.stdout
+
+
+def test_watching_shows_what_was_decided_and_what_runs(device: Path) -> None:
+    assert edge("run", "-c", "box.toml", "--drain", cwd=device).returncode == 0
+    out = io.StringIO()
+    assert watch(device / "box.toml", console=Console(file=out, width=120), frames=1) == 0
+    shown = out.getvalue()
+    for word in ("box-1", "partial", "pass 1", "1.png", "1.0.0:good", "queue"):
+        assert word in shown, shown
+
+
+def test_watching_a_device_that_never_ran_says_so(device: Path) -> None:
+    out = io.StringIO()
+    assert watch(device / "box.toml", console=Console(file=out, width=120), frames=1) == 0
+    assert "no record" in out.getvalue()

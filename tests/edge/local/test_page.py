@@ -1,0 +1,119 @@
+"""The page at the device, asked of a real daemon: state, pictures, answers, metrics, and who may see them."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from edge.store import Store
+from edge.wire.rows import ANSWERED_EVENT, EventRow
+from tests.clocks import HeldClock
+from tests.edge.local.device import Running, running
+
+TOKEN = "a-token-of-sixteen-and-more"
+CHANGE = {"x-lineside": "1"}
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("device")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(tmp_path_factory.mktemp("guarded"), TOKEN) as made:
+        yield made
+
+
+def answers(device: Running) -> list[dict[str, object]]:
+    with Store.open_read_only(device.folder / "data" / "lineside.sqlite", clock=HeldClock()) as store:
+        rows = store.rows(kind="event", limit=10_000)
+    return [row.data for row in rows if isinstance(row, EventRow) and row.name == ANSWERED_EVENT]
+
+
+def test_state_holds_the_last_decision_and_what_waits(device: Running) -> None:
+    state = device.state()
+    assert state["last"]["main"]["input"]["name"] == "5.png"
+    assert state["reported"]["device"] == "box-1"
+    waiting = [row["input"]["name"] for row in state["open"]]
+    assert waiting[0] == "5.png" and set(waiting) <= {"2.png", "3.png", "4.png", "5.png"}
+
+
+def test_kept_picture_comes_as_it_was(device: Running) -> None:
+    row = next(row for row in device.state()["open"] if row["input"]["name"] == "4.png")
+    answer = device.get(f"/api/inputs/{row['seq']}")
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.data == (device.folder / "inbox" / "4.png").read_bytes()
+
+
+def test_picture_that_is_not_kept_is_said(device: Running) -> None:
+    assert device.get("/api/inputs/1").status == 404
+    assert "not kept" in device.get("/api/inputs/9999").json()["error"]
+
+
+def test_answer_is_on_record_and_the_part_waits_no_more(device: Running) -> None:
+    row = next(row for row in device.state()["open"] if row["input"]["name"] == "2.png")
+    assert device.post({"seq": row["seq"], "answer": "divert", "who": "Ada"}, **CHANGE).status == 201
+    assert {"decision_seq": row["seq"], "answer": "divert", "reviewer": "Ada"} in answers(device)
+    assert row["seq"] not in [other["seq"] for other in device.state()["open"]]
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"seq": 1, "answer": "maybe", "who": "Ada"}, "expected one of pass, divert"),
+        ({"seq": 1, "answer": "pass", "who": " "}, "expected a name"),
+        ({"seq": 9999, "answer": "pass", "who": "Ada"}, "no decision 9999"),
+        ({"seq": "1", "answer": "pass", "who": "Ada"}, "expected the number"),
+        ([1], "expected a JSON object"),
+        (b"rubbish", "expected JSON"),
+    ],
+)
+def test_answer_that_means_nothing_is_refused_with_the_reason(device: Running, document: object, words: str) -> None:
+    before = len(answers(device))
+    refused = device.post(document, **CHANGE)
+    assert refused.status == 422
+    assert words in refused.json()["error"]
+    assert len(answers(device)) == before
+
+
+def test_answer_from_a_foreign_page_is_refused(device: Running) -> None:
+    assert device.post({"seq": 1, "answer": "pass", "who": "Ada"}).status == 403
+
+
+def test_foreign_name_of_the_host_is_refused(device: Running) -> None:
+    assert device.get("/api/state", host="evil.example").status == 400
+
+
+def test_prometheus_reads_counts_and_latencies(device: Running) -> None:
+    assert device.value('lineside_decisions_total{by="decisions",station="main",value=""}') == 6
+    assert device.value('lineside_decisions_total{by="verdict",station="main",value="pass"}') == 1
+    assert device.value('lineside_step_milliseconds_bucket{le="+Inf",station="main",step="total"}') == 6
+    assert device.value('lineside_serving{model="brightness",station="main",version="1.0.0"}') == 1
+    assert device.value("lineside_memory_bytes") > 10e6
+
+
+def test_health_is_good_while_the_station_turns(device: Running) -> None:
+    assert (device.get("/healthz").status, device.get("/healthz").json()) == (200, {"ok": True, "stuck": []})
+
+
+def test_page_forbids_foreign_scripts_and_frames(device: Running) -> None:
+    page = device.get("/")
+    assert page.status == 200 and b"<title>Lineside</title>" in page.data
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+
+
+def test_without_the_token_only_health_is_told(guarded: Running) -> None:
+    for path in ("/", "/api/state", "/metrics", "/api/inputs/1", "/api/live/main"):
+        assert guarded.get(path).status == 401, path
+        assert guarded.get(path, authorization="Bearer wrong-wrong-wrong-wrong").status == 401, path
+    assert guarded.get("/healthz").status == 200
+    assert guarded.get("/metrics", **guarded.bearer).status == 200
+
+
+def test_link_with_the_token_opens_the_page_and_leaves_a_cookie(guarded: Running) -> None:
+    answer = guarded.get(f"/?token={TOKEN}")
+    assert answer.status == 303
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie and "strict" in cookie.lower()
+    assert guarded.get("/", cookie=cookie.split(";")[0]).status == 200

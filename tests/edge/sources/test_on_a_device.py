@@ -1,0 +1,93 @@
+"""Sources in a real daemon: a camera's decisions replay to the bit, and the prediction server drains on SIGTERM."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from tests.bundles import bundle_bytes
+from tests.edge.commands.test_infer import edge
+from tests.edge.sources.mjpeg import write_video
+from tests.edge.test_imaging import encoded
+from tests.waiting import wait_until
+
+CONFIG = """
+[device]
+name = "box-1"
+[station.main]
+model = "brightness"
+bundle = "glass.lsb"
+audit_share = 0
+keep = "all"
+actuator = {{ kind = "none" }}
+source = {source}
+"""
+
+
+def device(folder: Path, source: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "glass.lsb").write_bytes(bundle_bytes())
+    (folder / "box.toml").write_text(CONFIG.format(source=source))
+    return folder
+
+
+def logged(folder: Path) -> list[dict[str, object]]:
+    return [
+        json.loads(line)
+        for line in edge("log", "-c", "box.toml", "--json", "--last", "100", cwd=folder).stdout.splitlines()
+    ]
+
+
+def test_decisions_on_a_cameras_frames_replay_to_the_bit_and_as_a_source(tmp_path: Path) -> None:
+    camera = device(tmp_path / "camera", '{ kind = "camera", path = "line.avi" }')
+    write_video(camera / "line.avi", 5)
+    assert edge("run", "-c", "box.toml", "--drain", cwd=camera).returncode == 0
+    rows = logged(camera)
+    assert len(rows) == 5
+    for row in rows[:1]:
+        answer = json.loads(edge("replay", str(row["seq"]), "-c", "box.toml", "--json", cwd=camera).stdout)
+        assert answer["same"] is True and answer["scores"] == row["scores"] != {}
+    again = device(tmp_path / "again", '{ kind = "replay", path = "../camera/data/lineside.sqlite" }')
+    assert edge("run", "-c", "box.toml", "--drain", cwd=again).returncode == 0
+    assert [row["scores"] for row in logged(again)] == [row["scores"] for row in rows]
+
+
+def test_prediction_server_answers_all_that_it_took_when_it_is_told_to_end(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as chosen:
+        port = chosen.getsockname()[1]
+    server = device(tmp_path / "server", f'{{ kind = "http", port = {port} }}')
+    command = [sys.executable, "-m", "edge", "run", "-c", "box.toml"]
+    process = subprocess.Popen(command, cwd=server, stderr=subprocess.DEVNULL)
+    raw, answers = encoded("PNG", np.full((32, 32, 3), 250, np.uint8)), list[httpx.Response]()
+    try:
+        wait_until(lambda: _healthy(port), 20, "the server")
+        batch = [("file", (f"{number}.png", raw)) for number in range(8)]
+        url = f"http://127.0.0.1:{port}/v1/batch"
+        senders = [threading.Thread(target=lambda: answers.append(httpx.post(url, files=batch))) for _ in range(3)]
+        for sender in senders:
+            sender.start()
+        wait_until(lambda: answers, 20, "the first answer")
+        process.send_signal(signal.SIGTERM)
+        for sender in senders:
+            sender.join(20)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+    decided = [decision for answer in answers if answer.status_code == 200 for decision in answer.json()["decisions"]]
+    assert {answer.status_code for answer in answers} <= {200, 503}, "taken and decided, or refused whole"
+    assert {decision["seq"] for decision in decided} == {row["seq"] for row in logged(server)}
+    assert len(decided) % 8 == 0 and all(decision["verdict"] == "pass" for decision in decided)
+
+
+def _healthy(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,69 @@
+"""The sample configuration names every setting of every source and trigger, and shows the defaults."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from edge.config import load_config
+from edge.settings import Settings
+from edge.sources.camera import CameraSettings
+from edge.sources.files import FileSettings
+from edge.sources.http import HttpSettings
+from edge.sources.microphone import MicrophoneSettings
+from edge.sources.replay import ReplaySettings
+from edge.sources.segments import EnergySettings
+from edge.sources.triggers.gpio import GpioSettings
+from edge.sources.triggers.line import LineSettings
+from edge.sources.triggers.modbus import ModbusSettings
+from edge.sources.triggers.rate import RateSettings
+
+SAMPLES = Path(__file__).parents[3] / "firmware_configs" / "samples"
+BOX = (SAMPLES / "box.toml").read_text()
+WHOLE: dict[str, type[Settings]] = {
+    "folder": FileSettings,
+    "camera": CameraSettings,
+    "http": HttpSettings,
+    "microphone": MicrophoneSettings,
+    "replay": ReplaySettings,
+}
+INLINE: dict[str, type[Settings]] = {
+    "line": LineSettings,
+    "gpio": GpioSettings,
+    "modbus": ModbusSettings,
+    "rate": RateSettings,
+    "energy": EnergySettings,
+}
+
+
+def part(kind: str) -> str:
+    """Return the lines of one source in the sample of the box."""
+    sources = BOX[BOX.index("[station.main.source]") : BOX.index("[station.main.actuator]")]
+    return sources[sources.index(f'kind = "{kind}"') :].split("\n#\n# kind", 1)[0]
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_sample_of_the_box_names_every_setting_of_a_source(kind: str) -> None:
+    missing = [key for key in WHOLE[kind].model_fields if not re.search(rf"^(# )?{key} = ", part(kind), re.MULTILINE)]
+    assert missing == []
+
+
+@pytest.mark.parametrize("kind", INLINE)
+def test_sample_of_the_box_names_every_setting_of_a_trigger_or_segmenter(kind: str) -> None:
+    line = max((line for line in BOX.splitlines() if f'{{ kind = "{kind}"' in line), key=len)
+    assert [key for key in INLINE[kind].model_fields if f" {key} = " not in line] == []
+
+
+@pytest.mark.parametrize("kind", ["camera", "http", "microphone"])
+def test_sample_of_the_box_shows_the_defaults_of_numbers(kind: str) -> None:
+    for key, field in WHOLE[kind].model_fields.items():
+        if isinstance(field.default, int | float) and not isinstance(field.default, bool):
+            found = re.search(rf"^# {key} = ([0-9._]+)", part(kind), re.MULTILINE)
+            assert found is not None and float(found[1].replace("_", "")) == field.default, key
+
+
+@pytest.mark.parametrize("name", ["server.toml", "camera.toml"])
+def test_sample_is_accepted_with_its_source(name: str) -> None:
+    station = load_config(SAMPLES / name).station["main"]
+    settings = dict(station.source)
+    WHOLE[settings.pop("kind")].model_validate(settings)

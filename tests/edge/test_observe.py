@@ -1,0 +1,77 @@
+"""What a station's decisions look like from above: drift is raised, and taken back when its reference goes."""
+
+from typing import Any
+
+import pytest
+
+from edge.drift import WINDOW
+from edge.observe import Observer
+from edge.wire.base import BundleRef
+from edge.wire.manifest import Manifest
+from edge.wire.rows import DecisionRow, EventRow, Histogram, InputRef, TelemetryRow
+from tests.bundles import bundle
+from tests.clocks import HeldClock
+
+INPUT = InputRef(source="folder", name="a", digest="0" * 64, media_type="image/png", size_bytes=1, kept=False)
+
+
+class Told:
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        self.events: list[EventRow] = []
+
+    def append_event(self, name: str, **values: Any) -> EventRow:
+        row = EventRow.model_validate({"seq": 1, "at_ms": 0, "name": name, **values, "data": values.get("data") or {}})
+        self.events.append(row)
+        return row
+
+    def append_telemetry(self, row: TelemetryRow) -> TelemetryRow:
+        return row
+
+
+def decision(version: str, brightness: float) -> DecisionRow:
+    return DecisionRow(
+        seq=1,
+        station="press",
+        at_ms=0,
+        boot_id="b",
+        monotonic_ms=0,
+        mode="partial",
+        verdict="pass",
+        action="pass",
+        bundle=ref(version),
+        input=INPUT,
+        metrics={"brightness": brightness},
+    )
+
+
+def ref(version: str) -> BundleRef:
+    return BundleRef(name="glass", version=version, digest=version[0] * 64, size_bytes=1)
+
+
+@pytest.fixture
+def manifest() -> Manifest:
+    bright = Histogram(edges=[0.2, 0.4, 0.6, 0.8], counts=[0, 0, 0, 50, 950])
+    return bundle().manifest.model_copy(update={"reference": {"brightness": bright}})
+
+
+def test_drift_against_a_bundle_that_is_gone_is_taken_back(manifest: Manifest) -> None:
+    told = Told()
+    observer = Observer("press", "glass", told, HeldClock(), "boot", 60.0)
+    for _ in range(3 * WINDOW):
+        observer.decided(decision("1.0.0", 0.1), manifest)
+    assert observer.drifting == ["brightness"]
+    observer.decided(decision("2.0.0", 0.1), manifest)
+    assert [event.name for event in told.events] == ["drift_raised", "drift_cleared"]
+    cleared = told.events[1]
+    assert (cleared.data["metric"], cleared.severity, cleared.model) == ("brightness", "info", "glass")
+    assert observer.drifting == []
+
+
+def test_change_of_a_bundle_without_drift_tells_nothing(manifest: Manifest) -> None:
+    told = Told()
+    observer = Observer("press", "glass", told, HeldClock(), "boot", 60.0)
+    for version in ("1.0.0", "2.0.0", "3.0.0"):
+        observer.decided(decision(version, 0.9), manifest)
+    assert told.events == []

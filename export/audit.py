@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from edge.bundle import Bundle
-from edge.calibrate import probabilities
+from edge.calibrate import calibrated
 from edge.decide import defer, judge
 from edge.gate import check
+from edge.ood import is_strange, score
 from edge.preprocess import audio_tensor, image_tensor, to_model
 from edge.runtimes import open_session
 from edge.values import Judgement, StationSettings, Window
@@ -32,6 +33,7 @@ def judgements(bundle: Bundle, windows: Iterable[Window], runtime: str | None = 
         ModelError: the engine does not take the file.
     """
     spec, model = bundle.model(runtime or bundle.manifest.prefer)
+    labels, known = len(bundle.manifest.labels), bundle.ood_reference(spec.runtime)
     session = open_session(spec.runtime, model, spec, threads=1)
     try:
         for window in windows:
@@ -39,8 +41,11 @@ def judgements(bundle: Bundle, windows: Iterable[Window], runtime: str | None = 
             if checked.problem is not None:
                 yield defer("bad_input", checked.problem, _SETTINGS, in_budget=True)
                 continue
-            logits = session.infer(to_model(_values(window, bundle), spec.input))
-            chances = probabilities(logits, bundle.manifest.calibration)
+            answer = session.infer(to_model(_values(window, bundle), spec.input))
+            if known is not None and is_strange(score(answer[labels : labels + known.matrix.shape[1]], known), known):
+                yield defer("out_of_distribution", "unlike what the model was made for", _SETTINGS, in_budget=True)
+                continue
+            chances = calibrated(answer[:labels].tolist(), bundle.manifest.calibration)
             yield judge(chances, bundle.manifest, _SETTINGS, lambda: 1.0, in_budget=True)
     finally:
         session.close()

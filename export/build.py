@@ -6,10 +6,13 @@ Rules:
 - Every figure of the manifest is measured on the shipped ONNX file, not on the float network; where held-out data
   brings cross-validated logits, thresholds and calibration are measured on those, and the guarantee says so.
 - The part of the held-out data that fits the calibration never proves a threshold.
-- A TFLite file is shipped only if LiteRT agrees with onnxruntime on the held-out data within the tolerance.
+- A TFLite file is shipped only if LiteRT agrees with onnxruntime on the held-out data: logits within the tolerance,
+  and at least 99.5 % of the decisions.
+- What quantization may cost, and what is done about it, stands in `export.shipping`.
 """
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +21,13 @@ import onnx
 from numpy.typing import NDArray
 
 from edge.calibrate import probabilities
-from edge.errors import ModelError
 from edge.wire.base import BundleRef
-from edge.wire.manifest import GOOD_LABEL, Golden, InspectPolicy, Manifest, ModelFile, Policy, Requires
-from export import calibration, golden, onnx_export, pack, reference, thresholds
-from export.quantize import Quantized, distance, quantize
-from export.recipe import BuildData, Calibrated, Labelled, Recipe, split_by_group
+from edge.wire.manifest import GOOD_LABEL, Calibration, Golden, Manifest, ModelFile, Policy, Requires
+from export import calibration, golden, onnx_export, ood, pack, reference, strange, thresholds
+from export import figures as figures_of
+from export.recipe import BuildData, Recipe, Runtime, split_by_group
+from export.scores import Scores
+from export.shipping import Shipped, run, ship
 
 if TYPE_CHECKING:
     import torch
@@ -31,8 +35,7 @@ if TYPE_CHECKING:
 _PILOT_SHARE = 0.3
 """Share of the groups that fit the calibration where the recipe gives no pilot; the rest proves thresholds."""
 _PILOT_SEED = 1
-_DISTANCE_EXAMPLES = 512
-"""Held-out examples on which the float and int8 networks are compared; the figures move little beyond that."""
+_STRANGE_SEED = 2
 
 
 @dataclass(frozen=True)
@@ -43,15 +46,8 @@ class BuildReport:
     path: Path
     policy: Policy
     figures: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class _Shipped:
-    """A model file with the logits (n, labels) that it gives for the held-out data."""
-
-    content: bytes
-    spec: ModelFile
-    logits: NDArray[np.float32]
+    scores: Scores | None = None
+    """Calibrated scores of the held-out data with their truth, for `export.scores.write`; None without labels."""
 
 
 def build_bundle(
@@ -66,34 +62,103 @@ def build_bundle(
         out: the `.lsb` file to write.
 
     Raises:
-        ModelError: the network cannot be quantized or written in one of the recipe's formats.
+        ModelError: the network cannot be quantized or written in one of the recipe's formats, or loses too much.
         ValueError: the held-out data has too few groups.
     """
-    if data.pilot is None:
-        pilot, heldout = split_by_group(data.heldout, _PILOT_SHARE, _PILOT_SEED)
-        data = replace(data, pilot=pilot, heldout=heldout)
-    assert data.pilot is not None
     float_model = _float_model(network, data.quantize)
-    quantized = quantize(float_model, data.quantize)
-    shipped = _shipped(recipe, quantized, data.heldout.values)
-    pilot_logits = data.pilot.logits
-    if pilot_logits is None:
-        pilot_logits = golden.outputs(quantized.shipped, quantized.spec, data.pilot.values)
-    fitted = calibration.fit(pilot_logits, data.pilot.labels, recipe.calibration)
-    heldout_logits = shipped["onnx"].logits if data.heldout.logits is None else data.heldout.logits
-    chances = probabilities(heldout_logits, fitted.calibration)
-    policy = _policy(recipe, data, probabilities(pilot_logits, fitted.calibration), chances)
+    data = _with_pilot(data)
+    shipped, figures = ship(recipe, float_model, data)
+    return _finished(recipe, shipped, data, out, {"quantization": figures})
+
+
+def bundle_files(
+    recipe: Recipe,
+    models: list[tuple[bytes, ModelFile]],
+    data: BuildData,
+    out: Path,
+    *,
+    policy: Policy | None = None,
+    figures: dict[str, Any] | None = None,
+) -> BuildReport:
+    """Build, check and write a bundle from model files as they are; `data.quantize` is not used.
+
+    Args:
+        recipe: what the bundle is and what it shall promise; its runtimes are not used.
+        models: the files with what the manifest says about them, the first is the one that figures are measured on.
+        data: what it is calibrated on; see `BuildData`.
+        out: the `.lsb` file to write.
+        policy: for data without labels (all below 0): taken as it is, and nothing is calibrated.
+        figures: added to those of the export.
+
+    Raises:
+        ModelError: an engine does not take a file.
+        ValueError: the held-out data has too few groups.
+    """
+    if policy is None:
+        data = _with_pilot(data)
+    shipped: dict[Runtime, Shipped] = {
+        spec.runtime: run(content, spec, data.heldout.values) for content, spec in models
+    }
+    return _finished(recipe, shipped, data, out, figures or {}, policy)
+
+
+def _with_pilot(data: BuildData) -> BuildData:
+    if data.pilot is not None:
+        return data
+    pilot, heldout = split_by_group(data.heldout, _PILOT_SHARE, _PILOT_SEED)
+    return replace(data, pilot=pilot, heldout=heldout)
+
+
+def _finished(
+    recipe: Recipe,
+    shipped: Mapping[Runtime, Shipped],
+    data: BuildData,
+    out: Path,
+    figures: dict[str, Any],
+    policy: Policy | None = None,
+) -> BuildReport:
+    """Calibrate, choose thresholds (unless there is a policy) and write."""
+    measured = next(iter(shipped.values()))
+    logits = measured.logits if data.heldout.logits is None else data.heldout.logits
+    known = _recognition(recipe, data, measured)
+    if policy is None:
+        assert data.pilot is not None
+        pilot_logits = data.pilot.logits
+        if pilot_logits is None:
+            pilot_logits = golden.outputs(measured.content, measured.spec, data.pilot.values)
+        fitted = calibration.fit(
+            pilot_logits,
+            data.pilot.labels,
+            recipe.calibration,
+            groups=data.pilot.groups,
+            good=recipe.labels.index(GOOD_LABEL) if recipe.task == "inspect" else None,
+        )
+        chances = probabilities(logits, fitted.calibration)
+        pilot_chances = probabilities(pilot_logits, fitted.calibration)
+        policy = _policy(recipe, data, pilot_chances, chances, recognises=known is not None)
+        figures = {
+            "heldout": figures_of.heldout(recipe, data.heldout, chances, policy),
+            "calibration": figures_of.calibrated_figures(fitted, logits, chances, data.heldout.labels),
+            **figures,
+        }
+        calibrated = fitted.calibration
+        scored = Scores(
+            figures_of.sample_of(recipe, data.heldout, chances), recipe.task, f"{recipe.name} {recipe.version}"
+        )
+    else:
+        scored = None
+        calibrated = Calibration()
+        chances = probabilities(logits, calibrated)
     figures = {
-        "heldout": _heldout_figures(recipe, data.heldout, chances, policy),
-        "calibration": {k: round(v, 5) for k, v in asdict(fitted).items() if k != "calibration"},
-        "quantization": _rounded(asdict(distance(float_model, quantized, data.heldout.values[:_DISTANCE_EXAMPLES]))),
+        **figures,
         "sizes_bytes": {name: len(item.content) for name, item in shipped.items()},
         "reference_size": len(data.reference),
-        **_parity(shipped),
+        **({} if known is None else {"out_of_distribution": known.figures}),
+        **figures_of.parity(recipe, shipped, calibrated, policy),
     }
-    manifest, files = _assemble(recipe, data, shipped, fitted, policy, chances, figures)
+    manifest, files = _assemble(recipe, data, shipped, calibrated, policy, chances, known, figures)
     ref = pack.write(manifest, files, out)
-    return BuildReport(ref=ref, path=out, policy=policy, figures=figures)
+    return BuildReport(ref=ref, path=out, policy=policy, figures=figures, scores=scored)
 
 
 def _float_model(network: "torch.nn.Module | onnx.ModelProto | Path", values: NDArray[Any]) -> onnx.ModelProto:
@@ -105,30 +170,47 @@ def _float_model(network: "torch.nn.Module | onnx.ModelProto | Path", values: ND
     return onnx_export.float_onnx(network, (channels, height, width))
 
 
-def _shipped(recipe: Recipe, quantized: Quantized, values: NDArray[Any]) -> dict[str, _Shipped]:
-    shipped = {
-        "onnx": _Shipped(quantized.shipped, quantized.spec, golden.outputs(quantized.shipped, quantized.spec, values))
-    }
-    if "tflite" in recipe.runtimes:
-        from export.tflite import write_tflite
+def _recognition(recipe: Recipe, data: BuildData, shipped: Shipped) -> ood.Recognition | None:
+    """Return what known features look like, if the network gives features and there is a pilot to learn them from."""
+    if shipped.answers.features is None or data.pilot is None:
+        return None
 
-        content, spec = write_tflite(quantized)
-        shipped["tflite"] = _Shipped(content, spec, golden.outputs(content, spec, values))
-        worst = float(np.abs(shipped["tflite"].logits - shipped["onnx"].logits).max())
-        if worst > spec.golden_tolerance:
-            raise ModelError(
-                f"tflite: logits differ from onnx by {worst:.4g}, tolerance {spec.golden_tolerance:.4g}",
-                hint="ship this network as onnx only: Recipe(runtimes=('onnx',))",
-            )
-    return shipped
+    def features(values: NDArray[Any]) -> ood.Features:
+        found = run(shipped.content, shipped.spec, values).answers.features
+        assert found is not None
+        return found
+
+    made = strange.strangers(data.heldout.values, _STRANGE_SEED)
+    found = ood.fit(
+        np.concatenate([features(values) for values in (data.quantize, data.pilot.values) if len(values)]),
+        shipped.answers.features,
+        data.heldout.groups,
+        {kind: features(values) for kind, values in made.items()},
+        unit=recipe.unit,
+        told={kind: features(values) for kind, values in data.strange.items()},
+    )
+    alarmed = found.scores > found.spec.limit
+    found.figures["false_alarms_by_label"] = {
+        label: round(float(alarmed[data.heldout.labels == index].mean()), 5)
+        for index, label in enumerate(recipe.labels)
+        if bool(np.any(data.heldout.labels == index))
+    }
+    if data.heldout.logits is None:
+        return found
+    return ood.with_note(found, "the network has seen the groups that set the limit: others may score higher")
 
 
 def _policy(
-    recipe: Recipe, data: BuildData, pilot_chances: NDArray[np.float64], chances: NDArray[np.float64]
+    recipe: Recipe,
+    data: BuildData,
+    pilot_chances: NDArray[np.float64],
+    chances: NDArray[np.float64],
+    *,
+    recognises: bool,
 ) -> Policy:
     assert data.pilot is not None
-    pilot = _sample(recipe, data.pilot, pilot_chances)
-    sample = _sample(recipe, data.heldout, chances)
+    pilot = figures_of.sample_of(recipe, data.pilot, pilot_chances)
+    sample = figures_of.sample_of(recipe, data.heldout, chances)
     policy: Policy
     if recipe.task == "inspect":
         policy = thresholds.choose_inspect(
@@ -146,80 +228,40 @@ def _policy(
             pilot, sample, alpha_error=recipe.alpha_error, delta=recipe.delta, unit=recipe.unit
         )
     notes = [recipe.guarantee_note] if recipe.guarantee_note else []
+    if recognises:
+        notes.append("holds before inputs out of distribution are deferred, which takes a few more off")
     if data.heldout.logits is not None:
         notes.append("on cross-validated scores: of networks trained alike that never saw the example's group")
     return thresholds.with_notes(policy, notes)
 
 
-def _sample(recipe: Recipe, examples: Labelled, chances: NDArray[np.float64]) -> thresholds.Sample:
-    if recipe.task == "inspect":
-        good = recipe.labels.index(GOOD_LABEL)
-        return thresholds.Sample(1.0 - chances[:, good], examples.labels != good, examples.groups)
-    return thresholds.Sample(chances.max(1), chances.argmax(1) == examples.labels, examples.groups)
-
-
-def _heldout_figures(
-    recipe: Recipe, examples: Labelled, chances: NDArray[np.float64], policy: Policy
-) -> dict[str, Any]:
-    """Measure the shipped thresholds on the sample that proved them, per example."""
-    right = chances.argmax(1) == examples.labels
-    recall = {
-        label: round(float(right[examples.labels == index].mean()), 4)
-        for index, label in enumerate(recipe.labels)
-        if bool(np.any(examples.labels == index))
-    }
-    figures: dict[str, Any] = {"count": len(examples), "accuracy": round(float(right.mean()), 4), "recall": recall}
-    sample = _sample(recipe, examples, chances)
-    if isinstance(policy, InspectPolicy):
-        passed, diverted = sample.score <= policy.pass_max, sample.score >= policy.divert_min
-        diverted &= ~passed
-        figures |= {
-            "coverage": round(float(np.mean(passed | diverted)), 4),
-            "passed": int(passed.sum()),
-            "escapes": int((passed & sample.event).sum()),
-            "diverted": int(diverted.sum()),
-            "false_rejects": int((diverted & ~sample.event).sum()),
-        }
-    else:
-        accepted = sample.score >= policy.accept_min
-        figures |= {
-            "coverage": round(float(np.mean(accepted)), 4),
-            "accepted": int(accepted.sum()),
-            "wrong": int((accepted & ~sample.event).sum()),
-        }
-    return figures
-
-
-def _parity(shipped: dict[str, _Shipped]) -> dict[str, Any]:
-    if "tflite" not in shipped:
-        return {}
-    a, b = shipped["onnx"].logits, shipped["tflite"].logits
-    step = shipped["tflite"].spec.output.scale or 1.0
-    return {
-        "parity": {
-            "max_steps": round(float(np.abs(a - b).max()) / step, 2),
-            "equal_share": round(float(np.mean(np.abs(a - b) < step / 2)), 5),
-            "same_label_share": round(float(np.mean(a.argmax(1) == b.argmax(1))), 5),
-        }
-    }
-
-
 def _assemble(
     recipe: Recipe,
     data: BuildData,
-    shipped: dict[str, _Shipped],
-    fitted: Calibrated,
+    shipped: Mapping[Runtime, Shipped],
+    fitted: Calibration,
     policy: Policy,
     chances: NDArray[np.float64],
+    known: ood.Recognition | None,
     figures: dict[str, Any],
 ) -> tuple[Manifest, dict[str, bytes]]:
     """Return the manifest and the archive's files."""
     examples = golden.choose(data.heldout, recipe.golden_count) if data.golden is None else data.golden
     files = {item.spec.file: item.content for item in shipped.values()}
     files["golden_inputs.npy"] = golden.as_npy(examples)
+    extras: dict[str, str] = {}
     for runtime, item in shipped.items():
-        files[f"golden_{runtime}.npy"] = golden.as_npy(golden.outputs(item.content, item.spec, examples))
+        answers = golden.answers(item.content, item.spec, examples)
+        files[f"golden_{runtime}.npy"] = golden.as_npy(answers[:, : len(recipe.labels)])
+        if answers.shape[1] > len(recipe.labels):
+            extras[runtime] = f"golden_extras_{runtime}.npy"
+            files[extras[runtime]] = golden.as_npy(answers[:, len(recipe.labels) :])
     metrics = reference.measure(data.reference)
+    fresh = metrics if data.fresh is None else reference.measure(data.fresh)
+    histograms = {**fresh, "confidence": figures_of.confidence(recipe, chances)}
+    if known is not None:
+        files[known.spec.file] = known.content
+        histograms["ood"] = known.scores
     manifest = Manifest(
         name=recipe.name,
         version=recipe.version,
@@ -229,14 +271,16 @@ def _assemble(
         input=recipe.input,
         labels=recipe.labels,
         models={runtime: item.spec for runtime, item in shipped.items()},
-        prefer=recipe.prefer,
-        calibration=fitted.calibration,
+        prefer=recipe.prefer if recipe.prefer in shipped else next(iter(shipped)),
+        calibration=fitted,
         policy=policy,
         gate=reference.gate_limits(metrics),
-        reference=reference.histograms({**metrics, "confidence": _confidence(recipe, chances)}),
+        reference=reference.histograms(histograms),
+        out_of_distribution=None if known is None else known.spec,
         golden=Golden(
             inputs="golden_inputs.npy",
             outputs={runtime: f"golden_{runtime}.npy" for runtime in shipped},
+            extras=extras,
             count=len(examples),
         ),
         requires=Requires(memory_bytes=recipe.memory_bytes),
@@ -245,15 +289,3 @@ def _assemble(
         files=pack.file_entries(files),
     )
     return manifest, files
-
-
-def _confidence(recipe: Recipe, chances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what a device records as confidence: of the likelier side for inspection, else of the label."""
-    if recipe.task == "inspect":
-        good = chances[:, recipe.labels.index(GOOD_LABEL)]
-        return np.maximum(good, 1.0 - good)
-    return np.asarray(chances.max(1))
-
-
-def _rounded(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: round(value, 5) if isinstance(value, float) else value for name, value in values.items()}

@@ -2,20 +2,22 @@
 
 Rules:
 - Fitted by likelihood on held-out logits of the shipped file (Guo et al. 2017, On Calibration of Modern Neural
-  Networks): one temperature, or a scale and bias per label ("vector scaling").
+  Networks): one temperature, or a scale and bias per label ("vector scaling"); for inspection also a rising curve
+  for the probability of good (`export.isotonic`).
 - A vector is pulled towards "change nothing", so that few examples cannot bend it far.
 - What it brought is measured by `edge.calibrate` itself, the code that devices run.
 """
 
 import math
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.calibrate import probabilities
 from edge.wire.manifest import Calibration
-from export.recipe import Calibrated
+from export import isotonic
+from export.recipe import Calibrated, Method
 
 _BINS = 15
 _LOG_TEMPERATURE = (math.log(0.25), math.log(20.0))
@@ -24,24 +26,33 @@ but wrong."""
 _PULL = 1.0
 """Weight of "change nothing" against the examples' summed likelihood: about one example's worth per parameter."""
 _NEWTON_STEPS = 50
+_FOLDS, _FOLD_SEED = 5, 3
 
 
 def fit(
-    logits: NDArray[np.float32], labels: NDArray[np.intp], method: Literal["none", "temperature", "vector"]
+    logits: NDArray[np.float32],
+    labels: NDArray[np.intp],
+    method: Method,
+    *,
+    groups: NDArray[Any] | None = None,
+    good: int | None = None,
 ) -> Calibrated:
     """Return the calibration that makes these labels likeliest, with its figures before and after.
 
     Args:
         logits: (n, labels) of the shipped file.
         labels: (n,) indices.
-        method: "none" changes nothing.
+        method: "none" changes nothing; "auto" takes the method with the best cross-validated likelihood.
+        groups: (n,) which examples belong together, for the cross-validation; None if each stands alone.
+        good: index of the label `good`, for inspection; isotonic calibration needs it.
+
+    Raises:
+        ValueError: isotonic without a label to calibrate.
     """
-    fitted = Calibration()
-    if method == "temperature":
-        fitted = Calibration(method="temperature", temperature=_temperature(logits, labels))
-    elif method == "vector":
-        scale, bias = _vector(logits, labels)
-        fitted = Calibration(method="vector", scale=scale, bias=bias)
+    tried: dict[str, float] = {}
+    if method == "auto":
+        method, tried = _chosen(logits, labels, groups, good)
+    fitted = _fitted(logits, labels, method, good)
     before, after = probabilities(logits, Calibration()), probabilities(logits, fitted)
     return Calibrated(
         calibration=fitted,
@@ -49,21 +60,86 @@ def fit(
         nll_after=nll(after, labels),
         ece_before=ece(before, labels),
         ece_after=ece(after, labels),
+        method=method,
+        tried=tried,
     )
+
+
+def reliability(chances: NDArray[np.float64], labels: NDArray[np.intp]) -> list[tuple[float, float, int]]:
+    """Return the reliability diagram: of each bin that holds any, (mean confidence, share right, count)."""
+    confidence, right, bins = _binned(chances, labels)
+    held = [bins == b for b in range(_BINS)]
+    return [
+        (round(float(confidence[inside].mean()), 4), round(float(right[inside].mean()), 4), int(inside.sum()))
+        for inside in held
+        if inside.any()
+    ]
 
 
 def nll(chances: NDArray[np.float64], labels: NDArray[np.intp]) -> float:
     """Return the mean negative log-likelihood of the labels, in nats."""
-    return float(-np.mean(np.log(np.maximum(chances[np.arange(len(labels)), labels], 1e-12))))
+    return float(np.mean(_losses(chances, labels)))
 
 
 def ece(chances: NDArray[np.float64], labels: NDArray[np.intp]) -> float:
     """Return the expected calibration error of the likeliest label, over 15 equally wide bins."""
-    confidence = chances.max(1)
-    right = chances.argmax(1) == labels
-    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    confidence, right, bins = _binned(chances, labels)
     gaps = [abs(float(np.sum(right[bins == b]) - np.sum(confidence[bins == b]))) for b in range(_BINS)]
     return sum(gaps) / max(len(labels), 1)
+
+
+def _losses(chances: NDArray[np.float64], labels: NDArray[np.intp]) -> NDArray[np.float64]:
+    return np.asarray(-np.log(np.maximum(chances[np.arange(len(labels)), labels], 1e-12)))
+
+
+def _binned(
+    chances: NDArray[np.float64], labels: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.intp]]:
+    """Return of each example the confidence, whether it is right, and the bin of the confidence."""
+    confidence = np.asarray(chances.max(1))
+    return confidence, chances.argmax(1) == labels, np.minimum((confidence * _BINS).astype(np.intp), _BINS - 1)
+
+
+def _fitted(logits: NDArray[np.float32], labels: NDArray[np.intp], method: Method, good: int | None) -> Calibration:
+    if method == "temperature":
+        return Calibration(method="temperature", temperature=_temperature(logits, labels))
+    if method == "vector":
+        scale, bias = _vector(logits, labels)
+        return Calibration(method="vector", scale=scale, bias=bias)
+    if method == "isotonic":
+        if good is None:
+            raise ValueError("isotonic calibration moves one label's probability: it is for inspection only")
+        temperature = _temperature(logits, labels)
+        chances = probabilities(logits, Calibration(method="temperature", temperature=temperature))[:, good]
+        points = isotonic.knots(chances, labels == good)
+        return Calibration(method="isotonic", temperature=temperature, label=good, knots=points)
+    return Calibration()
+
+
+def _chosen(
+    logits: NDArray[np.float32], labels: NDArray[np.intp], groups: NDArray[Any] | None, good: int | None
+) -> tuple[Method, dict[str, float]]:
+    """Return the method, and the mean loss of each on folds that it was not fitted on.
+
+    Another method than the temperature must win by more than one standard error over the groups: it has more to
+    learn from the same few examples, and thresholds of rare errors hang on the tails.
+    """
+    numbers = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    folds = np.random.default_rng(_FOLD_SEED).permutation(int(numbers.max()) + 1)[numbers] % _FOLDS
+    methods: list[Method] = ["temperature", "vector"] if good is None else ["temperature", "vector", "isotonic"]
+    losses = {method: np.zeros(len(labels)) for method in methods}
+    for fold in range(_FOLDS):
+        inside = folds == fold
+        if not inside.any() or inside.all():
+            return "temperature", {}
+        for method in methods:
+            fitted = _fitted(logits[~inside], labels[~inside], method, good)
+            losses[method][inside] = _losses(probabilities(logits[inside], fitted), labels[inside])
+    tried = {str(method): round(float(loss.mean()), 5) for method, loss in losses.items()}
+    best = min(methods, key=lambda method: tried[method])
+    gain = np.bincount(numbers, losses["temperature"] - losses[best])
+    error = float(gain.std() * math.sqrt(len(gain)))
+    return (best if float(gain.sum()) > error else "temperature"), tried
 
 
 def _temperature(logits: NDArray[np.float32], labels: NDArray[np.intp]) -> float:

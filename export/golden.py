@@ -7,6 +7,8 @@ Rules:
 """
 
 import io
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,43 @@ def choose(examples: Labelled, count: int) -> NDArray[Any]:
 
 def outputs(model: bytes, spec: ModelFile, inputs: NDArray[Any]) -> NDArray[np.float32]:
     """Return the logits (n, labels) that a shipped file gives for preprocessed values (n, …).
+
+    Raises:
+        ModelError: the engine does not take the file or the input.
+    """
+    return split(answers(model, spec, inputs), spec).logits
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a network answered to n inputs; None for what it does not give."""
+
+    logits: NDArray[np.float32]
+    """(n, labels)."""
+    features: NDArray[np.float32] | None
+    """(n, d)."""
+    heatmap: NDArray[np.float32] | None
+    """(n, rows, columns)."""
+
+
+def split(flat: NDArray[np.float32], spec: ModelFile) -> Answers:
+    """Return answers (n, numbers) by what they are."""
+    parts: list[NDArray[np.float32] | None] = []
+    start = 0
+    for output in (spec.output, spec.features, spec.heatmap):
+        if output is None:
+            parts.append(None)
+            continue
+        shape = output.answer_shape
+        end = start + math.prod(shape)
+        parts.append(flat[:, start:end].reshape(len(flat), *(shape[1:] if parts else [-1])))
+        start = end
+    assert parts[0] is not None
+    return Answers(parts[0], parts[1], parts[2])
+
+
+def answers(model: bytes, spec: ModelFile, inputs: NDArray[Any]) -> NDArray[np.float32]:
+    """Return all that a shipped file answers, (n, numbers): logits, features, heat map, as `Session.infer` has it.
 
     Raises:
         ModelError: the engine does not take the file or the input.

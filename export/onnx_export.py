@@ -1,7 +1,8 @@
 """Turns a trained torch module into a float ONNX graph; the only file of the package that needs torch.
 
 Rules:
-- The module takes (1, channels, height, width) float32 and gives (1, labels) float32 logits.
+- The module takes (1, channels, height, width) float32 and gives (1, labels) float32 logits, or a dict with them
+  under `logits` and further `features` (1, d) and `heatmap` (1, rows, columns; also with one channel).
 - Nothing of the machine it was made on stays in the file: no paths, no source lines, no producer's notes.
 """
 
@@ -12,11 +13,13 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from edge.errors import ModelError
+
 if TYPE_CHECKING:
     import torch
 
 INPUT = "input"
-OUTPUT = "logits"
+OUTPUTS = ("logits", "features", "heatmap")
 _OPSET = 17
 """Oldest opset with all operators we write, so that every onnxruntime that we support reads it."""
 
@@ -27,24 +30,56 @@ def float_onnx(module: "torch.nn.Module", shape: tuple[int, int, int]) -> onnx.M
     Args:
         module: the trained network; it is put into evaluation mode.
         shape: (channels, height, width) of one input.
+
+    Raises:
+        ModelError: it gives something else than logits, or a dict of the known outputs.
     """
     import torch
 
     example = torch.zeros(1, *shape)
+    flat, names = _as_tuple(module.eval().cpu(), example)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         path = Path(folder) / "float.onnx"
         # The tracing exporter is announced as the old one; it is quick and needs no further package.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module.eval().cpu(),
+            flat,
             (example,),
             path,
             dynamo=False,
             opset_version=_OPSET,
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=names,
         )
         return stripped(onnx.load(str(path)))
+
+
+def _as_tuple(module: "torch.nn.Module", example: "torch.Tensor") -> tuple["torch.nn.Module", list[str]]:
+    """Return a module that gives the outputs as a tuple in their order, and their names; tracing takes no dict."""
+    import torch
+
+    with torch.no_grad():
+        given = module(example)
+    if isinstance(given, torch.Tensor):
+        return module, [OUTPUTS[0]]
+    if not isinstance(given, dict) or OUTPUTS[0] not in given or not set(given) <= set(OUTPUTS):
+        got = sorted(given) if isinstance(given, dict) else type(given).__name__
+        raise ModelError(f"network: expected logits, or a dict with {', '.join(OUTPUTS)}, got {got}")
+    names = [name for name in OUTPUTS if name in given]
+
+    class Flat(torch.nn.Module):
+        """The same network with its outputs in a row."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = module
+
+        def forward(self, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            answer = self.inner(values)
+            maps = {name: answer[name].squeeze(1) if answer[name].ndim == 4 else answer[name] for name in names}
+            return tuple(maps[name] for name in names)
+
+    return Flat().eval(), names
 
 
 def stripped(model: onnx.ModelProto) -> onnx.ModelProto:

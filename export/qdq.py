@@ -37,10 +37,14 @@ class QdqGraph:
         return self._pair(node)
 
     def output_quantization(self) -> tuple[float, int]:
-        """Return scale and signed zero point of the graph's output."""
-        node = self.maker[self.graph.output[0].name]
+        """Return scale and signed zero point of the graph's first output, the logits."""
+        return self.quantization_of(self.graph.output[0].name)
+
+    def quantization_of(self, output: str) -> tuple[float, int]:
+        """Return scale and signed zero point of an output."""
+        node = self.maker[output]
         if node.op_type != "DequantizeLinear":
-            raise ModelError(f"output: expected a quantized one, got it from {node.op_type} {node.name!r}")
+            raise ModelError(f"{output}: expected a quantized output, got it from {node.op_type} {node.name!r}")
         return self._pair(node)
 
     def result(self, node: onnx.NodeProto) -> tuple[str, float, int]:

@@ -5,7 +5,7 @@ Rules:
 - Held-out examples share no group (part, speaker, position) with those that the network was trained on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from edge.wire.manifest import Calibration, InputSpec
 from edge.wire.terms import Task
 
 Runtime = Literal["onnx", "tflite"]
+Method = Literal["none", "temperature", "vector", "isotonic", "auto"]
+"""Of calibration."""
 Sound = tuple[NDArray[np.float32], int]
 """Samples (n,) in −1…1, and their rate in Hz."""
 
@@ -50,7 +52,8 @@ class Recipe:
     """What is independent in the held-out data, in the singular: picture, part, speaker."""
     guarantee_note: str = ""
     """What a reader of the guarantee must know beyond its numbers: how independent the units really are."""
-    calibration: Literal["none", "temperature", "vector"] = "temperature"
+    calibration: Method = "temperature"
+    """`isotonic` is for inspection; `auto` takes what a cross-validation on the pilot finds best."""
     runtimes: tuple[Runtime, ...] = ("onnx", "tflite")
     prefer: Runtime = "onnx"
     golden_count: int = 6
@@ -97,11 +100,17 @@ class BuildData:
     """Examples for thresholds; if `pilot` is None a part of the groups is split off for it."""
     reference: Sequence[NDArray[np.uint8]] | Sequence[Sound]
     """Raw inputs as a device meets them in good order, for gate limits and drift: BGR pictures, or sounds."""
+    fresh: Sequence[NDArray[np.uint8]] | Sequence[Sound] | None = None
+    """Raw inputs as they are when all is new, for drift alone, where `reference` also holds what is older and still
+    to be judged; None takes `reference`."""
     pilot: Labelled | None = None
     """Examples that fit the calibration and say where to begin the search for thresholds."""
     golden: NDArray[Any] | None = None
     """Inputs for the golden examples, as in `Labelled.values`; None takes held-out examples. For networks with large
     pictures: simpler ones, that pack into few bytes."""
+    strange: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Inputs of other kinds than the network was made for (another material, another thing), by what they are, each
+    (n, …) as in `Labelled.values`: the report says how many of each are recognised. For networks with features."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,9 @@ class Calibrated:
     nll_after: float
     ece_before: float
     ece_after: float
+    method: str = "none"
+    tried: dict[str, float] = field(default_factory=dict)
+    """Cross-validated mean negative log-likelihood of each method, where the choice was `auto`."""
 
 
 def split_by_group(examples: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled]:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 
 class OnnxRunner:
-    """An onnxruntime session on the bytes of a file with one input and one output."""
+    """An onnxruntime session on a file with one input, for its logits (or the named output)."""
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes, output: str | None = None) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -21,6 +21,8 @@ class OnnxRunner:
         options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
+        names = [output.name for output in self._session.get_outputs()]
+        self._logits = output or ("logits" if "logits" in names else names[0])
 
     def logits(self, tensors: NDArray[Any]) -> NDArray[np.float32]:
         """Return (n, labels) float32 logits.
@@ -28,5 +30,5 @@ class OnnxRunner:
         Args:
             tensors: (n, 1, …): n inputs, each with its batch axis.
         """
-        answers = [self._session.run(None, {self._input: tensor})[0] for tensor in tensors]
+        answers = [self._session.run([self._logits], {self._input: tensor})[0] for tensor in tensors]
         return np.concatenate(answers).astype(np.float32)

@@ -4,11 +4,11 @@ Rules:
 - Scales, zero points and integer weights are taken over as they are; nothing is quantized a second time.
 - Unsigned activations become signed by a shift of 128; channels move last.
 - An operator, or a form of it, that cannot be written exactly is refused by name; nothing is approximated.
-- Batch 1, one input, one output.
+- Batch 1, one input; out come the logits, then features and heat map if the network gives them.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import onnx
@@ -34,7 +34,6 @@ def write_tflite(quantized: Quantized, file: str = "model.tflite") -> tuple[byte
     graph = QdqGraph(quantized.qdq)
     content = _Translation(graph).run()
     input_scale, input_zero = graph.input_quantization()
-    output_scale, output_zero = graph.output_quantization()
     bytes_in = quantized.spec.input.dtype == "uint8"
     spec = ModelFile(
         file=file,
@@ -47,16 +46,26 @@ def write_tflite(quantized: Quantized, file: str = "model.tflite") -> tuple[byte
             scale=None if bytes_in else input_scale,
             zero_point=None if bytes_in else input_zero,
         ),
-        output=TensorSpec(
-            name="logits",
-            shape=quantized.spec.output.shape,
-            dtype="int8",
-            scale=output_scale,
-            zero_point=output_zero,
-        ),
+        output=_output(graph, "logits", quantized.spec.output),
+        features=_output(graph, "features", quantized.spec.features),
+        heatmap=_output(graph, "heatmap", quantized.spec.heatmap),
         golden_tolerance=quantized.spec.golden_tolerance,
     )
     return content, spec
+
+
+@overload
+def _output(graph: QdqGraph, kind: str, given: TensorSpec) -> TensorSpec: ...
+@overload
+def _output(graph: QdqGraph, kind: str, given: None) -> None: ...
+def _output(graph: QdqGraph, kind: str, given: TensorSpec | None) -> TensorSpec | None:
+    """Return what the manifest says about an output, from what it says about the same one in ONNX."""
+    if given is None:
+        return None
+    scale, zero_point = graph.quantization_of(given.name)
+    return TensorSpec(
+        name=kind, shape=given.shape, dtype="int8", scale=scale, zero_point=zero_point, tolerance=given.tolerance
+    )
 
 
 class _Translation:
@@ -66,17 +75,22 @@ class _Translation:
         self._graph = graph
         self._flat = FlatModel()
         self._numbers: dict[str, int] = {}
+        outputs = zip(("logits", "features", "heatmap"), graph.graph.output, strict=False)
+        self._labels = {graph.quantized_name(value.name): kind for kind, value in outputs}
         self._writers: dict[str, Callable[[onnx.NodeProto], None]] = {
             "Add": self._add,
             "AveragePool": lambda node: self._pool(node, "AVERAGE_POOL_2D"),
             "Concat": self._concat,
             "Conv": self._conv,
-            "Flatten": self._flatten,
+            "Flatten": self._reshape,
             "Gemm": self._gemm,
             "GlobalAveragePool": self._mean,
             "MaxPool": lambda node: self._pool(node, "MAX_POOL_2D"),
             "ReduceMean": self._mean,
-            "Reshape": self._flatten,
+            "Gather": self._only_channel,
+            "Reshape": self._reshape,
+            "Squeeze": self._reshape,
+            "Unsqueeze": self._reshape,
         }
 
     def run(self) -> bytes:
@@ -90,8 +104,7 @@ class _Translation:
                 self._writers[node.op_type](node)
             elif node.op_type not in _MADE_ELSEWHERE:
                 _refuse(node, f"operator {node.op_type} is not known", known=sorted(self._writers))
-        result = self._input(self._graph.graph.output[0].name)
-        return self._flat.finish(number, result)
+        return self._flat.finish(number, [self._input(value.name) for value in self._graph.graph.output])
 
     def _conv(self, node: onnx.NodeProto) -> None:
         given = attributes(node)
@@ -176,15 +189,23 @@ class _Translation:
         options.fusedActivationFunction = self._fused(node)
         self._flat.operator(name, 2, [source], self._result(node), options)
 
-    def _flatten(self, node: onnx.NodeProto) -> None:
+    def _only_channel(self, node: onnx.NodeProto) -> None:
+        """`maps[:, 0]` of maps with one channel: the same numbers with an axis less."""
+        before, axis = self._graph.shapes[node.input[0]], int(attributes(node).get("axis", 0))
+        if len(before) != 4 or axis != 1 or before[1] != 1:
+            _refuse(node, f"picking along axis {axis} of shape {before}: only the one channel of a map can be picked")
+        self._reshape(node)
+
+    def _reshape(self, node: onnx.NodeProto) -> None:
         before, after = self._graph.shapes[node.input[0]], self._graph.shapes[node.output[0]]
-        if len(before) == 4 and before[2:] != [1, 1]:
+        if len(before) == 4 and before[2:] != [1, 1] and before[1] != 1:
             _refuse(node, f"flattening a map of {before[2]}×{before[3]} would reorder it: pool it to 1×1 first")
-        if len(after) == 4:
-            _refuse(node, f"expected a flat result, got shape {after}")
-        shape = self._flat.integers(node.output[0] + "_shape", np.array(after, np.int32))
+        if len(after) == 4 and after[2:] != [1, 1] and after[1] != 1:
+            _refuse(node, f"a map of shape {after} would be reordered: expected one channel, or 1×1")
+        wanted = np.array(_channels_last(after), np.int32)
+        shape = self._flat.integers(node.output[0] + "_shape", wanted)
         options = schema.ReshapeOptionsT()
-        options.newShape = np.array(after, np.int32)
+        options.newShape = wanted
         self._flat.operator("RESHAPE", 1, [self._input(node.input[0]), shape], self._result(node), options)
 
     def _input(self, name: str) -> int:
@@ -202,12 +223,9 @@ class _Translation:
     def _result(self, node: onnx.NodeProto) -> int:
         name, scale, zero_point = self._graph.result(node)
         shape = _channels_last(self._graph.shapes[node.output[0]])
-        label = "logits" if self._is_output(name) else name
+        label = self._labels.get(name, name)
         self._numbers[name] = self._flat.activation(label, shape, scale, zero_point)
         return self._numbers[name]
-
-    def _is_output(self, quantized: str) -> bool:
-        return self._graph.quantized_name(self._graph.graph.output[0].name) == quantized
 
     def _requantized(self, number: int, scale: float, zero_point: int) -> int:
         """Joined tensors must share a scale in TFLite; those that do not are converted first."""

@@ -82,11 +82,11 @@ class FlatModel:
             added.builtinOptions = options
         self._operators.append(added)
 
-    def finish(self, source: int, result: int) -> bytes:
-        """Return the file's bytes, with this input and this output."""
+    def finish(self, source: int, results: Sequence[int]) -> bytes:
+        """Return the file's bytes, with this input and these outputs."""
         graph = schema.SubGraphT()
         graph.name, graph.tensors, graph.operators = "main", self._tensors, self._operators
-        graph.inputs, graph.outputs = np.array([source], np.int32), np.array([result], np.int32)
+        graph.inputs, graph.outputs = np.array([source], np.int32), np.array(results, np.int32)
         model = schema.ModelT()
         model.version, model.description = _SCHEMA_VERSION, "lineside-export"
         model.subgraphs, model.buffers = [graph], self._buffers

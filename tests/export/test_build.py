@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from edge.bundle import load
 from edge.engines import replay_golden
@@ -15,7 +15,7 @@ from edge.runtimes import open_session
 from edge.values import Window
 from edge.wire.manifest import AudioInput, ImageInput, Manifest
 from export.audit import inspection_figures, judgements
-from export.build import BuildReport, build_bundle
+from export.build import BuildReport, build_bundle, bundle_files
 from export.onnx_export import stripped
 from export.quantize import quantize, to_network
 from export.recipe import BuildData, Labelled, Recipe, split_by_group
@@ -191,3 +191,18 @@ def test_split_keeps_groups_whole() -> None:
     assert len(first) + len(rest) == 60
     with pytest.raises(ValueError, match="at least 2 independent groups"):
         split_by_group(Labelled(values, labels, np.zeros(60)), 0.3, seed=1)
+
+
+def test_formats_decide_alike_and_the_report_says_how_often(built: BuildReport) -> None:
+    assert built.figures["parity"]["same_decision_share"] >= 0.995
+
+
+def test_files_that_decide_differently_are_not_shipped_together(tmp_path: Path) -> None:
+    values, _ = spot_pictures(64, seed=2)
+    quantized = quantize(spot_network(), values)
+    other = spot_network()
+    bias = next(item for item in other.graph.initializer if item.name == "b3")
+    bias.CopyFrom(numpy_helper.from_array(np.array([4.4, -4.4], np.float32), "b3"))
+    models = [(quantized.shipped, quantized.spec), write_tflite(quantize(other, values))]
+    with pytest.raises(ModelError, match="onnx and tflite decide differently on"):
+        bundle_files(recipe(), models, data(), tmp_path / "two.lsb")

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export.calibration import ece, fit, nll
+from edge.calibrate import probabilities
+from export.calibration import ece, fit, nll, reliability
+from export.isotonic import knots
 
 
 def answers(count: int, sharpness: float, seed: int) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
@@ -59,3 +61,68 @@ def test_calibration_error_is_zero_when_confidence_equals_accuracy() -> None:
     assert ece(chances, labels) == pytest.approx(0.0, abs=1e-9)
     assert ece(chances, np.ones(400, np.intp)) == pytest.approx(0.75, abs=1e-9)
     assert nll(chances, labels) == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
+
+
+def inspected(count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Logits (good, bad) whose truth follows a curve with a step in it, which no temperature or scale can follow."""
+    rng = np.random.default_rng(seed)
+    margin = rng.normal(0, 3, count)
+    good = rng.random(count) < np.where(margin > 1, 0.99, np.where(margin > -3, 0.6, 0.02))
+    return np.stack([margin / 2, -margin / 2], 1).astype(np.float32), np.where(good, 0, 1).astype(np.intp)
+
+
+def test_isotonic_follows_a_step_that_others_cannot() -> None:
+    logits, labels = inspected(4000, seed=5)
+    fresh, truth = inspected(4000, seed=6)
+    loss = {}
+    for method in ("temperature", "vector", "isotonic"):
+        fitted = fit(logits, labels, method, good=0)
+        loss[method] = nll(probabilities(fresh, fitted.calibration), truth)
+    assert loss["isotonic"] < min(loss["temperature"], loss["vector"]) - 0.01
+
+
+def test_isotonic_keeps_the_order_of_scores() -> None:
+    logits, labels = inspected(500, seed=7)
+    calibration = fit(logits, labels, "isotonic", good=0).calibration
+    order = np.argsort(logits[:, 0] - logits[:, 1])
+    good = probabilities(logits, calibration)[order, 0]
+    assert (np.diff(good) >= 0).all()
+    assert len(np.unique(good.round(9))) > 400, "thresholds are chosen among them: they must stay apart"
+
+
+def test_isotonic_without_any_error_is_not_certain() -> None:
+    found = knots(np.linspace(0.5, 0.99, 40), np.ones(40, np.bool_))
+    assert found[0][0] == 0.0 and found[-1][0] == 1.0
+    assert found[-2][1] == pytest.approx(40.5 / 41)
+    assert found[-1][1] < 1.0
+
+
+def test_isotonic_of_keywords_is_refused() -> None:
+    with pytest.raises(ValueError, match="inspection only"):
+        fit(*answers(50, 1.0, seed=1), "isotonic")
+
+
+def test_auto_takes_what_fits_and_says_what_it_tried() -> None:
+    stepped = fit(*inspected(3000, seed=8), "auto", good=0)
+    assert stepped.method == "isotonic"
+    assert set(stepped.tried) == {"temperature", "vector", "isotonic"}
+    plain = fit(*answers(3000, 2.0, seed=9), "auto")
+    assert plain.method == plain.calibration.method == "temperature"
+    assert set(plain.tried) == {"temperature", "vector"}
+
+
+def test_auto_is_not_fooled_by_one_part_photographed_often() -> None:
+    """A hundred pictures of each of six parts: a curve learns the parts by heart, new parts show it."""
+    rng = np.random.default_rng(10)
+    part = np.arange(600) // 100
+    margins = rng.normal(0, 2, 6)
+    logits = np.stack([margins[part], -margins[part]], 1) / 2 + rng.normal(0, 0.05, (600, 2))
+    labels = rng.integers(0, 2, 6)[part].astype(np.intp)
+    assert fit(logits.astype(np.float32), labels, "auto", groups=part, good=0).method == "temperature"
+    assert fit(logits.astype(np.float32), labels, "auto", good=0).method != "temperature"
+
+
+def test_reliability_counts_every_example_once() -> None:
+    chances = np.array([[0.9, 0.1], [0.95, 0.05], [0.4, 0.6]])
+    found = reliability(chances, np.array([0, 1, 1]))
+    assert found == [(0.6, 1.0, 1), (0.9, 1.0, 1), (0.95, 0.0, 1)]

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from edge.errors import ModelError
 from export import golden
@@ -100,9 +100,36 @@ def depthwise_without_bias() -> tuple[list[onnx.NodeProto], Weights]:
     return nodes, weights
 
 
+def one_channel_off_and_on() -> tuple[list[onnx.NodeProto], Weights]:
+    """The one channel of a map loses its axis and gets it back, as `maps[:, 0][:, None]` is traced."""
+    nodes, weights = body("Relu")
+    rng = np.random.default_rng(8)
+    spread = np.array([1, 0.9, 0.8, 0.7, 0.6, 0.5], np.float32).reshape(6, 1, 1, 1)
+    weights |= {"w2": rng.normal(0, 0.5, (1, 6, 1, 1)).astype(np.float32), "w3": spread}
+    constants = {"first": np.array(0, np.int64), "axis": np.array([1], np.int64)}
+    nodes += [
+        node("Conv", ["maps", "w2"], "cells", kernel_shape=[1, 1]),
+        *(node("Constant", [], name, value=numpy_helper.from_array(value)) for name, value in constants.items()),
+        node("Gather", ["cells", "first"], "flat", axis=1),
+        node("Unsqueeze", ["flat", "axis"], "again"),
+        node("Conv", ["again", "w3"], "six", kernel_shape=[1, 1]),
+        node("GlobalAveragePool", ["six"], "mean"),
+        node("Flatten", ["mean"], "logits"),
+    ]
+    return nodes, weights
+
+
 @pytest.mark.parametrize(
     ("network", "steps"),
-    [(strided, 1), (valid, 1), (mean_over_axes, 1), (average_pool, 2), (joined, 3), (depthwise_without_bias, 1)],
+    [
+        (one_channel_off_and_on, 1),
+        (strided, 1),
+        (valid, 1),
+        (mean_over_axes, 1),
+        (average_pool, 2),
+        (joined, 3),
+        (depthwise_without_bias, 1),
+    ],
 )
 def test_both_engines_give_the_same_logits(
     network: Callable[[], tuple[list[onnx.NodeProto], Weights]], steps: int

@@ -57,4 +57,4 @@ def test_help_imports_nothing_heavy() -> None:
         "heavy = {'torch', 'onnx', 'onnxruntime', 'sklearn', 'cv2', 'numpy'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2], timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3], timeout=60)

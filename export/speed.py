@@ -1,0 +1,194 @@
+"""Measures a bundle's model files here: size, multiplications, memory, latency, float against int8.
+
+Rules:
+- One thread, batch 1, one process per file; bursts of all files take turns, so that a busy machine hurts all alike.
+- Memory is the peak of a process that loads the file and runs it, less that of one that only imports the engine.
+- An estimate for another machine is made only from a measurement there; without one there is no claim.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from edge.bundle import Bundle
+from edge.preprocess import to_model
+from edge.runtimes import open_session
+from edge.wire.manifest import ModelFile, TensorSpec
+
+_ROUNDS, _BURST_S = 8, 0.12
+FLOAT = "float network"
+"""Name of the network before quantization among the speeds."""
+WORTH_A_CHANGE = 1.25
+"""An engine that is not this much faster than onnxruntime is not worth choosing over it: machines differ by as much."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One model file on this machine."""
+
+    name: str
+    size_bytes: int
+    p50_ms: float
+    p99_ms: float
+    peak_memory_bytes: int | None
+    """None where the process that measures it failed."""
+    relative: float
+    """Time over that of the first file, the median over rounds in which all took turns: steady on a busy machine."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
+def measure(bundle: Bundle, float_model: onnx.ModelProto | None = None) -> dict[str, Speed]:
+    """Return the speed of each file of a bundle by its engine, and of the float network (`FLOAT`) if it is given."""
+    values = np.asarray(bundle.golden(bundle.manifest.prefer)[0][:1])
+    files = {str(name): bundle.model(name) for name in bundle.manifest.models}
+    given = {name: (spec, content, to_model(values, spec.input)) for name, (spec, content) in files.items()}
+    if float_model is not None:
+        given[FLOAT] = _float(float_model, values)
+    rounds = _bursts(given)
+    middles = {name: np.array([np.median(burst) for burst in bursts]) for name, bursts in rounds.items()}
+    first = middles[next(iter(middles))]
+    return {
+        name: Speed(
+            f"{spec.runtime} {spec.precision}",
+            len(content),
+            round(float(np.quantile(np.concatenate(rounds[name]), 0.5)), 4),
+            round(float(np.quantile(np.concatenate(rounds[name]), 0.99)), 4),
+            _peak_memory(spec, content),
+            round(float(np.median(middles[name] / first)), 4),
+        )
+        for name, (spec, content, _) in given.items()
+    }
+
+
+def preferred(speeds: dict[str, Speed]) -> tuple[str, str]:
+    """Return the engine to prefer, and why."""
+    own = {name: speed for name, speed in speeds.items() if name != FLOAT}
+    if set(own) < {"onnx", "tflite"}:
+        only = next(iter(own))
+        return only, f"the bundle holds {only} only"
+    ratio = own["onnx"].relative / own["tflite"].relative
+    words = f"onnxruntime {own['onnx'].p50_ms:.2f} ms, LiteRT {own['tflite'].p50_ms:.2f} ms"
+    if ratio >= WORTH_A_CHANGE:
+        return "tflite", f"LiteRT is {ratio:.1f} times as fast here: {words}"
+    return "onnx", f"no difference that is worth a change here: {words}"
+
+
+def multiplications(model: onnx.ModelProto) -> int:
+    """Return the multiply-accumulates of one inference: convolutions and linear layers."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    known = [*inferred.value_info, *inferred.input, *inferred.output]
+    shapes = {v.name: [d.dim_value or 1 for d in v.type.tensor_type.shape.dim] for v in known}
+    shapes |= {item.name: list(item.dims) for item in inferred.initializer}
+    total = 0
+    for node in inferred.node:
+        if node.op_type == "Conv":
+            total += int(np.prod(shapes[node.output[0]]) * np.prod(shapes[node.input[1]][1:]))
+        elif node.op_type in ("Gemm", "MatMul"):
+            total += int(np.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1])
+    return total
+
+
+def estimate(here_ms: float, profile: str | None) -> str:
+    """Return what can be said about another machine."""
+    if profile is None:
+        return "no profile was named"
+    return (
+        f"no claim for {profile}: {here_ms:.2f} ms were measured here and nothing there; "
+        "run `lineside-edge infer BUNDLE FILES --json` on such a device, its latency_ms is the answer"
+    )
+
+
+def _float(model: onnx.ModelProto, values: NDArray[Any]) -> tuple[ModelFile, bytes, NDArray[Any]]:
+    from export.quantize import to_network
+
+    tensor = to_network(values)
+    outputs = [
+        TensorSpec(name=one.name, shape=[d.dim_value for d in one.type.tensor_type.shape.dim], dtype="float32")
+        for one in model.graph.output
+    ]
+    spec = ModelFile(
+        file="float.onnx",
+        runtime="onnx",
+        precision="float32",
+        input=TensorSpec(name=model.graph.input[0].name, shape=list(tensor.shape), dtype="float32"),
+        output=outputs[0],
+        features=next((one for one in outputs if one.name == "features"), None),
+        heatmap=next((one for one in outputs if one.name == "heatmap"), None),
+        golden_tolerance=1.0,
+    )
+    return spec, model.SerializeToString(), tensor
+
+
+def _bursts(given: dict[str, tuple[ModelFile, bytes, NDArray[Any]]]) -> dict[str, list[list[float]]]:
+    sessions = {
+        name: open_session(spec.runtime, content, spec, threads=1) for name, (spec, content, _) in given.items()
+    }
+    rounds: dict[str, list[list[float]]] = {name: [] for name in given}
+    try:
+        for _ in range(_ROUNDS):
+            for name, session in sessions.items():
+                tensor = given[name][2]
+                session.infer(tensor)
+                burst: list[float] = []
+                until = time.perf_counter() + _BURST_S
+                while time.perf_counter() < until or len(burst) < 3:
+                    began = time.perf_counter()
+                    session.infer(tensor)
+                    burst.append((time.perf_counter() - began) * 1000)
+                rounds[name].append(burst)
+    finally:
+        for session in sessions.values():
+            session.close()
+    return rounds
+
+
+def _peak_memory(spec: ModelFile, content: bytes) -> int | None:
+    """Return the peak memory of a process of its own that runs the file a few times."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        path.write_bytes(content)
+        command = [sys.executable, "-m", "export.speed", str(path), spec.model_dump_json()]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return None
+    return int(json.loads(done.stdout.splitlines()[-1])["peak_memory_bytes"])
+
+
+def _child(path: str, text: str) -> None:
+    spec = ModelFile.model_validate_json(text)
+    import_module(f"edge.runtimes.{spec.runtime}")
+    before = _peak_bytes()
+    session = open_session(spec.runtime, Path(path).read_bytes(), spec, threads=1)
+    tensor = np.zeros(spec.input.shape, np.dtype(spec.input.dtype))
+    for _ in range(5):
+        session.infer(tensor)
+    after = _peak_bytes()
+    session.close()
+    print(json.dumps({"peak_memory_bytes": after - before}))
+
+
+def _peak_bytes() -> int:
+    """Return this process's peak memory; the kernel's own count, since that of getrusage begins with the parent's."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    _child(sys.argv[1], sys.argv[2])

@@ -1,0 +1,245 @@
+"""Each step of a fit alone, on files: quantize a network, calibrate or audit a bundle, pack a folder.
+
+Rules:
+- A bundle is never changed: what comes of it is a new file.
+- What cannot be used is said in the words of the family of errors that its mender reads.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from edge.bundle import Bundle, load
+from edge.errors import ConfigError, ModelError
+from edge.preprocess import image_tensor, preprocess
+from edge.wire.base import BundleRef
+from edge.wire.manifest import MANIFEST_NAME, ImageInput, Manifest
+from export import dataset, evidence, limits, onnx_export, page
+from export import pack as packing
+from export.build import BuildReport, bundle_files
+from export.measuring import judge_items
+from export.quantize import distance, quantize
+from export.recipe import BuildData, Labelled, Recipe
+
+_METHODS = ("auto", "none", "temperature", "vector", "isotonic")
+
+
+def quantize_file(model: Path, calibration: Path, out: Path, *, resize: str, count: int) -> dict[str, Any]:
+    """Write `model.onnx`, `model.tflite` (if it can be written) and `model.json`; return what the last one holds.
+
+    Raises:
+        ConfigError: there is nothing to set the ranges with.
+        ModelError: the network cannot be quantized.
+    """
+    network = onnx_export.stripped(_onnx(model))
+    values = _range_values(network, calibration, resize, count)
+    quantized = quantize(network, values)
+    files, specs, refused = {"model.onnx": quantized.shipped}, {"onnx": quantized.spec}, ""
+    try:
+        from export.tflite import write_tflite
+
+        files["model.tflite"], specs["tflite"] = write_tflite(quantized)
+    except ModelError as error:
+        refused = str(error)
+    found = {
+        "models": {name: spec.model_dump() for name, spec in specs.items()},
+        "distance": asdict(distance(network, quantized, values[: min(len(values), 512)])),
+        "sizes_bytes": {"float32": model.stat().st_size, **{name: len(content) for name, content in files.items()}},
+        "refused": refused,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (out / name).write_bytes(content)
+    (out / "model.json").write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def calibrate_bundle(
+    bundle: Path,
+    data: Path,
+    out: Path,
+    *,
+    version: str,
+    alpha: float,
+    delta: float,
+    method: str,
+    good: str | None,
+    group: str | None,
+) -> BuildReport:
+    """Write a new bundle with the same network, calibrated and bounded on these files.
+
+    Raises:
+        ConfigError: the files do not fit the bundle.
+    """
+    old = load(bundle)
+    if method not in _METHODS:
+        raise ConfigError(f"--method: expected {', '.join(_METHODS)}, got {method!r}")
+    found = _readable(dataset.load(data, old.manifest.task, good=good, group=group))
+    foreign = sorted(set(found.labels) - set(old.manifest.labels))
+    if foreign:
+        raise ConfigError(f"{data}: the bundle does not know {', '.join(foreign)}", hint=_known(old))
+    windows = [dataset.read(item) for item in found.items]
+    values = np.concatenate([preprocess(one.data, one.sample_rate_hz, old.manifest.input) for one in windows])
+    labels = np.array([old.manifest.labels.index(item.label) for item in found.items])
+    groups = np.unique(np.array([item.group for item in found.items]), return_inverse=True)[1]
+    if len(np.unique(groups)) < 2:
+        raise ConfigError(f"{data}: expected at least two independent {found.unit}s, got one")
+    reference: Any = [
+        one.data if isinstance(old.manifest.input, ImageInput) else (one.data, one.sample_rate_hz) for one in windows
+    ]
+    build = BuildData(
+        quantize=values[:0],
+        heldout=Labelled(values, labels, groups),
+        reference=reference,
+        golden=np.asarray(old.golden(old.manifest.prefer)[0]),
+    )
+    models = [(content, spec) for spec, content in (old.model(name) for name in _onnx_first(old))]
+    recipe = _recipe_of(old, version, alpha, delta, method, found)
+    return bundle_files(recipe, models, build, out)
+
+
+def audit_bundle(
+    bundle: Path,
+    data: Path,
+    rules: Path | None,
+    against: Path | None,
+    out: Path | None,
+    html: Path | None,
+    *,
+    good: str | None,
+    group: str | None,
+) -> dict[str, Any]:
+    """Return audit and figures of a bundle on labelled files; write them into a new bundle or a page if asked.
+
+    Raises:
+        ConfigError: files or limits do not fit the bundle.
+    """
+    opened = load(bundle)
+    agreed = limits.read(rules) if rules else None
+    found = dataset.load(data, opened.manifest.task, good=good, group=group)
+    judged = judge_items(opened, found.items)
+    before = judge_items(load(against), found.items) if against else None
+    answer = limits.audit(
+        judged, agreed, before, f"this bundle's own file on {len(found.items)} files of {found.digest()[:12]}"
+    )
+    figures = evidence.figures(judged)
+    metrics = {**opened.manifest.metrics, "judged": figures, "curves": evidence.curves(judged)}
+    audited = opened.manifest.model_copy(update={"audit": answer, "metrics": metrics})
+    if out is not None:
+        packing.write(audited, opened.files, out)
+    if html is not None:
+        html.write_text(page.render(Bundle(opened.ref, audited, opened.files)))
+    return {"bundle": opened.ref.model_dump(), "audit": answer, "figures": figures}
+
+
+def audit_in_words(found: dict[str, Any]) -> list[str]:
+    """Return an audit as lines for people."""
+    audit = found["audit"]
+    words = {None: "no limits were agreed (--limits FILE)", True: "PASSED", False: "FAILED"}[audit["passed"]]
+    lines = [f"{words}: {audit['examples']} examples, {audit['groups']} groups, {audit['judged_by']}"]
+    for row in audit["limits"]:
+        value = "" if row.get("value") is None else f"  {row['value']:.4f}"
+        interval = f" ({row['low']:.4f}–{row['high']:.4f})" if "low" in row else ""
+        why = f"  {row['why']}" if row.get("why") else ""
+        lines.append(f"  {'passed' if row['passed'] else 'FAILED'}  {row['limit']}{value}{interval}{why}")
+    for name, value in found["figures"]["whole"].items():
+        if value["value"] is not None:
+            lines.append(
+                f"  {name:<20}{value['value']:.2%} ({value['low']:.2%}–{value['high']:.2%}) of {value['total']}"
+            )
+    return [*lines, *(f"  not tested: {line}" for line in audit["not_tested"])]
+
+
+def pack_folder(folder: Path, out: Path | None) -> tuple[Path, BundleRef]:
+    """Write a folder's manifest and files as a bundle; return path and reference.
+
+    Raises:
+        ConfigError: the manifest is not there or not one.
+    """
+    try:
+        text = json.loads((folder / MANIFEST_NAME).read_text())
+        files = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder / MANIFEST_NAME}: cannot be read: {error}") from error
+    del files[MANIFEST_NAME]
+    entries = {name: entry.model_dump() for name, entry in packing.file_entries(files).items()}
+    try:
+        manifest = Manifest.model_validate({**text, "files": entries})
+    except (ValidationError, TypeError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{folder / MANIFEST_NAME}: {place}: {first['msg']}") from error
+    path = out or Path(f"{manifest.name}-{manifest.version}.lsb")
+    return path, packing.write(manifest, files, path)
+
+
+def _onnx(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(str(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except Exception as error:  # the parser's exceptions have no base of their own
+        raise ModelError(f"{path}: not an ONNX file: {error}") from error
+
+
+def _range_values(network: onnx.ModelProto, calibration: Path, resize: str, count: int) -> NDArray[Any]:
+    """Return examples (n, height, width, channels) as the network's preprocessing gives them."""
+    if calibration.suffix == ".npy":
+        return np.asarray(np.load(calibration, allow_pickle=False))[:count]
+    shape = [dim.dim_value for dim in network.graph.input[0].type.tensor_type.shape.dim]
+    if len(shape) != 4 or shape[1] not in (1, 3) or resize not in ("stretch", "letterbox"):
+        raise ConfigError(
+            f"pictures do not fit input {shape}, resize {resize!r}",
+            hint="expected (1, 1 or 3, height, width), and stretch or letterbox; or give preprocessed values as .npy",
+        )
+    spec = ImageInput.model_validate(
+        {"width": shape[3], "height": shape[2], "color": "rgb" if shape[1] == 3 else "gray", "resize": resize}
+    )
+    paths = list(dataset.files(calibration, "image"))
+    chosen = np.random.default_rng(1).permutation(len(paths))[:count]
+    found = [window.data for window in (dataset.read_path(paths[i]) for i in sorted(chosen)) if window.data is not None]
+    if not found:
+        raise ConfigError(f"{calibration}: expected pictures, found none")
+    return np.concatenate([image_tensor(one, spec) for one in found])
+
+
+def _readable(found: dataset.Dataset) -> dataset.Dataset:
+    return found.only(item for item in found.items if dataset.read(item).data is not None)
+
+
+def _onnx_first(bundle: Bundle) -> list[str]:
+    return sorted(bundle.manifest.models, key=lambda name: name != "onnx")
+
+
+def _known(bundle: Bundle) -> str:
+    return f"it knows {', '.join(bundle.manifest.labels)}"
+
+
+def _recipe_of(old: Bundle, version: str, alpha: float, delta: float, method: str, found: dataset.Dataset) -> Recipe:
+    manifest = old.manifest
+    step = {"of": old.ref.digest, "dataset_digest": found.digest(), "alpha": alpha, "delta": delta, "method": method}
+    return Recipe(
+        name=manifest.name,
+        version=version,
+        task=manifest.task,
+        input=manifest.input,
+        labels=manifest.labels,
+        created_at=found.newest(),
+        description=manifest.description,
+        alpha_escape=alpha,
+        alpha_false_reject=alpha,
+        alpha_error=alpha,
+        delta=delta,
+        unit=found.unit,
+        calibration=cast(Any, method),
+        prefer=cast(Any, manifest.prefer),
+        memory_bytes=manifest.requires.memory_bytes,
+        lineage={**manifest.lineage, "calibrated": step},
+        metrics={name: value for name, value in manifest.metrics.items() if name in ("data", "simple", "learns_ten")},
+    )

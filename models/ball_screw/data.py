@@ -81,6 +81,12 @@ def position_of(name: str) -> str:
     return found.group(1) if found else OTHER_MACHINES
 
 
+def time_of(name: str) -> str:
+    """Return when a bench picture was taken, yymmddHHMMSS; empty for pictures of other machines."""
+    found = re.search(r"_(\d{12})_\d{6}_\d{3}_crop_", name)
+    return found.group(1) if found else ""
+
+
 def digest_of_files(paths: list[Path]) -> str:
     """Return one SHA-256 over the names and bytes of files, in their order."""
     digest = hashlib.sha256()

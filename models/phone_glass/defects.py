@@ -89,6 +89,22 @@ def discoloration(picture: F32, place: Point, severity: float, rng: np.random.Ge
     picture += (14 + 42 * severity) * cloud[:, :, None] * yellowed.astype(np.float32)
 
 
+def small_mark(picture: F32, place: Point, length: float, rng: np.random.Generator) -> None:
+    """One straight nick of `length` pixels, down to parts of a pixel; pale on dark glass, dark on pale."""
+    fine = 8
+    side = 2 * int(np.ceil(length / 2) + 3)
+    mask = np.zeros((side * fine, side * fine), np.uint8)
+    angle = rng.uniform(0, np.pi)
+    half = np.array([np.cos(angle), np.sin(angle)]) * length * fine / 2
+    middle = side * fine / 2
+    ends = [(round(float(middle + s * half[0])), round(float(middle + s * half[1]))) for s in (-1, 1)]
+    cv2.line(mask, ends[0], ends[1], 255, max(round(0.5 * fine), 1), cv2.LINE_AA)
+    cover = cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    left, top = int(place[0]) - side // 2, int(place[1]) - side // 2
+    patch = picture[top : top + side, left : left + side]
+    patch += (cover * np.float32(-75.0 if float(patch.mean()) > _PALE else 75.0))[:, :, None]
+
+
 DRAW: dict[str, Callable[[F32, Point, float, np.random.Generator, Point], None]] = {
     "scratch": scratch,
     "crack": crack,

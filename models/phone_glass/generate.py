@@ -2,7 +2,8 @@
 
 Rules:
 - Names in natural order are in order of time; a picture appears under its name only when it is whole.
-- `truth.csv` (file, label, severity) has a picture's line before the picture appears.
+- `truth.csv` has a picture's line before the picture appears: file, label, severity, the length of what shows in mm,
+  and the label that the convention gives it (`convention.py`).
 - The same seed gives the same pictures; `--start` goes on where an earlier run ended.
 """
 
@@ -10,16 +11,47 @@ import argparse
 import csv
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 
+from models.phone_glass.convention import CONVENTION, Convention, length_mm
 from models.phone_glass.defects import U8
 from models.phone_glass.generator import Studio
-from models.phone_glass.parts import LIGHTS, MIXED, Light, Part, light_of, make_part
+from models.phone_glass.parts import (
+    FADING,
+    LIGHTS,
+    MIXED,
+    Light,
+    Part,
+    light_of,
+    make_part,
+    of_new_batch,
+    with_small_mark,
+)
 
 JPEG_QUALITY = 90
 _TRUTH_NAME = "truth.csv"
+
+
+USUAL = "usual"
+BATCHES: dict[str, Callable[[Part], Part]] = {
+    USUAL: lambda part: part,
+    "new": of_new_batch,
+    "small": with_small_mark,
+}
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A part as photographed, with its truth."""
+
+    part: Part
+    light: Light
+    jpeg: bytes
+    length_mm: float
+    """Of what shows of the defect; 0 for a good part."""
 
 
 def encoded(picture: U8) -> bytes:
@@ -30,37 +62,40 @@ def encoded(picture: U8) -> bytes:
 
 
 def series(
-    *, seed: int, start: int, count: int, light: str, defect_share: float, studio: Studio
-) -> Iterator[tuple[Part, Light, bytes]]:
-    """Yield (part, light, JPEG) for parts `start` … `start + count - 1`.
+    *, seed: int, start: int, count: int, light: str, defect_share: float, studio: Studio, batch: str = USUAL
+) -> Iterator[Shot]:
+    """Yield parts `start` … `start + count - 1` as photographed.
 
     Args:
-        light: a name in `LIGHTS`, or `mixed` for the lights that stations are set up with.
+        light: a name in `LIGHTS`, `mixed` for the lights that stations are set up with, `fading` for a lamp that ages.
+        batch: `usual`, `new` for a new batch of material, `small` for marks around the convention's length.
     """
     for number in range(start, start + count):
-        part = make_part(seed, number, defect_share)
+        part = BATCHES[batch](make_part(seed, number, defect_share))
         chosen = light_of(light, seed, number)
-        yield part, chosen, encoded(studio.photograph(part, chosen))
+        picture, mask = studio.photograph_with_truth(part, chosen)
+        yield Shot(part, chosen, encoded(picture), part.mark_mm if part.mark_mm is not None else length_mm(mask))
 
 
 def write_series(
     out: Path,
-    pictures: Iterator[tuple[Part, Light, bytes]],
+    pictures: Iterator[Shot],
     *,
     rate_hz: float | None = None,
+    convention: Convention = CONVENTION,
     sleep: Callable[[float], None] = time.sleep,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> int:
     """Write pictures and their truth; return how many. With `rate_hz`, not faster than that."""
     out.mkdir(parents=True, exist_ok=True)
     began, written = monotonic(), 0
-    for part, light, jpeg in pictures:
+    for shot in pictures:
         if rate_hz:
             sleep(max(0.0, began + written / rate_hz - monotonic()))
-        name = f"phone-{part.number:06d}-{light.name}.jpg"
-        _note_truth(out / _TRUTH_NAME, name, part)
+        name = f"phone-{shot.part.number:06d}-{shot.light.name}.jpg"
+        _note_truth(out / _TRUTH_NAME, name, shot, convention)
         beside = out / f".{name}.part"
-        beside.write_bytes(jpeg)
+        beside.write_bytes(shot.jpeg)
         beside.replace(out / name)
         written += 1
     return written
@@ -76,19 +111,23 @@ def main(arguments: list[str] | None = None) -> int:
         light=options.light,
         defect_share=options.defect_share,
         studio=Studio(),
+        batch=options.batch,
     )
-    written = write_series(options.out, pictures, rate_hz=options.rate)
+    convention = Convention(longer_than_mm=options.longer_than_mm)
+    written = write_series(options.out, pictures, rate_hz=options.rate, convention=convention)
     print(f"{written} pictures in {options.out}, truth in {options.out / _TRUTH_NAME}")
     return 0
 
 
-def _note_truth(path: Path, name: str, part: Part) -> None:
+def _note_truth(path: Path, name: str, shot: Shot, convention: Convention) -> None:
     new = not path.exists()
     with path.open("a", newline="") as file:
         rows = csv.writer(file)
         if new:
-            rows.writerow(["file", "label", "severity"])
-        rows.writerow([name, part.label, part.severity])
+            rows.writerow(["file", "label", "severity", "length_mm", "by_convention"])
+        part = shot.part
+        judged = convention.label(part.label, shot.length_mm)
+        rows.writerow([name, part.label, part.severity, shot.length_mm, judged])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,7 +138,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=int, default=100, help="how many pictures (default 100)")
     parser.add_argument("--seed", type=int, default=1, help="which series of parts (default 1)")
     parser.add_argument("--start", type=int, default=0, help="number of the first part (default 0)")
-    parser.add_argument("--light", choices=[*LIGHTS, MIXED], default="normal", help="the lamp (default normal)")
+    parser.add_argument("--light", choices=[*LIGHTS, MIXED, FADING], default="normal", help="the lamp (default normal)")
+    parser.add_argument(
+        "--batch", choices=list(BATCHES), default=USUAL, help="new: a new batch of material; small: marks around 0.3 mm"
+    )
+    parser.add_argument(
+        "--longer-than-mm", type=float, default=0.3, help="the convention: a mark is a defect if longer (default 0.3)"
+    )
     parser.add_argument("--rate", type=float, default=None, help="at most this many pictures per second")
     parser.add_argument("--defect-share", type=float, default=0.3, help="share of defective parts (default 0.3)")
     return parser

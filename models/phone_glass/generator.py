@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.phone_glass.defects import DRAW, F32, U8
+from models.phone_glass.convention import MM_PER_PIXEL
+from models.phone_glass.defects import DRAW, F32, U8, small_mark
 from models.phone_glass.parts import Light, Part
 
 WIDTH, HEIGHT = 640, 480
@@ -78,7 +79,10 @@ class Studio:
         if part.label == "good":
             return picture, np.zeros((HEIGHT, WIDTH), np.uint8)
         before = picture.copy()
-        DRAW[part.label](picture, _place(shape), part.severity, shape, lamp)
+        if part.mark_mm is None:
+            DRAW[part.label](picture, _place(shape), part.severity, shape, lamp)
+        else:
+            small_mark(picture, _place(shape), part.mark_mm / MM_PER_PIXEL, shape)
         change = np.asarray(cv2.transform(cv2.absdiff(picture, before), np.full((1, 3), 1 / 3)), np.float32)
         return picture, np.asarray(np.minimum(change * (255 / max(float(change.max()), 1.0)), 255), np.uint8)
 

@@ -6,7 +6,7 @@ Rules:
   something to be unsure of.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,6 +36,13 @@ FINISHES = (
 )
 
 
+NEW_FINISHES = (
+    Finish("teal", (128, 120, 60), 0.9, 2.0),
+    Finish("copper", (70, 110, 180), 1.0, 4.0),
+)
+"""A new batch of material: other colours, more gloss, coarser grain; no training set holds them."""
+
+
 @dataclass(frozen=True)
 class Light:
     """A lamp: exposure, colour (blue, green, red), how uneven it is (0…1), how strong its mirror image is, noise."""
@@ -62,6 +69,10 @@ LIGHTS = {
 }
 WORKING_LIGHTS = ("normal", "warm", "cool", "bright", "side")
 """Lights that a station is set up with; `dim` and `dark` are what happens when lamps fail."""
+FADING = "fading"
+"""A lamp that ages: over a series of `FADING_PARTS` parts from the usual light to half of it, and warmer."""
+FADING_PARTS = 1000
+_FADED = Light("fading", 0.5, (0.86, 0.97, 1.06), uneven=0.3, glare=0.35, noise=1.8)
 MIXED = "mixed"
 """The working lights as they come: half of the pictures under the usual lamp, the rest evenly under the others."""
 _NORMAL_SHARE = 0.5
@@ -77,6 +88,8 @@ class Part:
     severity: float
     """0…1; 0 for a good part."""
     finish: Finish
+    mark_mm: float | None = None
+    """Length of a small mark that is drawn in place of a defect of the usual sizes; None for those."""
 
 
 def working_light(chance: np.random.Generator) -> Light:
@@ -87,7 +100,12 @@ def working_light(chance: np.random.Generator) -> Light:
 
 
 def light_of(name: str, seed: int, number: int) -> Light:
-    """Return the light of a part in a series: the one of that name, or for `mixed` one that the part's number fixes."""
+    """Return the light of a part in a series: the one of that name, or for `mixed` one that the part's number fixes.
+
+    For `fading` the number says how old the lamp is.
+    """
+    if name == FADING:
+        return _faded(min(number / FADING_PARTS, 1.0))
     return working_light(np.random.default_rng([seed, number, 7])) if name == MIXED else LIGHTS[name]
 
 
@@ -99,3 +117,40 @@ def make_part(seed: int, number: int, defect_share: float) -> Part:
     label = DEFECTS[int(rng.integers(len(DEFECTS)))] if defective else "good"
     severity = round(float(rng.beta(2.2, 1.3)), 3) if defective else 0.0
     return Part(number, int(rng.integers(2**31)), label, severity, finish)
+
+
+def of_new_batch(part: Part) -> Part:
+    """Return the same part in a finish of the new batch."""
+    return replace(part, finish=NEW_FINISHES[part.seed % len(NEW_FINISHES)])
+
+
+def with_small_mark(part: Part, longest_mm: float = 1.0) -> Part:
+    """Return a defective part with a mark of 0.05 to `longest_mm` mm in place of its defect; good parts stay.
+
+    Lengths are even over that range, so many lie around any convention within it.
+    """
+    if part.label == "good":
+        return part
+    length = float(np.random.default_rng([part.seed, 11]).uniform(0.05, longest_mm))
+    return replace(part, label="scratch", mark_mm=round(length, 3))
+
+
+def _faded(age: float) -> Light:
+    """Return the aging lamp between new (0) and old (1)."""
+    new = LIGHTS["normal"]
+
+    def between(a: float, b: float) -> float:
+        return a + (b - a) * age
+
+    return Light(
+        FADING,
+        between(new.gain, _FADED.gain),
+        (
+            between(new.tint[0], _FADED.tint[0]),
+            between(new.tint[1], _FADED.tint[1]),
+            between(new.tint[2], _FADED.tint[2]),
+        ),
+        uneven=between(new.uneven, _FADED.uneven),
+        glare=between(new.glare, _FADED.glare),
+        noise=between(new.noise, _FADED.noise),
+    )

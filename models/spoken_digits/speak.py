@@ -58,6 +58,8 @@ class Utterance:
     """0…99, 50 is the voice's own."""
     range: int
     """0…99, how much the pitch moves."""
+    word: str = ""
+    """Said instead of the digit."""
 
 
 class Synthesiser:
@@ -96,7 +98,7 @@ class Synthesiser:
         for parameter, value in ((_RATE, utterance.rate_wpm), (_PITCH, utterance.pitch), (_RANGE, utterance.range)):
             self._library.espeak_SetParameter(parameter, value, 0)
         self._samples.clear()
-        text = WORDS[utterance.digit].encode() + b"\0"
+        text = (utterance.word or WORDS[utterance.digit]).encode() + b"\0"
         self._library.espeak_Synth(text, len(text), 0, 0, 0, _UTF8, None, None)
         self._library.espeak_Synchronize()
         return trimmed(np.concatenate(self._samples) if self._samples else np.zeros(0, np.float32))

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from models.ball_screw.augment import SIDE, Crops
-from models.ball_screw.data import HELD_OUT, INPUT, OTHER_MACHINES, Photo, load_photos, position_of, track_cells
+from models.ball_screw.data import (
+    HELD_OUT,
+    INPUT,
+    OTHER_MACHINES,
+    Photo,
+    load_photos,
+    position_of,
+    time_of,
+    track_cells,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +30,11 @@ from models.ball_screw.data import HELD_OUT, INPUT, OTHER_MACHINES, Photo, load_
 )
 def test_name_of_a_picture_gives_its_position(name: str, position: str) -> None:
     assert position_of(name) == position
+
+
+def test_name_of_a_picture_gives_its_time() -> None:
+    assert time_of("01_200828110055_305000_090_crop_2.jpg") == "200828110055"
+    assert time_of("KGT1-S-060-A02_crop_0.jpg") == ""
 
 
 def test_pictures_are_read_with_their_outlines_in_network_pixels(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The committed bundle: opens, gives its golden answers, and recognises real recordings as its card says."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from models.spoken_digits.measure import BUNDLE, held_out, measure
 from models.spoken_digits.speak import speak
 from tests.data import real_data
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 150_000
+MAX_MS = 1.0
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +23,9 @@ def bundle() -> Bundle:
     return load(BUNDLE)
 
 
-def test_committed_bundle_is_small_and_knows_ten_digits(bundle: Bundle) -> None:
+def test_committed_bundle_is_small_and_knows_digits_first(bundle: Bundle) -> None:
     assert bundle.ref.size_bytes <= MAX_BYTES
-    assert bundle.manifest.labels == list("0123456789")
+    assert bundle.manifest.labels == [*"0123456789", "unknown", "silence"]
     assert (bundle.manifest.name, bundle.manifest.task) == ("spoken_digits", "keyword")
 
 
@@ -46,7 +48,32 @@ def test_golden_examples_replay_within_tolerance(bundle: Bundle, runtime: str) -
     finally:
         session.close()
     assert np.abs(answers - expected).max() <= spec.golden_tolerance
-    assert len(set(expected.argmax(1))) >= 8, "the examples must hold most digits"
+    assert len(set(expected.argmax(1))) >= 4, "the examples must hold several digits"
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "tflite"])
+def test_one_segment_takes_less_than_a_millisecond(bundle: Bundle, runtime: str) -> None:
+    spec, content = bundle.model(runtime)
+    inputs, _ = bundle.golden(runtime)
+    session = open_session(spec.runtime, content, spec, threads=1)
+    try:
+        took = []
+        for _ in range(200):
+            started = time.perf_counter()
+            session.infer(to_model(inputs[0][None], spec.input))
+            took.append((time.perf_counter() - started) * 1000)
+    finally:
+        session.close()
+    assert min(took) < MAX_MS, "the fastest call: what else runs on the machine is not measured"
+
+
+def test_figures_by_speaker_and_of_no_digits_stand_in_the_manifest(bundle: Bundle) -> None:
+    metrics = bundle.manifest.metrics
+    assert set(metrics["unheard_speaker_accuracy"]) == {"george", "jackson", "nicolas", "theo", "yweweler"}
+    assert set(metrics["no_digits"]) == {"unheard words", "unheard noise"}
+    card = (BUNDLE.parent / "README.md").read_text()
+    for share in metrics["unheard_speaker_accuracy"].values():
+        assert f"{share:.1%}".replace("%", " %") in card
 
 
 @pytest.mark.slow
@@ -62,6 +89,6 @@ def test_synthesised_speech_of_the_demo_is_mostly_recognised(tmp_path: Path) -> 
 def test_recordings_never_heard_are_recognised_as_the_card_says(runtime: str) -> None:
     figures = measure(BUNDLE, held_out(real_data("spoken-digits")), runtime)
     assert figures.recordings == 250
-    assert figures.right_share >= 0.95
+    assert figures.right_share >= 0.96
     assert figures.turned_away == 0
     assert figures.wrong_share <= 0.05

@@ -1,0 +1,1 @@
+"""Anomalies: what good parts look like, learnt without a single defect."""

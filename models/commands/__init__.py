@@ -1,0 +1,1 @@
+"""Spoken commands: the keyword network of MLPerf Tiny, taught to hear through noise."""

@@ -1,0 +1,202 @@
+"""Trains, proves and packs the bundle: `python -m models.commands.train --data DIR`.
+
+Rules:
+- Figures and thresholds come from cross-validation over speakers: each clip is scored by an int8 network that never
+  heard its speaker, and in noise that it never heard either. The shipped network has heard them all.
+- Training starts from MLPerf Tiny's published weights, which never heard these speakers (they are its test set).
+"""
+
+import argparse
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.calibrate import probabilities
+from export import calibration, golden, onnx_export
+from export.build import BuildReport, build_bundle
+from export.quantize import quantize
+from export.recipe import BuildData, Labelled, Recipe, Sound, split_by_group
+from export.scores import Scores, write
+from export.thresholds import Sample
+from models.commands.augment import at_snr, versions
+from models.commands.data import FOLDS, INPUT, LABELS, TEST_NOISE, TRAIN_NOISE, Clip, folds_of, load_clips
+from models.commands.fit import BATCH, PEAK_RATE, TEACHER_SHARE, TEMPERATURE, fit
+from models.commands.network import CommandNet, published
+from models.commands.scores import figures
+from models.realdata import folder_of
+from models.sounds.clips import digest_of, noises
+
+NAME, VERSION = "commands", "1.0.0"
+HERE = Path(__file__).parent
+VERSIONS, EPOCHS, SEED = 16, 5, 1
+SNR_DB = (20, 10, 5, 0)
+_CREATED_AT = "2026-11-23T20:00:00Z"
+_RANGE_EXAMPLES = 512
+_PILOT_SHARE, _PILOT_SEED = 0.3, 1
+_QUIETER_DB = (0.0, -6.0, -12.0)
+"""The same word said farther away is good input as well: the reference holds it at these levels."""
+_NOTE = "each clip scored by a network that never heard its speaker; silence counts as a speaker of its own each time"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Cross-validated int8 logits (n, 12): clean, and by signal-to-noise ratio."""
+
+    clean: NDArray[np.float32]
+    noisy: dict[str, NDArray[np.float32]]
+
+
+def main(
+    version: str = VERSION, out: Path | None = None, data: Path | None = None, scores: Path | None = None
+) -> BuildReport:
+    """Train one network per fold and the final one, and write the bundle.
+
+    Args:
+        version: there is one.
+        out: the bundle to write; default beside this file.
+        data: the folder that holds `speech-commands`, `noise` and `mlperf-tiny`; default `$LINESIDE_DATA`.
+        scores: takes the cross-validated scores for `lineside-bench risk`; default `work/scores.npz` beside this file.
+
+    Raises:
+        KeyError: there is no such version.
+        ConfigError: the data is not there.
+    """
+    if version != VERSION:
+        raise KeyError(version)
+    clips = load_clips(folder_of("speech-commands", data))
+    teacher = published(folder_of("mlperf-tiny", data) / "kws_ref_model.tflite")
+    folder = folder_of("noise", data)
+    print("reading noise and changing clips", file=sys.stderr)
+    quiet, noisy = versions(clips, noises(folder, TRAIN_NOISE, INPUT.sample_rate_hz), VERSIONS, SEED)
+    labels = np.array([clip.label for clip in clips], np.intp)
+    heard: dict[int | None, NDArray[np.float32]] = {None: at_snr(clips, {}, None, SEED)}
+    unheard_noise = noises(folder, TEST_NOISE, INPUT.sample_rate_hz)
+    heard |= {snr: at_snr(clips, unheard_noise, snr, SEED) for snr in SNR_DB}
+    scored = _cross_validated(clips, teacher, quiet, noisy, heard)
+    print("training on all speakers", file=sys.stderr)
+    network = fit(teacher, quiet, noisy, np.tile(labels, VERSIONS), epochs=EPOCHS, seed=SEED)
+    speakers = np.array([clip.speaker for clip in clips])
+    found = figures(
+        scored.clean.argmax(1) == labels,
+        labels,
+        speakers,
+        {f"{snr} dB": logits.argmax(1) == labels for snr, logits in scored.noisy.items()},
+    )
+    all_scored = Labelled(heard[None], labels, speakers, scored.clean)
+    pilot, heldout = split_by_group(all_scored, _PILOT_SHARE, _PILOT_SEED)
+    _save_scores(scores or HERE / "work" / "scores.npz", pilot, heldout)
+    build_data = BuildData(
+        quantize=_ranges(noisy),
+        heldout=heldout,
+        pilot=pilot,
+        reference=_reference(clips),
+    )
+    report = build_bundle(_recipe(clips, found), network, build_data, out or HERE / f"{NAME}-{VERSION}.lsb")
+    print(found, file=sys.stderr)
+    return report
+
+
+def _cross_validated(
+    clips: list[Clip],
+    teacher: CommandNet,
+    quiet: NDArray[np.float32],
+    noisy: NDArray[np.float32],
+    heard: dict[int | None, NDArray[np.float32]],
+) -> Scored:
+    folds = folds_of(clips)
+    labels = np.array([clip.label for clip in clips], np.intp)
+    of_version = np.tile(np.arange(len(clips)), VERSIONS)
+    answers = {snr: np.zeros((len(clips), len(LABELS)), np.float32) for snr in heard}
+    for fold in range(FOLDS):
+        print(f"training without the speakers of fold {fold + 1} of {FOLDS}", file=sys.stderr)
+        kept = folds[of_version] != fold
+        network = fit(teacher, quiet[kept], noisy[kept], labels[of_version][kept], epochs=EPOCHS, seed=SEED)
+        left_out = np.flatnonzero(folds == fold)
+        for snr, values in heard.items():
+            answers[snr][left_out] = _int8_logits(network, _ranges(noisy[kept]), values[left_out])
+        right = answers[None][left_out].argmax(1) == labels[left_out]
+        print(f"fold {fold + 1}: {right.mean():.1%} clean", file=sys.stderr)
+    return Scored(answers[None], {str(snr): logits for snr, logits in answers.items() if snr is not None})
+
+
+def _int8_logits(network: CommandNet, ranges: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    quantized = quantize(onnx_export.float_onnx(network, (1, *values.shape[1:3])), ranges)
+    return golden.outputs(quantized.shipped, quantized.spec, values)
+
+
+def _ranges(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return examples that set the ranges of the int8 network."""
+    return values[np.random.default_rng(SEED).permutation(len(values))[:_RANGE_EXAMPLES]]
+
+
+def _reference(clips: list[Clip]) -> list[Sound]:
+    gains = [np.float32(10 ** (level / 20)) for level in _QUIETER_DB]
+    return [(clip.samples * gain, INPUT.sample_rate_hz) for clip in clips for gain in gains]
+
+
+def _save_scores(path: Path, pilot: Labelled, heldout: Labelled) -> None:
+    """Write what the risk benchmark resamples: of the clips that calibrated nothing, unit the speaker."""
+    assert pilot.logits is not None and heldout.logits is not None
+    fitted = calibration.fit(pilot.logits, pilot.labels, "temperature").calibration
+    chances = probabilities(heldout.logits, fitted)
+    sample = Sample(chances.max(1), chances.argmax(1) == heldout.labels, heldout.groups)
+    write(path, Scores(sample, "keyword", f"{NAME}, cross-validated by speaker"))
+
+
+def _recipe(clips: list[Clip], found: dict[str, Any]) -> Recipe:
+    lineage: dict[str, Any] = {
+        "code": _commit(),
+        "recipe": "models/commands/train.py",
+        "dataset": "part of the test files of Google Speech Commands v0.02, CC BY 4.0; noise: ESC-10, CC BY 3.0",
+        "dataset_digest": digest_of((clip.name, clip.samples) for clip in clips),
+        "starts_from": "kws_ref_model.tflite of MLPerf Tiny (github.com/mlcommons/tiny), Apache-2.0",
+        "noise_folds": {"training": list(TRAIN_NOISE), "measuring": list(TEST_NOISE)},
+        "training_clips": len(clips),
+        "hyperparameters": {
+            "versions": VERSIONS,
+            "epochs": EPOCHS,
+            "batch": BATCH,
+            "peak_rate": PEAK_RATE,
+            "teacher_share": TEACHER_SHARE,
+            "temperature": TEMPERATURE,
+        },
+        "seed": SEED,
+    }
+    return Recipe(
+        name=NAME,
+        version=VERSION,
+        task="keyword",
+        input=INPUT,
+        labels=LABELS,
+        created_at=_CREATED_AT,
+        description="Ten spoken commands, silence and unknown words, also in noise.",
+        alpha_error=0.05,
+        delta=0.05,
+        unit="speaker",
+        guarantee_note=_NOTE,
+        runtimes=("onnx", "tflite"),
+        memory_bytes=32 * 2**20,
+        lineage=lineage,
+        metrics={"cross_validated": found},
+    )
+
+
+def _commit() -> str:
+    """Return the commit of the code, or `unknown` outside of a repository."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m models.commands.train", description="Train and pack commands.")
+    parser.add_argument("--data", type=Path, default=None, help="folder of the data sets (default: $LINESIDE_DATA)")
+    parser.add_argument("--out", type=Path, default=None, help="the bundle to write (default: beside this file)")
+    parser.add_argument("--scores", type=Path, default=None, help="where cross-validated scores go (.npz)")
+    options = parser.parse_args()
+    report = main(VERSION, options.out, options.data, options.scores)
+    print(f"{report.path} {report.ref.size_bytes} bytes", report.figures)

@@ -43,7 +43,7 @@ train: $(READY)  ## what training the reference models needs, on top
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-train.txt
 
 lock:  ## make requirements.lock anew (needs uv)
-	uv pip compile pyproject.toml --group dev --extra tflite --extra cloud --extra demo --extra export --extra bench --universal \
+	uv pip compile pyproject.toml --group dev --extra tflite --extra cloud --extra demo --extra export --extra bench --extra server --extra voice --extra gpio --extra modbus --extra microphone --universal \
 		--python-version 3.11 --generate-hashes --no-annotate --no-header --quiet --upgrade --output-file requirements.lock
 
 clean:  ## remove what was made here

@@ -1,5 +1,6 @@
 """`lineside-bench`: one command a question; each prints a table, or JSON lines with --json."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -35,6 +36,14 @@ def startup(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def shadow(as_json: AsJson = False) -> None:
+    """What a candidate in the shadow costs the network that decides."""
+    from benchmarks import shadow as benchmark
+
+    benchmark.main(as_json=as_json)
+
+
+@app.command()
 def gates(
     as_json: AsJson = False,
     runs: Annotated[int, typer.Option(min=50, help="Simulated rollouts for each rule.")] = 500,
@@ -45,12 +54,51 @@ def gates(
     benchmark.main(as_json=as_json, runs=runs)
 
 
+@app.command()
+def risk(
+    as_json: AsJson = False,
+    scores: Annotated[
+        list[Path] | None, typer.Option(help="Scores (.npz) that a recipe wrote; phone_glass on new parts if none.")
+    ] = None,
+    splits: Annotated[int, typer.Option(min=50, help="Random splits by unit.")] = 500,
+    alpha: Annotated[
+        list[float] | None,
+        typer.Option(min=0.001, max=0.5, help="Share of wrong that is allowed; 0.01 and 0.02 if none."),
+    ] = None,
+    delta: Annotated[float, typer.Option(min=0.001, max=0.5, help="Probability that a bound does not hold.")] = 0.05,
+    parts: Annotated[int, typer.Option(min=50, help="Parts drawn for each light, where no scores are given.")] = 2400,
+) -> None:
+    """Whether bounds on wrong decisions hold as often as promised, beside the usual threshold of 0.9."""
+    from benchmarks import risk as benchmark
+    from edge.errors import LinesideError
+
+    bounds = {"alphas": alpha} if alpha else {}
+    try:
+        benchmark.main(as_json=as_json, files=scores or (), splits=splits, delta=delta, parts=parts, **bounds)
+    except LinesideError as error:
+        typer.echo(error.for_people(), err=True)
+        raise typer.Exit(2) from error
+
+
+@app.command()
+def voice(
+    data: Annotated[Path, typer.Option(help="Folder with meeting-vad, spoken-digits and noise.")],
+    as_json: AsJson = False,
+) -> None:
+    """How well speech is found in meetings and in noise, and what listening costs."""
+    from benchmarks import voice as benchmark
+
+    benchmark.main(data, as_json=as_json)
+
+
 @app.command("all")
 def everything(as_json: AsJson = False) -> None:
     """Every benchmark, one after another."""
     overhead(as_json=as_json, windows=3000)
     startup(as_json=as_json)
+    shadow(as_json=as_json)
     gates(as_json=as_json)
+    risk(as_json=as_json)
 
 
 def main() -> None:

@@ -133,7 +133,7 @@ def _measure(
     assert isinstance(spec_input, ImageInput)
     tensor = to_model(image_tensor(source.first, spec_input), spec.input)
     floors, steps = np.empty(windows), np.empty(windows)
-    with _pipeline(bundle, folder, isolation, source) as pipeline:
+    with pipeline_of(bundle, folder, isolation, source) as pipeline:
         for _ in range(WARM_UP):
             pipeline.run_once()
             floor.infer(tensor)
@@ -160,7 +160,8 @@ def _measure(
 
 
 @contextmanager
-def _pipeline(bundle: Bundle, folder: Path, isolation: Isolation, source: Pictures) -> Iterator[Pipeline]:
+def pipeline_of(bundle: Bundle, folder: Path, isolation: Isolation, source: Pictures) -> Iterator[Pipeline]:
+    """Give a station's pipeline around a bundle, with a record of its own."""
     with tempfile.TemporaryDirectory(dir=folder) as own:
         data, clock = Path(own), SystemClock()
         store = Store.open(data / "lineside.sqlite", clock=clock, durability="process")

@@ -1,0 +1,172 @@
+"""How well is speech found, and what does listening cost?
+
+Rules:
+- Against people's own segments of meetings (the union of a recording's speakers), and against constructed truth:
+  words placed in silence and in noise of 20, 10, 5 and 0 dB, where a frame is speech if a word lies over its middle.
+- Frames of 32 ms for all detectors, so that they are judged on the same; F1 at each one's default setting, area under
+  the ROC curve where it gives a probability.
+- Cost is processor time over the time of the sound, on a quiet room.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from benchmarks.tables import print_table
+from edge.errors import ConfigError
+from edge.preprocess import F32, resample
+from edge.sound import decode_wav
+from edge.voice.silero import FRAME, RATE_HZ, CascadeSegmenter, CascadeSettings, SileroDetector, SileroSettings
+from edge.voice.webrtc import FRAME_MS, WebrtcDetector
+
+WORDS, PAUSE_S, SEED = 60, 1.0, 5
+LEVELS_DB = (20, 10, 5, 0)
+QUIET_S = 60.0
+HEARD = RATE_HZ * FRAME_MS // 1000
+
+Hear = Callable[[F32], float]
+"""Takes a frame and returns how sure it is of speech."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Sound at 16 kHz with the truth for each frame of 512 samples."""
+
+    name: str
+    sound: F32
+    speech: NDArray[np.bool_]
+
+
+def main(data: Path, *, as_json: bool = False) -> list[dict[str, Any]]:
+    """Measure every detector on every scene and print the table.
+
+    Raises:
+        ConfigError: the folder does not hold the recordings.
+    """
+    scenes = [*_meetings(data / "meeting-vad"), *_constructed(data)]
+    rows = []
+    for name in ("webrtc", "silero", "cascade"):
+        for scene in scenes:
+            rows.append({"detector": name, "scene": scene.name, **_scores(name, scene)})
+        rows.append(
+            {"detector": name, "scene": "cost in a quiet room", "f1": None, "auc": None, "cpu_share": _cost(name)}
+        )
+    print_table("Speech found, frames of 32 ms", rows, as_json=as_json)
+    return rows
+
+
+def _hearing(name: str) -> Hear:
+    if name == "webrtc":
+        cheap = WebrtcDetector(2, RATE_HZ)
+        return lambda frame: float(cheap.speech(frame[:HEARD]))
+    if name == "silero":
+        return SileroDetector().probability
+    cascade = CascadeSegmenter(CascadeSettings(), RATE_HZ)
+    return lambda frame: float(cascade.active(frame))
+
+
+def _scores(name: str, scene: Scene) -> dict[str, Any]:
+    hear = _hearing(name)
+    started = time.process_time()
+    sure = np.array([hear(frame) for frame in _frames(scene.sound)])
+    cost = (time.process_time() - started) / (len(scene.sound) / RATE_HZ)
+    said = _begun(sure, SileroSettings()) if name == "silero" else sure >= 0.5
+    right = float((said & scene.speech).sum())
+    f1 = 2 * right / max(1.0, float(said.sum() + scene.speech.sum()))
+    return {"f1": f1, "auc": float(roc_auc_score(scene.speech, sure)), "cpu_share": cost}
+
+
+def _begun(sure: NDArray[np.float64], rule: SileroSettings) -> NDArray[np.bool_]:
+    """Return which frames are speech where it begins at one probability and ends at a lower one."""
+    said, speaking = np.zeros(len(sure), np.bool_), False
+    for index, chance in enumerate(sure):
+        speaking = said[index] = bool(chance >= (rule.end if speaking else rule.begin))
+    return said
+
+
+def _cost(name: str) -> float:
+    quiet = np.random.default_rng(SEED).normal(0, 1e-4, round(QUIET_S * RATE_HZ)).astype(np.float32)
+    hear = _hearing(name)
+    started = time.process_time()
+    for frame in _frames(quiet):
+        hear(frame)
+    return (time.process_time() - started) / QUIET_S
+
+
+def _frames(sound: F32) -> Iterator[F32]:
+    for at in range(0, len(sound) // FRAME * FRAME, FRAME):
+        yield sound[at : at + FRAME]
+
+
+def _meetings(folder: Path) -> list[Scene]:
+    sounds, truths = [], []
+    rows = [line.split() for line in _text(folder / "train.rttm").splitlines()]
+    for path in sorted(folder.glob("*.wav")):
+        sound = _read(path)
+        segments = [(float(row[3]), float(row[3]) + float(row[4])) for row in rows if row[1] == path.stem]
+        sounds.append(sound[: len(sound) // FRAME * FRAME])
+        truths.append(_truth(len(sound), segments))
+    return [Scene("meetings", np.concatenate(sounds), np.concatenate(truths))]
+
+
+def _constructed(data: Path) -> Iterator[Scene]:
+    rng = np.random.default_rng(SEED)
+    pool = sorted(path for path in (data / "spoken-digits").glob("*.wav"))
+    if not pool:
+        raise ConfigError(f"no spoken-digits/*.wav in {data}", hint="give the folder with --data")
+    parts, segments, at = [], [], 0.0
+    for index in rng.choice(len(pool), WORDS, replace=False):
+        word = _read(pool[index])
+        pause = np.zeros(round(PAUSE_S * RATE_HZ), np.float32)
+        parts += [pause, word / max(1e-6, float(np.abs(word).max())) * np.float32(0.5)]
+        at += PAUSE_S
+        segments.append((at, at + len(word) / RATE_HZ))
+        at += len(word) / RATE_HZ
+    sound = np.concatenate(parts)
+    truth = _truth(len(sound), segments)
+    yield Scene("words in silence", sound, truth)
+    noise = np.resize(_noise(data / "noise"), len(sound)).astype(np.float32)
+    level = float(np.sqrt(np.mean(np.square(np.concatenate(parts[1::2]), dtype=np.float64))))
+    noise = noise / float(np.sqrt(np.mean(np.square(noise, dtype=np.float64)))) * np.float32(level)
+    for level_db in LEVELS_DB:
+        mixed = sound + noise * np.float32(10 ** (-level_db / 20))
+        yield Scene(f"words, noise at {level_db} dB", np.clip(mixed, -1, 1).astype(np.float32), truth)
+
+
+def _truth(samples: int, segments: list[tuple[float, float]]) -> NDArray[np.bool_]:
+    middles = (np.arange(samples // FRAME) * FRAME + FRAME / 2) / RATE_HZ
+    found = np.zeros(len(middles), np.bool_)
+    for first, last in segments:
+        found |= (middles >= first) & (middles < last)
+    return found
+
+
+def _noise(folder: Path) -> F32:
+    """Return one clip of each kind of noise, one after another."""
+    try:
+        import soundfile
+    except ImportError as error:
+        raise ConfigError("noise is in ogg files, which need soundfile", hint="pip install soundfile") from error
+    clips = []
+    for kind in sorted(path for path in folder.iterdir() if path.is_dir()):
+        sound, rate_hz = soundfile.read(sorted(kind.glob("*.ogg"))[0], dtype="float32")
+        clips.append(resample(np.asarray(sound, np.float32).reshape(len(sound), -1).mean(axis=1), rate_hz, RATE_HZ))
+    return np.concatenate(clips)
+
+
+def _read(path: Path) -> F32:
+    sound, rate_hz = decode_wav(path.read_bytes())
+    return resample(sound, rate_hz, RATE_HZ)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read", hint="give the folder with --data") from error

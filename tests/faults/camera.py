@@ -2,6 +2,7 @@
 
 Rules:
 - A picture is written aside and renamed into place, as a camera's program should.
+- No name comes twice in a folder, also not from a second camera: a new picture under an old name is a new part.
 - One in ten is in between (handed to a person, with its bytes), one in fifty is cut short.
 """
 
@@ -23,6 +24,7 @@ class Camera:
         self.names: list[str] = []
         """Of the pictures delivered so far."""
         self._folder = folder
+        self._before = sum(1 for _ in folder.glob("*.png"))
         self._rate_per_s = rate_per_s
         self._rng = rng
         self._stop = threading.Event()
@@ -44,7 +46,7 @@ class Camera:
     def deliver(self, count: int = 1) -> None:
         """Deliver some now, from the calling thread; not while it runs by itself."""
         for _ in range(count):
-            name = f"{len(self.names) + 1:06d}.png"
+            name = f"{self._before + len(self.names) + 1:06d}.png"
             put(self._folder / name, self._picture())
             self.names.append(name)
 

@@ -34,7 +34,11 @@ def test_other_bytes_than_the_digest_says_leave_nothing_behind(tmp_path: Path, d
     assert (_files(tmp_path), blobs.has(DIGEST)) == ([], False)
 
 
-@pytest.mark.parametrize("digest", ["", "x", DIGEST.upper(), "../" + DIGEST, DIGEST + "\n", DIGEST[:-1]])
+@pytest.mark.parametrize(
+    "digest",
+    ["", "x", DIGEST.upper(), "../" + DIGEST, DIGEST + "\n", DIGEST[:-1]],
+    ids=["empty", "letter", "capitals", "path", "line end", "cut short"],
+)
 def test_name_that_is_no_digest_reaches_no_file(tmp_path: Path, digest: str) -> None:
     blobs = BlobStore(tmp_path / "blobs", max_bytes=10**6)
     with pytest.raises(InvalidError):

@@ -63,6 +63,7 @@ def test_input_is_kept_once_and_shown_as_it_is(world: World, http: httpx.Client)
         (DIGEST.upper(), PICTURE, 422),
         ("..%2f" + DIGEST, PICTURE, 404),
     ],
+    ids=["cut short", "empty", "short digest", "capitals", "path"],
 )
 def test_input_that_is_not_what_its_digest_says_is_refused(
     world: World, http: httpx.Client, digest: str, content: bytes, expected: int

@@ -23,7 +23,7 @@ demo: $(READY)  ## the whole story on this machine; ONCE=1 ends after it
 	@$(BIN)/lineside-cloud demo $(if $(ONCE),--once)
 
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(READY)  ## lint, types, import direction, docs
 	$(BIN)/ruff check .
@@ -42,9 +42,9 @@ bench: $(READY)  ## measure, print tables
 train: $(READY)  ## what training the reference models needs, on top
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-train.txt
 
-lock:  ## make requirements.lock anew (needs uv)
+lock:  ## bring requirements.lock up to date with pyproject.toml (needs uv; UPGRADE=1 takes newer versions)
 	uv pip compile pyproject.toml --group dev --extra tflite --extra cloud --extra demo --extra export --extra bench --extra server --extra voice --extra gpio --extra modbus --extra microphone --universal \
-		--python-version 3.11 --generate-hashes --no-annotate --no-header --quiet --upgrade --output-file requirements.lock
+		--python-version 3.11 --generate-hashes --no-annotate --no-header --quiet $(if $(UPGRADE),--upgrade) --output-file requirements.lock
 
 clean:  ## remove what was made here
 	rm -rf $(VENV) .demo .bench dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -91,6 +91,18 @@ def voice(
     benchmark.main(data, as_json=as_json)
 
 
+@app.command()
+def recognise(
+    data: Annotated[Path, typer.Option(help="Folder with sentences.")],
+    as_json: AsJson = False,
+    threads: Annotated[int, typer.Option(min=1, max=16, help="Threads of the recogniser.")] = 2,
+) -> None:
+    """Word error rate and time of the recognisers, with and without the voice front end."""
+    from benchmarks import recognise as benchmark
+
+    benchmark.main(data, as_json=as_json, threads=threads)
+
+
 @app.command("all")
 def everything(as_json: AsJson = False) -> None:
     """Every benchmark, one after another."""

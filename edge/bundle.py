@@ -84,7 +84,7 @@ class Bundle:
         return inputs, outputs.astype(np.float32)
 
     def golden_extras(self, runtime: str) -> NDArray[np.float32] | None:
-        """Return the features and heat map (n, numbers) that this runtime must give, None if none were recorded.
+        """Return what lies behind the logits (n, numbers) that this runtime must give, None if none were recorded.
 
         Raises:
             ModelError: they are damaged, or not what the network's outputs need.
@@ -93,7 +93,7 @@ class Bundle:
         if name is None:
             return None
         spec, _ = self.model(runtime)
-        extras = [extra for extra in (spec.features, spec.heatmap) if extra is not None]
+        extras = (extra for extra in (spec.features, spec.heatmap, spec.text) if extra is not None)
         expected = (self.manifest.golden.count, sum(math.prod(extra.shape) for extra in extras))
         values = _array(self.files[name])
         if values.shape != expected or values.dtype.kind != "f" or not np.isfinite(values).all():

@@ -19,6 +19,7 @@ from edge.masks import Mask
 from edge.stationrules import LineRules
 from edge.toml_lines import line_of
 from edge.wire.base import Name
+from edge.wire.manifest import RuntimeName
 from edge.wire.terms import Mode
 
 
@@ -116,7 +117,7 @@ class StationSection(Section):
     bundle: Path | None = None
     """Bundle to begin with, before the control plane has given one."""
     mode: Mode = "partial"
-    runtime: Literal["auto", "onnx", "tflite"] = "auto"
+    runtime: RuntimeName | Literal["auto"] = "auto"
     isolation: Literal["process", "inline"] = "process"
     threads: int = Field(default=1, ge=1, le=8)
     deadline_ms: float = Field(default=1000.0, gt=0)

@@ -21,7 +21,7 @@ from edge.runtimes import open_session
 from edge.runtimes.interface import Session
 from edge.runtimes.tensors import golden_numbers
 from edge.wire.base import BundleRef
-from edge.wire.manifest import Manifest, ModelFile
+from edge.wire.manifest import Manifest, ModelFile, RuntimeName
 
 Isolation = Literal["process", "inline"]
 START_TIMEOUT_S = 20.0
@@ -32,7 +32,7 @@ START_TIMEOUT_S = 20.0
 class EngineSettings:
     """How a station runs its networks."""
 
-    runtime: Literal["auto", "onnx", "tflite"] = "auto"
+    runtime: RuntimeName | Literal["auto"] = "auto"
     isolation: Isolation = "process"
     threads: int = 1
     deadline_s: float = 1.0
@@ -91,7 +91,7 @@ def open_engine(bundle: Bundle, settings: EngineSettings) -> Engine:
 def replay_golden(bundle: Bundle, runtime: str, spec: ModelFile, session: Session) -> float:
     """Run the golden examples; return the largest difference of any logit, or of any chance where the file gives those.
 
-    Features and heat map, where the bundle recorded them, are held against their own tolerances.
+    Features, heat map and text, where the bundle recorded them, are held against their own tolerances.
 
     Raises:
         UpdateError: a difference is beyond the bundle's tolerance.
@@ -121,7 +121,7 @@ def _compare_extras(
     bundle: Bundle, spec: ModelFile, session: Session, got: NDArray[np.float32], expected: NDArray[np.float32]
 ) -> None:
     start = 0
-    for name, extra in (("features", spec.features), ("heat map", spec.heatmap)):
+    for name, extra in (("features", spec.features), ("heat map", spec.heatmap), ("text", spec.text)):
         if extra is None:
             continue
         part = slice(start, start := start + math.prod(extra.shape))

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from edge.clock import Clock
 from edge.drift import DriftWatch, Shift
+from edge.recognised import repeats
 from edge.wire.base import BundleRef
 from edge.wire.manifest import Manifest
 from edge.wire.rows import LATENCY_EDGES_MS, UNIT_EDGES, DecisionRow, EventRow, Histogram, TelemetryRow
@@ -147,12 +148,21 @@ class Observer:
             counts[f"reason.{decision.reason}"] += 1
         if decision.label:
             counts[f"label.{decision.label}"] += 1
+        if decision.text is not None:
+            self._count_text(decision, decision.text)
         for step, value in decision.latency_ms.items():
             self._bin(f"latency_ms.{step}", value)
         for name, value in decision.metrics.items():
             self._bin(name, value)
         if decision.confidence is not None:
             self._bin("confidence", decision.confidence)
+
+    def _count_text(self, decision: DecisionRow, text: str) -> None:
+        self._counts["text.recognised"] += 1
+        self._counts["text.words"] += len(text.split())
+        self._counts["text.empty"] += not text
+        self._counts["text.low_confidence"] += decision.reason == "unsure"
+        self._counts["text.repeats"] += repeats(text)
 
     def _bin(self, name: str, value: float) -> None:
         found = self._bins.get(name)

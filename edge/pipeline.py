@@ -240,6 +240,7 @@ class Pipeline:
             ),
             metrics=work.metrics,
             where=steps.where(work, judgement),
+            text=work.text,
             latency_ms={"decode": window.decode_ms, **work.steps_ms, "total": work.elapsed_ms},
         )
 

@@ -17,6 +17,7 @@ from edge.calibrate import calibrated
 from edge.errors import DeadlineError, ModelError
 from edge.preprocess import preprocess as values_of
 from edge.preprocess import to_model
+from edge.recognised import text_of
 from edge.values import Judgement
 from edge.where import peaks
 from edge.wire.manifest import ImageInput
@@ -69,6 +70,8 @@ def infer(work: Work, tensor: NDArray[np.generic]) -> NDArray[np.float32]:
     if len(answer) == labels:
         return answer
     work.extras = answer[labels:]
+    if work.loaded.spec.text is not None:
+        work.text = text_of(work.extras[-work.loaded.spec.text.shape[1] :])
     return answer[:labels]
 
 

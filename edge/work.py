@@ -36,7 +36,9 @@ class Work:
     engine: Engine | None
     metrics: dict[str, float] = field(default_factory=dict)
     extras: NDArray[np.float32] | None = None
-    """Features and heat map one after another, if the network gives any."""
+    """Features, heat map or text one after another, if the network gives any."""
+    text: str | None = None
+    """What a recogniser understood."""
     steps_ms: dict[str, float] = field(default_factory=dict)
     started_s: float = field(default_factory=time.perf_counter)
     judged: bool = False

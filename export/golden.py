@@ -53,7 +53,7 @@ def split(flat: NDArray[np.float32], spec: ModelFile) -> Answers:
     """Return answers (n, numbers) by what they are."""
     parts: list[NDArray[np.float32] | None] = []
     start = 0
-    for output in (spec.output, spec.features, spec.heatmap):
+    for output in (spec.output, spec.features, spec.heatmap):  # a text stays behind
         if output is None:
             parts.append(None)
             continue

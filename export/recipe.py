@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.wire.manifest import Calibration, InputSpec
+from edge.wire.manifest import Calibration, InputSpec, RuntimeName
 from edge.wire.terms import Task
 
-Runtime = Literal["onnx", "tflite"]
+Runtime = RuntimeName
 Method = Literal["none", "temperature", "vector", "isotonic", "auto"]
 """Of calibration."""
 Sound = tuple[NDArray[np.float32], int]

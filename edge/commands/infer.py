@@ -20,6 +20,7 @@ from natsort import natsorted, ns
 from edge.bundle import load
 from edge.engines import Engine, EngineSettings, open_engine
 from edge.errors import ConfigError
+from edge.runtimes import RUNTIMES
 from edge.sources.files import media_kind, read_window
 from edge.steps import judge, where
 from edge.values import Judgement, StationSettings, Window
@@ -39,6 +40,7 @@ class Judged:
     judgement: Judgement
     latency_ms: float
     where: list[Peak] | None = None
+    text: str | None = None
 
 
 def run(bundle_path: Path, paths: list[str], *, runtime: str, as_json: bool, out: TextIO = sys.stdout) -> int:
@@ -92,6 +94,7 @@ def as_record(result: Judged, engine: Engine) -> dict[str, Any]:
         "detail": judgement.detail,
         "scores": judgement.scores,
         "where": None if result.where is None else [peak.model_dump() for peak in result.where],
+        "text": result.text,
         "latency_ms": round(result.latency_ms, 3),
         "bundle": engine.ref.digest,
     }
@@ -102,9 +105,10 @@ def as_line(result: Judged) -> str:
     judgement = result.judgement
     confidence = "" if judgement.confidence is None else f"{judgement.confidence:.3f}"
     why = f"  {judgement.reason}: {judgement.detail}" if judgement.detail else f"  {judgement.reason or ''}"
+    said = f"  “{result.text}”" if result.text is not None else ""
     return (
         f"{judgement.verdict:<7} {judgement.label or '-':<16} {confidence:>5} {result.latency_ms:8.2f} ms  "
-        f"{result.path}{why.rstrip()}"
+        f"{result.path}{said}{why.rstrip()}"
     )
 
 
@@ -114,7 +118,7 @@ def _judge(path: Path, engine: Engine) -> Judged:
     work = Work(window, StationSettings(station="infer", deadline_ms=float("inf")), engine)
     judgement = judge(work)
     looked_at = where(work, judgement)
-    return Judged(str(path), window, judgement, (time.perf_counter() - started) * 1000, looked_at)
+    return Judged(str(path), window, judgement, (time.perf_counter() - started) * 1000, looked_at, work.text)
 
 
 def _summary(counts: Counter[str], engine: Engine, took_s: float) -> str:
@@ -129,6 +133,6 @@ def _summary(counts: Counter[str], engine: Engine, took_s: float) -> str:
 
 
 def _runtime(name: str) -> Any:
-    if name not in ("auto", "onnx", "tflite"):
-        raise ConfigError(f"--runtime: expected auto, onnx or tflite, got {name!r}")
+    if name != "auto" and name not in RUNTIMES:
+        raise ConfigError(f"--runtime: expected auto, {', '.join(RUNTIMES)}, got {name!r}")
     return name

@@ -27,7 +27,8 @@ def as_line(row: DecisionRow) -> str:
     confidence = "" if row.confidence is None else f"{row.confidence:.3f}"
     version = row.bundle.version if row.bundle else "-"
     why = f"  {row.reason}" + (f": {row.detail}" if row.detail else "") if row.reason else ""
+    said = f"  “{row.text}”" if row.text is not None else ""
     return (
         f"{row.seq:>8}  {at}  {row.station:<10} {version:<8} {row.verdict:<7} {row.label or '-':<16} "
-        f"{confidence:>5} {row.latency_ms.get('total', 0):8.2f} ms  {row.input.name}{why}"
+        f"{confidence:>5} {row.latency_ms.get('total', 0):8.2f} ms  {row.input.name}{said}{why}"
     )

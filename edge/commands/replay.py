@@ -21,6 +21,7 @@ from edge.station import store_path
 from edge.steps import judge
 from edge.store import Store
 from edge.values import StationSettings
+from edge.wire.manifest import RuntimeName
 from edge.wire.rows import DecisionRow
 from edge.work import Work
 
@@ -59,9 +60,8 @@ def replay(config: Config, seq: int) -> tuple[DecisionRow, dict[str, float]]:
         raise ModelError("no bundle decided it")
     bundle = load(_bundle_path(config, recorded.bundle.digest), expected_digest=recorded.bundle.digest)
     station = config.station.get(recorded.station)
-    runtime = (recorded.runtime or "").split(" ")[0]
     settings = EngineSettings(
-        runtime="tflite" if "litert" in runtime.lower() else "onnx",
+        runtime=_runtime(recorded.runtime or ""),
         isolation="inline",
         threads=station.threads if station else 1,
     )
@@ -72,6 +72,13 @@ def replay(config: Config, seq: int) -> tuple[DecisionRow, dict[str, float]]:
         return recorded, judge(work).scores
     finally:
         engine.session.close()
+
+
+def _runtime(description: str) -> RuntimeName:
+    """Return which runtime gave a description, see `Session.description`."""
+    first = description.lower().partition(" ")[0].rstrip(",")
+    named: dict[str, RuntimeName] = {"whisper": "whisper", "pocketsphinx": "pocketsphinx"}
+    return named.get(first, "tflite" if "litert" in first else "onnx")
 
 
 def _bundle_path(config: Config, digest: str) -> Path:

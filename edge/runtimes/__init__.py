@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 RUNTIMES = {
     "onnx": "edge.runtimes.onnx:open_session",
     "tflite": "edge.runtimes.tflite:open_session",
+    "whisper": "edge.runtimes.whisper:open_session",
+    "pocketsphinx": "edge.runtimes.pocketsphinx:open_session",
 }
-EXTRAS = {"tflite": "tflite"}
+EXTRAS = {"tflite": "tflite", "whisper": "whisper", "pocketsphinx": "pocketsphinx"}
 
 
 def open_session(name: str, model: bytes, spec: "ModelFile", *, threads: int = 1) -> "Session":

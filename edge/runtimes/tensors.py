@@ -20,8 +20,13 @@ _LEAST_CHANCE = 1e-7
 
 
 def outputs_of(spec: "ModelFile") -> list["TensorSpec"]:
-    """Return the outputs that a file must have, in their order: logits, then features and heat map if declared."""
-    return [spec.output, *(extra for extra in (spec.features, spec.heatmap) if extra is not None)]
+    """Return the outputs that a file must have, in their order: logits, then those extras that are declared."""
+    return [spec.output, *extras_of(spec)]
+
+
+def extras_of(spec: "ModelFile") -> list["TensorSpec"]:
+    """Return the declared outputs behind the logits, in their order: features, heat map, text."""
+    return [extra for extra in (spec.features, spec.heatmap, spec.text) if extra is not None]
 
 
 def check_input(tensor: NDArray[np.generic], shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
@@ -44,7 +49,7 @@ def check_count(inputs: int, outputs: int, wanted: Sequence["TensorSpec"]) -> No
         ModelError: not one input, or not these outputs.
     """
     if inputs != 1 or outputs != len(wanted):
-        number = {1: "one output", 2: "two outputs", 3: "three outputs"}[len(wanted)]
+        number = {1: "one output", 2: "two outputs"}.get(len(wanted), f"{len(wanted)} outputs")
         raise ModelError(f"model file: expected one input and {number}, got {inputs} and {outputs}")
 
 

@@ -28,6 +28,10 @@ SOUND_METRICS = frozenset({"level_dbfs", "peak_dbfs", "clipping", "duration_s"})
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 
 
+RuntimeName = Literal["onnx", "tflite", "whisper", "pocketsphinx"]
+"""What runs a model file; the last two recognise speech, and their file is a note that names weights in a package."""
+
+
 class FileEntry(WireModel):
     """One file of the archive."""
 
@@ -65,12 +69,12 @@ class TensorSpec(WireModel):
 class ModelFile(WireModel):
     """One format of the network. Every format takes the same preprocessed values.
 
-    A network answers with logits, and may give its features and a heat map with them, as outputs of the same file in
-    this order. A session hands all of it out as one vector: logits, features, heat map, each as real numbers.
+    A network answers with logits, and may give its features, a heat map or a text with them, as outputs of the same
+    file in this order. A session hands all of it out as one vector, each as real numbers.
     """
 
     file: FileName
-    runtime: Literal["onnx", "tflite"]
+    runtime: RuntimeName
     precision: Literal["int8", "float32"]
     input: TensorSpec
     output: TensorSpec
@@ -80,15 +84,19 @@ class ModelFile(WireModel):
     heatmap: TensorSpec | None = None
     """Evidence of a defect per place of the input, shape (1, rows, columns), more is more suspicious; None if the
     network does not give it."""
+    text: TensorSpec | None = None
+    """What was said, as UTF-8, one number a byte and zeros behind, shape (1, bytes); None if it gives none."""
     golden_tolerance: float = Field(gt=0, allow_inf_nan=False)
     """Largest difference of any logit from the golden output that still counts as the same model; of any chance where
     the output's `values` are no logits."""
 
     @model_validator(mode="after")
     def _extras_have_their_shapes(self) -> "ModelFile":
-        for name, extra, rank in (("features", self.features, 2), ("heatmap", self.heatmap, 3)):
+        for name, extra, rank in (("features", self.features, 2), ("heatmap", self.heatmap, 3), ("text", self.text, 2)):
             if extra is not None and (len(extra.shape) != rank or extra.shape[0] != 1):
                 raise ValueError(f"{name}: expected {rank} axes with batch 1, got shape {extra.shape}")
+        if self.text is not None and self.heatmap is not None:
+            raise ValueError("text and heatmap: a network gives one of them, or neither")
         return self
 
 
@@ -333,8 +341,8 @@ class Manifest(WireModel):
     """ISO 8601, UTC."""
     input: InputSpec
     labels: list[str] = Field(min_length=2, max_length=4096)
-    models: dict[Literal["onnx", "tflite"], ModelFile] = Field(min_length=1)
-    prefer: Literal["onnx", "tflite"] = "onnx"
+    models: dict[RuntimeName, ModelFile] = Field(min_length=1)
+    prefer: RuntimeName = "onnx"
     calibration: Calibration = Calibration()
     policy: Policy
     gate: dict[str, Limits] = Field(default_factory=dict)

@@ -75,6 +75,8 @@ class DecisionRow(WireModel):
     """Input metrics of the gate, for example brightness and sharpness; `ood` if the bundle judges strangeness."""
     where: list[Peak] | None = None
     """Where the network looked, at most three places, strongest first; None for a clear pass, or if it cannot say."""
+    text: str | None = None
+    """What a recogniser of speech understood; of a deferral, its suggestion. None of other bundles."""
     latency_ms: dict[str, float] = Field(default_factory=dict)
     """Milliseconds per step of the pipeline, and `total`."""
 

@@ -14,6 +14,8 @@ from edge.wire.manifest import ModelFile, TensorSpec
 SIDE = 32
 LABELS = 3
 SEED = 20261
+NETWORKS = ("onnx", "tflite")
+"""Runtimes that run networks from files; those that recognise speech have a suite of their own."""
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from edge.errors import DeadlineError, ModelError
-from edge.runtimes import RUNTIMES, open_session
+from edge.runtimes import open_session
 from edge.runtimes.isolated import IsolatedSession
 from edge.wire.manifest import ModelFile, TensorSpec
-from tests.seams.networks import BLACK, BRIGHT, example, hanging
+from tests.seams.networks import BLACK, BRIGHT, NETWORKS, example, hanging
 from tests.waiting import wait_until
 
 LONG_S = 60.0
@@ -238,7 +238,7 @@ session.close()
 """
 
 
-@pytest.mark.parametrize("runtime", sorted(RUNTIMES))
+@pytest.mark.parametrize("runtime", NETWORKS)
 def test_daemon_loads_no_engine_and_child_loads_nothing_but_the_engine(runtime: str, tmp_path: Path) -> None:
     case = example(runtime)
     model, spec = tmp_path / "model", tmp_path / "spec"

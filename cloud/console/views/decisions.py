@@ -53,6 +53,8 @@ class DecisionLine:
     action: str
     reason: str | None
     detail: str | None
+    text: str | None
+    """What a recogniser of speech understood."""
     label: str | None
     confidence: float | None
     latency_ms: float | None
@@ -183,6 +185,7 @@ def _line(row: Mapping[Any, Any], here: set[str], fate: Mapping[str, Any] | None
     return DecisionLine(
         **{name: row[name] for name in names},
         detail=body.get("detail"),
+        text=body.get("text"),
         waits=bool(row["needs_review"]),
         input=input_of(body, row["input_digest"], here=row["input_digest"] in here),
         outcome=fate.get("state") if fate else None,

@@ -64,6 +64,8 @@ class ReviewCard:
     at_ms: int
     label: str | None
     confidence: float | None
+    text: str | None
+    """What a recogniser of speech understood."""
     scores: list[tuple[str, float]]
     thresholds: str
     input: Input
@@ -101,6 +103,7 @@ def _card(item: ReviewItem, labels: list[str]) -> ReviewCard:
         at_ms=item.decided_at_ms,
         label=body.get("label"),
         confidence=body.get("confidence"),
+        text=body.get("text"),
         scores=sorted(scores.items(), key=lambda pair: -pair[1]),
         thresholds=threshold_words(body),
         input=input_of(body, item.input_digest, here=item.input_present),

@@ -58,7 +58,7 @@ function showStation(name, station, last) {
     const sure = last.confidence == null ? "" : ` ${(100 * last.confidence).toFixed(1)} %`;
     const why = [last.reason, last.detail].filter(Boolean).join(": ");
     const took = (last.latency_ms.total ?? 0).toFixed(1);
-    card.querySelector(".words").textContent = `${last.label ?? ""}${sure} · ${took} ms · ${last.input.name}${why ? ` · ${why}` : ""}`;
+    card.querySelector(".words").textContent = `${last.text ? `“${last.text}” ` : ""}${last.label ?? ""}${sure} · ${took} ms · ${last.input.name}${why ? ` · ${why}` : ""}`;
     picture.hidden = !last.input.media_type.startsWith("image/");
     if (!picture.hidden && picture.dataset.seq !== String(last.seq)) {
       picture.dataset.seq = last.seq;
@@ -82,7 +82,7 @@ function showPart() {
   $("picture").hidden = !image;
   $("sound").hidden = image;
   (image ? $("picture") : $("sound")).src = `/api/inputs/${part.seq}`;
-  const said = part.label ? `${part.label}, ${(100 * (part.confidence ?? 0)).toFixed(1)} % sure` : "no answer of the model";
+  const said = part.text ? `“${part.text}”, ${(100 * (part.confidence ?? 0)).toFixed(1)} % sure` : part.label ? `${part.label}, ${(100 * (part.confidence ?? 0)).toFixed(1)} % sure` : "no answer of the model";
   $("said").textContent = `${part.station} · ${part.input.name} · ${part.reason}${part.detail ? `: ${part.detail}` : ""} · ${said}`;
   const sorted = Object.entries(part.scores).sort((a, b) => b[1] - a[1]).slice(0, 5);
   $("scores").replaceChildren(...sorted.map(([label, score]) => {

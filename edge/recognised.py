@@ -1,0 +1,72 @@
+"""What a recogniser of speech understood, as numbers that a session hands out and as text for people: pure.
+
+Rules:
+- A session gives logits of `unclear` and `understood`, then the text's UTF-8 bytes, one number a byte, zeros behind.
+- Nothing heard, and the same words again and again (how recognisers fail on noise), are never `understood`.
+- A text too long for its place is cut at a word, and ends in an ellipsis that says so.
+- NumPy and standard library only: the inference child loads this and must stay small.
+"""
+
+import math
+import zlib
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+LABELS = ["unclear", "understood"]
+MOST_SURE = 6.0
+"""Largest log-odds, either way."""
+MAX_COMPRESSION = 2.4
+"""Text that packs better than this repeats itself (the limit of Whisper's own code, Radford et al. 2022)."""
+LOOP_WORDS = 4
+"""The same word so often in a row is no speech; `no no no` is."""
+CUT = "…"
+
+
+def answer(text: str, chance: float, length: int) -> NDArray[np.float32]:
+    """Return what a session hands out: logits (2), then the text (length), float32.
+
+    Args:
+        text: what was understood.
+        chance: how sure the recogniser is of it, 0…1.
+        length: numbers for the text.
+    """
+    words = " ".join(text.split())
+    odds = -MOST_SURE if not words or repeats(words) else _log_odds(chance)
+    numbers = np.zeros(2 + length, np.float32)
+    numbers[1] = odds
+    encoded = _fitted(words, length)
+    numbers[2 : 2 + len(encoded)] = np.frombuffer(encoded, np.uint8)
+    return numbers
+
+
+def text_of(numbers: NDArray[np.float32]) -> str:
+    """Return the text in a session's numbers (length,)."""
+    codes = numbers[: int(np.argmin(numbers > 0)) if not (numbers > 0).all() else len(numbers)]
+    return codes.clip(0, 255).astype(np.uint8).tobytes().decode("utf-8", "replace")
+
+
+def repeats(text: str) -> bool:
+    """Return whether a text says the same again and again."""
+    words = text.lower().split()
+    run = longest = 1
+    for before, word in pairwise(words):
+        run = run + 1 if word.strip(".,!?…") == before.strip(".,!?…") else 1
+        longest = max(longest, run)
+    raw = text.encode()
+    return longest >= LOOP_WORDS or (len(raw) > 40 and len(raw) / len(zlib.compress(raw)) > MAX_COMPRESSION)
+
+
+def _log_odds(chance: float) -> float:
+    inside = min(max(chance, 1e-9), 1 - 1e-9) if math.isfinite(chance) else 1e-9
+    return max(-MOST_SURE, min(MOST_SURE, math.log(inside / (1 - inside))))
+
+
+def _fitted(text: str, length: int) -> bytes:
+    encoded = text.encode()
+    if len(encoded) <= length:
+        return encoded
+    room = length - len(CUT.encode())
+    whole = encoded[:room].decode("utf-8", "ignore")
+    return (whole.rpartition(" ")[0] or whole).encode() + CUT.encode()

@@ -154,24 +154,27 @@ def test_mistake_in_the_settings_is_named(tmp_path: Path, settings: dict[str, An
 
 def test_what_is_heard_now_is_level_and_speech(tmp_path: Path) -> None:
     ear = Ear(open_segmenter(ENERGY, RATE_HZ))
-    assert ear.now is None
-    ear.hear(silence(0.02))
-    assert ear.now is not None and not ear.now.active and -85 < ear.now.level_dbfs < -75
-    ear.hear(tone(0.02))
-    assert ear.now.active and ear.now.level_dbfs == pytest.approx(20 * math.log10(0.3 / math.sqrt(2)), abs=0.5)
+    heard = [ear.now]
+    for block in (silence(0.02), tone(0.02)):
+        ear.hear(block)
+        heard.append(ear.now)
+    before, quiet, loud = heard
+    assert before is None and quiet is not None and loud is not None
+    assert not quiet.active and -85 < quiet.level_dbfs < -75
+    assert loud.active and loud.level_dbfs == pytest.approx(20 * math.log10(0.3 / math.sqrt(2)), abs=0.5)
     assert level_dbfs(np.zeros(320, np.float32)) == -120
 
 
 def test_what_is_heard_is_there_through_the_sources_wrapper(tmp_path: Path) -> None:
     path = put(tmp_path / "a.wav", np.concatenate([silence(0.3), tone(3.0)]))
     source = ReopeningSource("audio_file", lambda: opened(path, real_time=True), SystemClock(), lambda _problem: None)
-    assert source.listening is None
-    until_s = time.monotonic() + 10
-    while not (source.listening and source.listening.active):
+    heard, until_s = [source.listening], time.monotonic() + 10
+    while heard[-1] is None or not heard[-1].active:
         source.read(0.05)
+        heard.append(source.listening)
         assert time.monotonic() < until_s
     source.close()
-    assert source.listening is None
+    assert heard[0] is None and source.listening is None
 
 
 def test_microphone_says_what_it_hears_and_how_long_it_waited_for_the_end() -> None:

@@ -13,12 +13,11 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from edge import steps
 from edge.acting import Acting
 from edge.actuators.interface import Actuator
-from edge.asking import Asking
 from edge.clock import Clock
 from edge.errors import StoreError
 from edge.linewatch import LineWatch
@@ -29,6 +28,9 @@ from edge.sources.interface import Source
 from edge.values import Judgement, StationSettings, Window
 from edge.wire.rows import DecisionRow, InputRef, OutcomeRow
 from edge.work import DeferBudget, Unjudged, Work
+
+if TYPE_CHECKING:
+    from edge.asking import Asking
 
 WAIT_S = 0.25
 """Longest wait for one window: how late a stop or a swap can be noticed while nothing comes."""
@@ -58,7 +60,7 @@ class Parts:
     boot_id: str
     keep: Literal["none", "deferred", "all"] = "deferred"
     shadow: Shadow | None = None
-    asking: Asking | None = None
+    asking: "Asking | None" = None
     """Asks a server about what is deferred; None if there is none."""
     draw: Callable[[], float] = field(default_factory=lambda: random.SystemRandom().random)
     line: LineWatch | None = None

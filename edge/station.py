@@ -10,12 +10,11 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge.actuators import open_actuator
 from edge.actuators.interface import Actuator, Place
 from edge.actuators.reopening import open_or_later
-from edge.asking import Asking
 from edge.bundle import Bundle
 from edge.clock import Clock
 from edge.config import Config, StationSection
@@ -34,6 +33,9 @@ from edge.sources.reopening import ReopeningSource
 from edge.store import Store
 from edge.values import StationSettings, Window
 from edge.wire.rows import DecisionRow
+
+if TYPE_CHECKING:
+    from edge.asking import Asking
 
 DRAIN_S = 5.0
 """Longest time that a station which stops still decides what its source had taken in before."""
@@ -166,10 +168,12 @@ class Station:
             keep_inputs=config.keep != "none",
         )
 
-    def _make_asking(self) -> Asking | None:
+    def _make_asking(self) -> "Asking | None":
         ask, shared = self._config.ask, self._shared
         if ask is None:
             return None
+        from edge.asking import Asking
+
         return Asking(self.name, self._config.model, ask, shared.open_store, shared.clock, shared.boot_id)
 
     def _run(self) -> None:

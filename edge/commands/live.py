@@ -42,16 +42,14 @@ Hear = Callable[[], dict[str, Listening]]
 
 @contextmanager
 def showing(config: Config, clock: Clock) -> Iterator["LiveView"]:
-    """Show what `LiveView.begin` is given, until the block ends; in a terminal from now on also what is logged."""
+    """Show what `LiveView.begin` is given, until the block ends; in a terminal also what is logged to it."""
     console = Console()
-    if not console.is_terminal and sys.stderr.isatty():
-        console = Console(stderr=True)
     view = LiveView(config, clock, console)
     if not console.is_terminal:
         with view:
             yield view
         return
-    with Live(console=console, auto_refresh=False) as live:
+    with Live(console=console, auto_refresh=False, redirect_stderr=sys.stderr.isatty()) as live:
         view.screen = live
         with view:
             yield view

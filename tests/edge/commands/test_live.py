@@ -3,10 +3,12 @@
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -57,23 +59,39 @@ def phone(folder: Path, url: str, *, real_time: bool) -> Path:
     return folder
 
 
-def on_a_screen(folder: Path) -> str:
+def on_a_screen(folder: Path, log: IO[bytes] | None = None) -> str:
     """Run the phone in a terminal until it has heard all, and return what stood there."""
+    return CONTROL.sub("", in_a_terminal(folder, log=log).decode())
+
+
+def in_a_terminal(
+    folder: Path, enough: Callable[[bytes], bool] = lambda _shown: False, log: IO[bytes] | None = None
+) -> bytes:
+    """Run the phone in a terminal until it ends, and return all that was written there.
+
+    Args:
+        folder: of the phone.
+        enough: when what was written so far is, it is interrupted.
+        log: where standard error goes; to the terminal without it.
+    """
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "edge", "run", "-c", "phone.toml", "--drain"]
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "160", "LINES": "40"}
-    process = subprocess.Popen(command, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    process = subprocess.Popen(command, cwd=folder, stdin=theirs, stdout=theirs, stderr=log or theirs, env=environment)
     os.close(theirs)
-    shown = b""
+    shown, interrupted = b"", False
     try:
         while part := _read(ours):
             shown += part
+            if enough(shown) and not interrupted:
+                process.send_signal(signal.SIGINT)
+                interrupted = True
         assert process.wait(30) == 0, shown
     finally:
         process.kill()
         process.wait()
         os.close(ours)
-    return CONTROL.sub("", shown.decode())
+    return shown
 
 
 def test_terminal_shows_level_speech_and_what_was_understood_where_and_how_fast(tmp_path: Path, server: Server) -> None:
@@ -87,6 +105,20 @@ def test_terminal_shows_level_speech_and_what_was_understood_where_and_how_fast(
     assert all(0.5 < float(result[0]) < 1.5 for result in results)
     assert 200 <= int(results[0][4]) < int(results[2][4]), "from the end of speech, hang-over included"
     assert "daemon started" in screen and "phone-1: stopped" in screen, "what is logged stands above"
+
+
+def test_log_that_goes_elsewhere_goes_there_also_from_a_terminal(tmp_path: Path, server: Server) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        screen = on_a_screen(phone(tmp_path, server.url, real_time=False), log)
+    assert "daemon started" in (tmp_path / "log").read_text() and "daemon started" not in screen
+    assert "· server" in screen
+
+
+def test_interrupt_ends_it_and_leaves_the_terminal_as_it_was(tmp_path: Path, server: Server) -> None:
+    folder = phone(tmp_path, server.url, real_time=True)
+    (folder / "phone.toml").write_text((folder / "phone.toml").read_text().replace("watch = false", "watch = true"))
+    shown = in_a_terminal(folder, lambda shown: b"silence" in shown)
+    assert b"stopped" in shown and shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l"), "the cursor is back"
 
 
 def test_without_a_terminal_each_result_is_one_plain_line(tmp_path: Path, server: Server) -> None:

@@ -3,7 +3,8 @@
 Rules:
 - Two real devices in processes of their own: a phone that hears recordings at the pace at which they were spoken, with
   pauses between them, and a prediction server on the same machine.
-- End of speech is the end of the last frame that the detector took for speech: the hang-over counts.
+- End of speech is the end of the last frame that the detector took for speech: the hang-over counts. How much later
+  than the recording's own end that was stands in a row of its own.
 - Every segment is asked about: a deadline that nothing can keep makes a deferral of each, after the phone has done its
   work on it. So one run gives both times, on the same segments.
 """
@@ -82,16 +83,24 @@ def main(setting: Setting, *, as_json: bool = False) -> list[dict[str, Any]]:
         ConfigError: there are no recordings.
     """
     with tempfile.TemporaryDirectory() as folder:
-        decisions, answers = _measured(Path(folder), setting)
+        sound, ends_s = _said(setting)
+        decisions, answers = _measured(Path(folder), setting, sound)
     by_seq = {row.seq: row for row in decisions}
     own = [_since_speech(row) for row in decisions]
+    lags = dict(zip(by_seq, _lags(decisions, ends_s), strict=True))
     served = [event.data["latency_ms"] for event in answers]
     asked = [by_seq[event.data["decision_seq"]] for event in answers]
     phone, server = setting.phone.stem, setting.server.stem
     parts = [
         (f"on the device ({phone})", own, TARGET_MS),
         ("of it until it was known to be over", [row.latency_ms.get("hang_over", 0.0) for row in decisions], None),
+        ("before that: the detector heard an end after the recording's", [*lags.values()], None),
         (f"by the server ({server})", [took["since_speech"] for took in served], TARGET_MS),
+        (
+            "by the server, from the recording's own end",
+            [took["since_speech"] + lags[row.seq] for took, row in zip(served, asked, strict=True)],
+            TARGET_MS,
+        ),
         ("of it the device, hang-over included", [_since_speech(row) for row in asked], None),
         ("of it queue and network", [took["total"] - took["server"] for took in served], None),
         ("of it the server's decision", [took["server"] for took in served], None),
@@ -102,10 +111,10 @@ def main(setting: Setting, *, as_json: bool = False) -> list[dict[str, Any]]:
     return rows
 
 
-def _measured(folder: Path, setting: Setting) -> tuple[list[DecisionRow], list[EventRow]]:
+def _measured(folder: Path, setting: Setting, sound: F32) -> tuple[list[DecisionRow], list[EventRow]]:
     port, phone = free_port(), folder / "phone"
     phone.mkdir()
-    (phone / "said.wav").write_bytes(encode_wav(_said(setting), RATE_HZ))
+    (phone / "said.wav").write_bytes(encode_wav(sound, RATE_HZ))
     server = SERVER.format(model=load(setting.server).ref.name, bundle=setting.server.resolve(), port=port)
     hearing = PHONE.format(
         model=load(setting.phone).ref.name,
@@ -122,19 +131,31 @@ def _measured(folder: Path, setting: Setting) -> tuple[list[DecisionRow], list[E
     return decisions, [event for event in events if event.name == SERVER_ANSWERED_EVENT]
 
 
-def _said(setting: Setting) -> F32:
-    """Return the utterances one after another with pauses of a quiet room between them."""
+def _said(setting: Setting) -> tuple[F32, list[float]]:
+    """Return the utterances one after another with pauses of a quiet room between them, and when each ends, in s."""
     paths = sorted(setting.speech.glob("*.wav"))
     if not paths:
         raise ConfigError(f"{setting.speech}: expected WAV files, found none", hint="give a folder with --speech")
     rng = np.random.default_rng(SEED)
     chosen = rng.permutation(len(paths))[: setting.utterances]
     parts: list[F32] = []
+    ends_s: list[float] = []
     for index in chosen:
         samples, rate_hz = decode_wav(paths[index].read_bytes())
         pause = round(rng.uniform(*PAUSES_S) * RATE_HZ)
         parts += [rng.normal(0, 1e-4, pause).astype(np.float32), resample(samples, rate_hz, RATE_HZ)]
-    return np.concatenate([*parts, rng.normal(0, 1e-4, 2 * RATE_HZ).astype(np.float32)])
+        ends_s.append(sum(map(len, parts)) / RATE_HZ)
+    return np.concatenate([*parts, rng.normal(0, 1e-4, 2 * RATE_HZ).astype(np.float32)]), ends_s
+
+
+def _lags(decisions: Sequence[DecisionRow], ends_s: Sequence[float]) -> list[float]:
+    """Return how long after the nearest end of a recording each segment's speech ended, in ms; negative for before."""
+    lags = []
+    for row in decisions:
+        start_s = float(row.input.name.rpartition(" at ")[2].removesuffix(" s"))
+        end_s = start_s + row.metrics["duration_s"] - row.latency_ms.get("hang_over", 0.0) / 1000
+        lags.append((end_s - min(ends_s, key=lambda true_s: abs(true_s - end_s))) * 1000)
+    return lags
 
 
 def _since_speech(row: DecisionRow) -> float:

@@ -18,7 +18,8 @@ def test_every_segment_has_a_time_on_the_device_and_from_the_server(
     setting = answer.Setting(tmp_path, segmenter="energy", hang_over_ms=200, utterances=2)
     rows = answer.main(setting, as_json=True)
     assert {row["segments"] for row in rows} == {2}
-    device, hang_over, server, *_ = (row["p50"] for row in rows)
+    device, hang_over, lag, server, *_ = (row["p50"] for row in rows)
+    assert abs(lag) < 50, "a loud tone ends when it ends"
     assert 150 < hang_over < device < server < 5000
     assert len(capsys.readouterr().out.splitlines()) == len(rows)
     assert np.isfinite([row["p95"] for row in rows]).all()

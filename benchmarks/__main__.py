@@ -103,6 +103,29 @@ def recognise(
     benchmark.main(data, as_json=as_json, threads=threads)
 
 
+@app.command()
+def answer(
+    speech: Annotated[Path, typer.Option(help="Folder of WAV files, an utterance each.")],
+    phone: Annotated[Path | None, typer.Option(help="Bundle on the device; spoken_digits if none.")] = None,
+    server: Annotated[Path | None, typer.Option(help="Bundle of the server; spoken_digits if none.")] = None,
+    segmenter: Annotated[str, typer.Option(help="What finds speech: cascade, silero, webrtc, energy.")] = "cascade",
+    hang_over_ms: Annotated[float, typer.Option(min=0, max=10_000, help="Silence that ends a segment.")] = 250.0,
+    utterances: Annotated[int, typer.Option(min=1, max=5000, help="How many; each takes about two seconds.")] = 60,
+    as_json: AsJson = False,
+) -> None:
+    """Time from the end of speech to the result, on the device and from the prediction server."""
+    from benchmarks import answer as benchmark
+    from edge.errors import LinesideError
+
+    digits = benchmark.DIGITS
+    setting = benchmark.Setting(speech, phone or digits, server or digits, segmenter, hang_over_ms, utterances)
+    try:
+        benchmark.main(setting, as_json=as_json)
+    except LinesideError as error:
+        typer.echo(error.for_people(), err=True)
+        raise typer.Exit(2) from error
+
+
 @app.command("all")
 def everything(as_json: AsJson = False) -> None:
     """Every benchmark, one after another."""

@@ -5,9 +5,11 @@ Rules:
   words placed in silence and in noise of 20, 10, 5 and 0 dB, where a frame is speech if a word lies over its middle.
 - Frames of 32 ms for all detectors, so that they are judged on the same; F1 at each one's default setting, area under
   the ROC curve where it gives a probability.
-- Cost is processor time over the time of the sound, on a quiet room.
+- Cost is processor time over the time of the sound, on a quiet room: of the detector alone, and of a whole device (the
+  real command with its child process, its record and its live lines) that hears the room at its own pace.
 """
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.devices import cpu_s, rows_of, running, wait_for
 from benchmarks.tables import print_table
 from edge.errors import ConfigError
 from edge.preprocess import F32, resample
-from edge.sound import decode_wav
+from edge.sound import decode_wav, encode_wav
 from edge.voice.silero import FRAME, RATE_HZ, CascadeSegmenter, CascadeSettings, SileroDetector, SileroSettings
 from edge.voice.webrtc import FRAME_MS, WebrtcDetector
 
@@ -29,6 +32,20 @@ WORDS, PAUSE_S, SEED = 60, 1.0, 5
 LEVELS_DB = (20, 10, 5, 0)
 QUIET_S = 60.0
 HEARD = RATE_HZ * FRAME_MS // 1000
+SETTLE_S, LISTEN_S = 3.0, 20.0
+DEVICE = """\
+[device]
+name = "phone"
+[station.main]
+model = "spoken_digits"
+bundle = "{bundle}"
+actuator = {{ kind = "none" }}
+[station.main.source]
+kind = "audio_file"
+path = "quiet.wav"
+real_time = true
+segments = {{ kind = "{segmenter}" }}
+"""
 
 Hear = Callable[[F32], float]
 """Takes a frame and returns how sure it is of speech."""
@@ -54,9 +71,8 @@ def main(data: Path, *, as_json: bool = False) -> list[dict[str, Any]]:
     for name in ("webrtc", "silero", "cascade"):
         for scene in scenes:
             rows.append({"detector": name, "scene": scene.name, **_scores(name, scene)})
-        rows.append(
-            {"detector": name, "scene": "cost in a quiet room", "f1": None, "auc": None, "cpu_share": _cost(name)}
-        )
+        for what, cost in (("cost in a quiet room", _cost(name)), ("the same, whole device", device_cost(name))):
+            rows.append({"detector": name, "scene": what, "f1": None, "auc": None, "cpu_share": cost})
     print_table("Speech found, frames of 32 ms", rows, as_json=as_json)
     return rows
 
@@ -90,9 +106,27 @@ def _begun(sure: NDArray[np.float64], rule: SileroSettings) -> NDArray[np.bool_]
     return said
 
 
+def device_cost(name: str, listen_s: float = LISTEN_S) -> float:
+    """Return the share of one core that a device takes which listens to a quiet room with this detector."""
+    bundle = Path(__file__).parents[1] / "models" / "spoken_digits" / "spoken_digits-1.1.0.lsb"
+    with tempfile.TemporaryDirectory() as folder:
+        device = Path(folder)
+        (device / "quiet.wav").write_bytes(encode_wav(_quiet(listen_s + 4 * SETTLE_S), RATE_HZ))
+        with running(device, DEVICE.format(bundle=bundle, segmenter=name)) as process:
+            wait_for("the bundle", lambda: any(row.name == "bundle_opened" for row in rows_of(device)[1]))
+            time.sleep(SETTLE_S)
+            began_s, before_s = time.perf_counter(), cpu_s(process.pid)
+            time.sleep(listen_s)
+            return (cpu_s(process.pid) - before_s) / (time.perf_counter() - began_s)
+
+
+def _quiet(seconds: float) -> F32:
+    return np.random.default_rng(SEED).normal(0, 1e-4, round(seconds * RATE_HZ)).astype(np.float32)
+
+
 def _cost(name: str) -> float:
-    quiet = np.random.default_rng(SEED).normal(0, 1e-4, round(QUIET_S * RATE_HZ)).astype(np.float32)
     hear = _hearing(name)
+    quiet = _quiet(QUIET_S)
     started = time.process_time()
     for frame in _frames(quiet):
         hear(frame)

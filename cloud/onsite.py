@@ -3,6 +3,7 @@
 Rules:
 - An event may come twice; device, incarnation and number are the answer's identity.
 - Who answered at a device is what they called themselves there; the note says that it was at the device.
+- Where a station holds it enough that a prediction server accepted, its deferral waits for nobody; that is no review.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from sqlalchemy import Connection, select
 
 from cloud import audit, tables
 from cloud.review import ANSWERS
-from edge.wire.rows import ANSWERED_EVENT
+from edge.wire.rows import ANSWERED_EVENT, SERVER_ANSWERED_EVENT
 
 
 def keep_answers(connection: Connection, events: Sequence[Mapping[str, Any]], now_ms: int) -> int:
@@ -23,6 +24,9 @@ def keep_answers(connection: Connection, events: Sequence[Mapping[str, Any]], no
         events: rows of the table of events; those that answer nothing we know are left alone.
         now_ms: when they came.
     """
+    for event in events:
+        if event["name"] == SERVER_ANSWERED_EVENT:
+            _close(connection, event)
     return sum(_keep(connection, event, now_ms) for event in events if event["name"] == ANSWERED_EVENT)
 
 
@@ -30,8 +34,19 @@ def keep_waiting_answers(connection: Connection, device: str, incarnation: str, 
     """Keep the answers among the events that are stored already, up to a number; return how many were new."""
     events = tables.events
     mine = (events.c.device == device, events.c.incarnation == incarnation, events.c.seq <= through)
-    found = connection.execute(select(events).where(events.c.name == ANSWERED_EVENT, *mine))
+    names = (ANSWERED_EVENT, SERVER_ANSWERED_EVENT)
+    found = connection.execute(select(events).where(events.c.name.in_(names), *mine))
     return keep_answers(connection, [dict(row) for row in found.mappings()], now_ms)
+
+
+def _close(connection: Connection, event: Mapping[str, Any]) -> None:
+    data = dict(event["body"].get("data") or {})
+    if data.get("review") != "closed" or not isinstance(data.get("decision_seq"), int):
+        return
+    decisions = tables.decisions
+    key = {"device": event["device"], "incarnation": event["incarnation"], "seq": data["decision_seq"]}
+    mine = [decisions.c[name] == value for name, value in key.items()]
+    connection.execute(decisions.update().where(*mine).values(needs_review=False))
 
 
 def _keep(connection: Connection, event: Mapping[str, Any], now_ms: int) -> bool:

@@ -47,11 +47,20 @@ def run(
     drain: Annotated[
         bool, typer.Option("--drain", help="End by itself when every source is exhausted and everything is sent.")
     ] = False,
+    live: Annotated[
+        bool | None,
+        typer.Option(
+            "--live/--no-live",
+            help="Show what is understood as it happens; without a terminal a line a result. "
+            "If not said: where a station listens.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Run the device until SIGTERM or Ctrl-C."""
     from edge.commands import run as command
 
-    _exit(lambda: command.run(config, drain=drain))
+    _exit(lambda: command.run(config, drain=drain, live=live))
 
 
 @app.command()

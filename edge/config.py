@@ -20,7 +20,7 @@ from edge.stationrules import LineRules
 from edge.toml_lines import line_of
 from edge.wire.base import Name
 from edge.wire.manifest import RuntimeName
-from edge.wire.terms import Mode
+from edge.wire.terms import DeferReason, Mode
 
 
 class Section(BaseModel):
@@ -110,6 +110,24 @@ class ProbationSection(Section):
     max_memory_bytes: int = Field(default=512 * 2**20, ge=2**20)
 
 
+class AskSection(Section):
+    """The prediction server that is asked about what the station defers; without this table none is."""
+
+    url: str = Field(pattern=r"^https?://[^/?#\s]+/?$", max_length=300)
+    """Address of the server, for example `http://127.0.0.1:8470`."""
+    token_file: Path | None = None
+    """File with the token that the server asks for."""
+    reasons: tuple[DeferReason, ...] = Field(default=("unsure", "out_of_distribution"), min_length=1)
+    """Which deferrals are asked about."""
+    timeout_ms: float = Field(default=2000.0, ge=10, le=60_000)
+    """For one question with all its tries: who has spoken waits for no longer."""
+    max_waiting: int = Field(default=16, ge=1, le=1000)
+    """Deferrals that may wait to be asked about; beyond, the oldest is not asked about any more. Sixteen segments of
+    ten seconds are 10 MB."""
+    review: Literal["keep", "close"] = "keep"
+    """Whether a person is asked all the same once the server has accepted."""
+
+
 class StationSection(Section):
     """One place where decisions are made."""
 
@@ -136,7 +154,9 @@ class StationSection(Section):
     mask: list[Mask] = Field(default_factory=list, max_length=64)
     """Parts of every picture that nobody may see: gone before the network, the record or the page see it."""
     sound_consent: bool = False
-    """Whether those who are heard have agreed that sound is kept; without it a microphone's is not."""
+    """Whether those who are heard have agreed that sound is kept or sent; without it a microphone's is neither."""
+    ask: AskSection | None = None
+    """Who is asked about what is deferred."""
     source: dict[str, Any]
     actuator: dict[str, Any] = Field(default_factory=lambda: {"kind": "log", "path": "actions.jsonl"})
 
@@ -152,8 +172,12 @@ class StationSection(Section):
 
     @model_validator(mode="after")
     def _heard_have_agreed(self) -> "StationSection":
-        if self.source.get("kind") == "microphone" and self.keep != "none" and not self.sound_consent:
+        if self.source.get("kind") != "microphone" or self.sound_consent:
+            return self
+        if self.keep != "none":
             raise ValueError("sound of a microphone may be kept only with sound_consent = true; else set keep to none")
+        if self.ask is not None:
+            raise ValueError("sound of a microphone may be sent only with sound_consent = true; else leave ask out")
         return self
 
     @model_validator(mode="after")
@@ -225,6 +249,8 @@ def _known_keys(place: tuple[int | str, ...]) -> list[str]:
         "station": StationSection,
     }
     section = sections[str(place[0])] if place else Config
+    if "ask" in place[2:]:
+        section = AskSection
     return sorted(section.model_fields)
 
 
@@ -238,6 +264,7 @@ def _absolute(config: Config, base: Path) -> Config:
                 "bundle": fix(station.bundle),
                 "source": _absolute_path(station.source, base),
                 "actuator": _absolute_path(station.actuator, base),
+                "ask": station.ask and station.ask.model_copy(update={"token_file": fix(station.ask.token_file)}),
             }
         )
         for name, station in config.station.items()

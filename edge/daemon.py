@@ -24,6 +24,7 @@ from edge.overrides import StationOverrides
 from edge.reporter import Reporter
 from edge.retention import StoreLimits
 from edge.slotfile import SlotFile
+from edge.sources.interface import Listening
 from edge.station import Shared, Station, store_path
 from edge.store import Store
 from edge.systemd import Notifier, TurnWatch, feed
@@ -64,6 +65,11 @@ class Daemon:
         for station in self._stations:
             model = config.station[station.name].model
             self._units[model].stations.append((station.serving, station.open_bundle))
+
+    def listening(self) -> dict[str, Listening]:
+        """Return what the stations hear now, those that hear; also from another thread."""
+        heard = {station.name: station.listening for station in self._stations}
+        return {name: now for name, now in heard.items() if now is not None}
 
     async def run(self, stop: asyncio.Event, *, drain: bool = False) -> None:
         """Run until told to stop; with `drain`, until every source is exhausted and everything is sent."""
@@ -170,7 +176,7 @@ class Daemon:
             try:
                 await asyncio.wait_for(stop.wait(), 0.2)
             except TimeoutError:
-                if drain and all(station.exhausted for station in self._stations) and self._all_sent():
+                if drain and all(station.finished for station in self._stations) and self._all_sent():
                     return
 
     def _all_sent(self) -> bool:

@@ -13,7 +13,7 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from edge import steps
 from edge.acting import Acting
@@ -28,6 +28,9 @@ from edge.sources.interface import Source
 from edge.values import Judgement, StationSettings, Window
 from edge.wire.rows import DecisionRow, InputRef, OutcomeRow
 from edge.work import DeferBudget, Unjudged, Work
+
+if TYPE_CHECKING:
+    from edge.asking import Asking
 
 WAIT_S = 0.25
 """Longest wait for one window: how late a stop or a swap can be noticed while nothing comes."""
@@ -57,6 +60,8 @@ class Parts:
     boot_id: str
     keep: Literal["none", "deferred", "all"] = "deferred"
     shadow: Shadow | None = None
+    asking: "Asking | None" = None
+    """Asks a server about what is deferred; None if there is none."""
     draw: Callable[[], float] = field(default_factory=lambda: random.SystemRandom().random)
     line: LineWatch | None = None
     """Holds the station to its rules; None if it has none."""
@@ -94,6 +99,8 @@ class Pipeline:
         work = Work(window, self._p.settings(), engine)
         if window.waited_ms:
             work.steps_ms["wait"] = window.waited_ms
+        if window.hang_over_ms:
+            work.steps_ms["hang_over"] = window.hang_over_ms
         in_budget = self._budget.left(work.settings.defer_budget_per_h)
         try:
             steps.gate(work, self._p.serving.problem)
@@ -118,6 +125,8 @@ class Pipeline:
         self.last = window, decision
         if self._p.shadow is not None and decision is not None:
             self._p.shadow.offer(window, decision)
+        if self._p.asking is not None and decision is not None:
+            self._p.asking.offer(window, decision)
         return decision
 
     @property

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge.actuators import open_actuator
 from edge.actuators.interface import Actuator, Place
@@ -28,11 +28,14 @@ from edge.serving import ProbationRules, Serving
 from edge.shadow import Shadow, open_staged
 from edge.slotfile import SlotFile
 from edge.sources import open_source
-from edge.sources.interface import News, Source
+from edge.sources.interface import Listening, News, Source
 from edge.sources.reopening import ReopeningSource
 from edge.store import Store
 from edge.values import StationSettings, Window
 from edge.wire.rows import DecisionRow
+
+if TYPE_CHECKING:
+    from edge.asking import Asking
 
 DRAIN_S = 5.0
 """Longest time that a station which stops still decides what its source had taken in before."""
@@ -70,12 +73,15 @@ class Station:
         self._observer: Observer | None = None
         self.serving = Serving(slot_file, self.open_bundle, _rules(shared.config), shared.clock, self._tell)
         self._shadow = self._make_shadow(slot_file) if config.shadow_cpu_share else None
+        self._asking = self._make_asking()
         self._thread = threading.Thread(target=self._run, name=f"station-{name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
         if self._shadow is not None:
             self._shadow.start()
+        if self._asking is not None:
+            self._asking.start()
 
     def stop(self) -> None:
         """Ask the thread to end after the window it is on."""
@@ -86,7 +92,19 @@ class Station:
         if self._shadow is not None:
             self._shadow.stop(timeout_s)
         self._thread.join(timeout_s)
+        if self._asking is not None:
+            self._asking.stop(timeout_s)
         return not self._thread.is_alive()
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is exhausted and whoever was to be asked was asked."""
+        return self.exhausted and (self._asking is None or self._asking.idle)
+
+    @property
+    def listening(self) -> Listening | None:
+        """What the source hears now, None if it does not hear."""
+        return self._source.listening if self._source else None
 
     @property
     def exhausted(self) -> bool:
@@ -113,6 +131,7 @@ class Station:
         """Return the station as a report sees it."""
         problem = self._trouble or (self._source.problem if self._source else None)
         problem = problem or (self._pipeline.problem if self._pipeline else None)
+        problem = problem or (self._asking.problem if self._asking else None)
         return StationView(
             model=self._config.model,
             settings=self._shared.settings(self.name),
@@ -148,6 +167,14 @@ class Station:
             tell_every_s=shared.config.link.telemetry_window_s,
             keep_inputs=config.keep != "none",
         )
+
+    def _make_asking(self) -> "Asking | None":
+        ask, shared = self._config.ask, self._shared
+        if ask is None:
+            return None
+        from edge.asking import Asking
+
+        return Asking(self.name, self._config.model, ask, shared.open_store, shared.clock, shared.boot_id)
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -200,6 +227,7 @@ class Station:
             keep=self._config.keep,
             line=self._line(store, actuator),
             shadow=self._shadow,
+            asking=self._asking,
         )
 
     def _line(self, store: Store, actuator: Actuator) -> LineWatch | None:

@@ -30,6 +30,8 @@ class Window:
     decode_ms: float = 0.0
     waited_ms: float = 0.0
     """How long a live input waited before it was read: counts towards the deadline."""
+    hang_over_ms: float = 0.0
+    """Of a segment: from the end of its last active frame to the moment at which it was known to be over."""
     live: bool = False
     """Whether it can never come again, so that nobody will ask for its key."""
     encode: Callable[[], bytes] | None = None

@@ -66,11 +66,13 @@ def checks(config_path: Path) -> Iterator[Found]:
         yield _tried(f"{name}: bundle", lambda station=station: _bundle(config, station))  # type: ignore[misc]
         yield _tried(f"{name}: source", lambda name=name, station=station: _source(config, name, station))  # type: ignore[misc]
         yield _tried(f"{name}: actuator", lambda station=station: _actuator(station))  # type: ignore[misc]
+        if station.ask is not None:
+            yield _tried(f"{name}: server", lambda url=station.ask.url: _reachable(*_address(url)))  # type: ignore[misc]
     if config.cloud is None:
         yield Found(None, "control plane", "none is configured; the device works alone")
         return
     cloud = config.cloud
-    yield _tried("control plane", lambda: _reachable(*_address(cloud)))
+    yield _tried("control plane", lambda: _reachable(*_address(cloud.url)))
     yield _tried("enrolment", lambda: _enrolment(config, cloud))
 
 
@@ -167,9 +169,9 @@ def _actuator(station: StationSection) -> Found:
     return Found(True, "", f"{kind}: {probe_actuator(kind, settings, clock=SystemClock())}")
 
 
-def _address(cloud: CloudSection) -> tuple[str, int, str]:
-    parts = urlsplit(cloud.url)
-    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80), cloud.url
+def _address(url: str) -> tuple[str, int, str]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80), url
 
 
 def _reachable(host: str, port: int, name: str) -> Found:

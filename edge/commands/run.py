@@ -2,6 +2,7 @@
 
 Rules:
 - SIGTERM and SIGINT end it after the window it is on; every decision is on disk then.
+- A station that listens is shown live; whoever looks on never holds the daemon up.
 """
 
 import asyncio
@@ -9,24 +10,38 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge.clock import SystemClock
-from edge.config import load_config
+from edge.config import Config, load_config
 from edge.logs import log_events
 
+if TYPE_CHECKING:
+    from edge.commands.live import LiveView
 
-def run(config_path: Path, *, drain: bool) -> int:
-    """Run the device; return the exit code."""
+HEARING = ("audio_file", "microphone")
+"""Sources whose stations are shown unless told otherwise."""
+
+
+def run(config_path: Path, *, drain: bool, live: bool | None = None) -> int:
+    """Run the device, shown live or not (None: if it listens); return the exit code."""
     config = load_config(config_path)
-    asyncio.run(_run(config_path, drain=drain))
+    listens = any(section.source.get("kind") in HEARING for section in config.station.values())
+    asyncio.run(_shown(config, drain=drain) if (listens if live is None else live) else _run(config, drain=drain))
     print(f"{config.device.name}: stopped", file=sys.stderr)
     return 0
 
 
-async def _run(config_path: Path, *, drain: bool) -> None:
+async def _shown(config: Config, *, drain: bool) -> None:
+    from edge.commands.live import showing
+
+    with showing(config, SystemClock()) as view:
+        await _run(config, drain=drain, view=view)
+
+
+async def _run(config: Config, *, drain: bool, view: "LiveView | None" = None) -> None:
     from edge.daemon import Daemon
 
-    config = load_config(config_path)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -34,4 +49,6 @@ async def _run(config_path: Path, *, drain: bool) -> None:
     log_events(config.log.format, sys.stderr, config.device.name)
     daemon = Daemon(config, SystemClock(), os.environ)
     print(f"{config.device.name}: running, record in {config.device.data}", file=sys.stderr, flush=True)
+    if view is not None:
+        view.begin(daemon.listening)
     await daemon.run(stop, drain=drain)

@@ -31,7 +31,7 @@ LAST = 12
 MEASURED = 200
 """Decisions that shares and latencies are of."""
 EVENT_ROWS = 400
-_STYLES = {"pass": "green", "accept": "green", "divert": "red", "defer": "yellow"}
+STYLES: dict[str, str] = {"pass": "green", "accept": "green", "divert": "red", "defer": "yellow"}
 
 
 def run(config_path: Path, *, console: Console | None = None, frames: int | None = None) -> int:
@@ -102,9 +102,9 @@ def _stations(reported: Reported | None, decisions: list[DecisionRow]) -> Render
             Text(name, style="bold") if not station.problem else Text(f"{name}: {station.problem}", style="red"),
             station.mode,
             f"{station.serving.name} {station.serving.version}" if station.serving else Text("none", style="red"),
-            Text(" ").join(Text(f"{v} {n}", style=_STYLES[v]) for v, n in sorted(counts.items())),
-            _quantile(times, 0.5),
-            _quantile(times, 0.95),
+            Text(" ").join(Text(f"{v} {n}", style=STYLES[v]) for v, n in sorted(counts.items())),
+            quantile(times, 0.5),
+            quantile(times, 0.95),
             " ".join(f"{slot.bundle.version}:{slot.state}" for slot in slots),
         )
     return table
@@ -118,7 +118,7 @@ def _last(decisions: list[DecisionRow], clock: Clock) -> RenderableType:
         table.add_row(
             f"{(clock.now_ms() - row.at_ms) / 1000:.0f} s",
             row.station,
-            Text(row.verdict, style=_STYLES[row.verdict]),
+            Text(row.verdict, style=STYLES[row.verdict]),
             row.label or "",
             "" if row.confidence is None else f"{row.confidence:.3f}",
             f"{row.latency_ms.get('total', 0.0):.1f}",
@@ -141,5 +141,6 @@ def _alarms(events: list[EventRow], clock: Clock) -> RenderableType:
     return Group(*lines)
 
 
-def _quantile(values: list[float], share: float) -> str:
+def quantile(values: list[float], share: float) -> str:
+    """Return a quantile of ascending times in words, nothing for none."""
     return f"{values[min(len(values) - 1, int(len(values) * share))]:.1f} ms" if values else ""

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from edge.errors import ConfigError
 from edge.store import Store
-from edge.wire.rows import ANSWERED_EVENT, DecisionRow, EventRow
+from edge.wire.rows import ANSWERED_EVENT, SERVER_ANSWERED_EVENT, DecisionRow, EventRow
 
 Answer = Literal["pass", "divert", "accept", "cant_tell"]
 ANSWERS: tuple[Answer, ...] = get_args(Answer)
@@ -33,11 +33,15 @@ class Open:
 def open_parts(store: Store) -> Open:
     """Return the deferred and audited decisions among the newest rows that nobody has answered here."""
     rows = store.rows(max(0, store.last_seq() - LOOK_BACK), limit=LOOK_BACK)
-    answered = {
-        row.data.get("decision_seq") for row in rows if isinstance(row, EventRow) and row.name == ANSWERED_EVENT
-    }
+    answered = {row.data.get("decision_seq") for row in rows if isinstance(row, EventRow) and _answers(row)}
     waiting = [row for row in rows if isinstance(row, DecisionRow) and row.reason is not None]
     return Open([row for row in reversed(waiting) if row.seq not in answered])
+
+
+def _answers(event: EventRow) -> bool:
+    """Return whether nobody has to be asked any more: a person answered, or a server and that is enough here."""
+    by_server = event.name == SERVER_ANSWERED_EVENT and event.data.get("review") == "closed"
+    return by_server or event.name == ANSWERED_EVENT
 
 
 def answer(store: Store, seq: int, word: str, who: str, *, boot_id: str) -> EventRow:

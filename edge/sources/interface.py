@@ -57,6 +57,26 @@ class Telling(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Listening:
+    """What a source that hears hears now."""
+
+    level_dbfs: float
+    """Root mean square of the newest block, of full scale."""
+    active: bool
+    """Whether there is speech in it, as the station's segmenter says."""
+
+
+@runtime_checkable
+class Hearing(Protocol):
+    """A source of running sound."""
+
+    @property
+    def listening(self) -> Listening | None:
+        """Return what is heard now, None for nothing; also from another thread."""
+        ...
+
+
 @runtime_checkable
 class Draining(Protocol):
     """A source that somebody waits at: what it has taken in is still decided when the station stops."""

@@ -21,7 +21,8 @@ from edge.clock import new_boot_id
 from edge.errors import SourceError
 from edge.settings import Settings, read_settings
 from edge.sound import MEDIA_TYPE, encode_wav
-from edge.sources.interface import News
+from edge.sources.ear import Ear
+from edge.sources.interface import Listening, News
 from edge.sources.portaudio import I16, OnBlock, Stream, open_stream
 from edge.sources.segments import Segment, Segmenter, open_segmenter
 from edge.values import Window
@@ -69,7 +70,7 @@ class MicrophoneSource:
             ConfigError: the system's library is not installed.
             SourceError: there is no such microphone.
         """
-        self._settings, self._segmenter, self._clock = settings, segmenter, clock
+        self._settings, self._ear, self._clock = settings, Ear(segmenter), clock
         self._opening, self._number = new_boot_id()[:12], 0
         self._changed = threading.Condition()
         self._blocks: deque[tuple[I16, bool, float]] = deque()
@@ -113,6 +114,10 @@ class MicrophoneSource:
             return f"dead: exactly silent for {silent_s:.0f} s, is it muted?"
         return None
 
+    @property
+    def listening(self) -> Listening | None:
+        return self._ear.now
+
     def news(self) -> list[News]:
         count = self._overflows - self._told_overflows
         self._told_overflows = self._overflows
@@ -149,7 +154,7 @@ class MicrophoneSource:
         silent_s = self._clock.monotonic_s() - self._last_block_s
         if not self._ready and not self._gone and (silent_s > LOST_AFTER_S or not self._stream.active):
             self._gone = True
-            rest = self._segmenter.flush()
+            rest = self._ear.flush()
             if rest is not None:
                 self._give(rest, "unplugged: the microphone was lost within it", self._last_block_s)
 
@@ -157,7 +162,7 @@ class MicrophoneSource:
         if lost:
             self._gap_at = self._heard
         self._silent = 0 if block.any() else self._silent + len(block)
-        for segment in self._segmenter.add(np.divide(block, 32768, dtype=np.float32)):
+        for segment in self._ear.hear(np.divide(block, 32768, dtype=np.float32)):
             whole = self._gap_at is None or not segment.start < self._gap_at < segment.start + len(segment.samples)
             self._give(segment, None if whole else "incomplete: sound was lost within it", at_s)
         self._heard += len(block)
@@ -176,6 +181,7 @@ class MicrophoneSource:
                 problem=problem,
                 live=True,
                 waited_ms=max(0.0, self._clock.monotonic_s() - at_s) * 1000,
+                hang_over_ms=segment.quiet * 1000 / rate_hz,
                 encode=partial(encode_wav, segment.samples, rate_hz),
             )
         )

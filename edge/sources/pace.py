@@ -28,6 +28,11 @@ class Pace:
             time.sleep(wait_s)
         return self._clock.monotonic_s() >= self._due_s
 
+    @property
+    def late_s(self) -> float:
+        """How long ago the next input was due; 0 without a rate."""
+        return 0.0 if self._rate_per_s is None else max(0.0, self._clock.monotonic_s() - self._due_s)
+
     def took(self) -> None:
         """Note that an input was taken."""
         if self._rate_per_s is not None:

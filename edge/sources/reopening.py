@@ -13,7 +13,7 @@ from typing import Protocol, cast
 
 from edge.clock import Clock
 from edge.errors import ConfigError, SourceError
-from edge.sources.interface import News, Source, Telling
+from edge.sources.interface import Listening, News, Source, Telling
 from edge.values import Window
 
 WAIT_MIN_S, WAIT_MAX_S = 0.25, 30.0
@@ -67,6 +67,12 @@ class ReopeningSource:
     @property
     def exhausted(self) -> bool:
         return self._inner is not None and self._inner.exhausted
+
+    @property
+    def listening(self) -> Listening | None:
+        """What is heard now, if the source hears; also from another thread."""
+        found: Listening | None = getattr(self._inner, "listening", None)
+        return found
 
     def drain(self) -> bool:
         """Let the source take nothing more in; return whether it is one that is to be read empty."""

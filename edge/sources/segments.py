@@ -31,6 +31,8 @@ class Segment:
     """(n,) float32 in −1…1."""
     start: int
     """Number of its first sample, counted from the beginning of the sound."""
+    quiet: int = 0
+    """Samples at its end, behind the last active frame: the hang-over."""
 
 
 class Segmenter(Protocol):
@@ -42,6 +44,11 @@ class Segmenter(Protocol):
 
     def flush(self) -> Segment | None:
         """Return the segment that had begun, as if the sound ended here, and begin anew."""
+        ...
+
+    @property
+    def speaking(self) -> bool:
+        """Whether there was something in the newest frame; also from another thread."""
         ...
 
 
@@ -109,6 +116,7 @@ class FrameSegmenter(ABC):
         self._rest: F32 = np.zeros(0, np.float32)
         self._before: deque[F32] = deque(maxlen=self._pre_roll)
         self._number = 0
+        self.speaking = False
         self._begin()
 
     @abstractmethod
@@ -124,6 +132,7 @@ class FrameSegmenter(ABC):
 
     def flush(self) -> Segment | None:
         segment = self._end() if self._frames else None
+        self.speaking = False
         self._before.clear()
         self._rest = self._rest[:0]
         return segment
@@ -133,7 +142,7 @@ class FrameSegmenter(ABC):
         self._first = self._speech_from = self._speech_to = 0
 
     def _take(self, frame: F32) -> Segment | None:
-        active = self.active(frame)
+        active = self.speaking = self.active(frame)
         number, self._number = self._number, self._number + 1
         if not self._frames:
             if not active:
@@ -153,9 +162,12 @@ class FrameSegmenter(ABC):
         frames, first = self._frames, self._first
         long_enough = self._speech_to - self._speech_from >= self._min
         # The quiet end may be the pre-roll of what comes next.
-        self._before.extend(frames[self._speech_to - first :])
+        quiet = frames[self._speech_to - first :]
+        self._before.extend(quiet)
         self._begin()
-        return Segment(np.concatenate(frames), first * self._frame) if long_enough else None
+        if not long_enough:
+            return None
+        return Segment(np.concatenate(frames), first * self._frame, len(quiet) * self._frame)
 
 
 class EnergySegmenter(FrameSegmenter):

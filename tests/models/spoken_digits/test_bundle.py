@@ -9,8 +9,10 @@ import pytest
 from edge.bundle import Bundle, load
 from edge.preprocess import to_model
 from edge.runtimes import open_session
+from edge.sound import decode_wav, encode_wav
 from edge.wire.manifest import KeywordPolicy
-from models.spoken_digits.measure import BUNDLE, held_out, measure
+from models.sounds.augment import level
+from models.spoken_digits.measure import BUNDLE, RATE_HZ, held_out, measure, with_noise
 from models.spoken_digits.speak import speak
 from tests.data import real_data
 
@@ -92,3 +94,15 @@ def test_recordings_never_heard_are_recognised_as_the_card_says(runtime: str) ->
     assert figures.right_share >= 0.96
     assert figures.turned_away == 0
     assert figures.wrong_share <= 0.05
+
+
+def test_noisy_copy_is_as_noisy_as_asked_for_and_keeps_its_name(tmp_path: Path) -> None:
+    tone = (0.3 * np.sin(np.arange(RATE_HZ) / 5)).astype(np.float32)
+    (tmp_path / "quiet").mkdir()
+    path = tmp_path / "quiet" / "3_ada_0.wav"
+    path.write_bytes(encode_wav(tone, RATE_HZ))
+    noise = {"hum": [np.random.default_rng(1).normal(0, 0.02, 2 * RATE_HZ).astype(np.float32)]}
+    (copy,) = with_noise([path], noise, 10.0, tmp_path)
+    both, _ = decode_wav(copy.read_bytes())
+    assert copy.name == path.name
+    assert 20 * np.log10(level(tone) / level(both - tone)) == pytest.approx(10.0, abs=0.2)

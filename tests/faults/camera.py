@@ -6,8 +6,10 @@ Rules:
 - One in ten is in between (handed to a person, with its bytes), one in fifty is cut short.
 """
 
+import contextlib
 import random
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +30,7 @@ class Camera:
         self._rate_per_s = rate_per_s
         self._rng = rng
         self._stop = threading.Event()
+        self._delivering = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="camera", daemon=True)
 
     def __enter__(self) -> Self:
@@ -43,6 +46,12 @@ class Camera:
         self._stop.set()
         self._thread.join()
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Deliver nothing by itself meanwhile; what was begun is finished first."""
+        with self._delivering:
+            yield
+
     def deliver(self, count: int = 1) -> None:
         """Deliver some now, from the calling thread; not while it runs by itself."""
         for _ in range(count):
@@ -52,7 +61,8 @@ class Camera:
 
     def _run(self) -> None:
         while not self._stop.wait(1 / self._rate_per_s):
-            self.deliver()
+            with self._delivering:
+                self.deliver()
 
     def _picture(self) -> bytes:
         kind = self._rng.random()

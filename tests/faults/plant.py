@@ -86,12 +86,12 @@ class Cloud(ServeProcess):
         with self.client() as client:
             return client.publish(path, self.keys_dir / "release.pem")
 
-    def roll_out(self, version: str, devices: Sequence[str], stages: str = AT_ONCE) -> str:
+    def roll_out(self, version: str, devices: Sequence[str], stages: str = AT_ONCE, model: str = MODEL) -> str:
         """Give a published version to these devices, at once unless told otherwise; return the rollout's id."""
         cohort = ", ".join(f'"{name}"' for name in devices)
         plan = f"cohort = {{ devices = [{cohort}] }}\n{stages}"
         with self.client() as client:
-            started = client.post("/v1/rollouts", {"model": MODEL, "version": version, "plan": plan})
+            started = client.post("/v1/rollouts", {"model": model, "version": version, "plan": plan})
         return str(started["id"])
 
     def rollout(self, rollout: str) -> dict[str, Any]:
@@ -120,6 +120,8 @@ class Device:
     source: dict[str, Any] = field(default_factory=dict)
     """Further settings of the folder source."""
     station: dict[str, Any] = field(default_factory=dict)
+    more_stations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Stations beside `main` by name; each with its own source, model, bundle, and a log of its actions."""
     link: dict[str, Any] = field(default_factory=dict)
     probation: dict[str, Any] = field(default_factory=dict)
     _process: subprocess.Popen[bytes] | None = None
@@ -208,11 +210,12 @@ class Device:
         processes = [psutil.Process(self.pid), *self.children()]
         return sum(process.memory_full_info().uss for process in processes)
 
-    def actions(self) -> list[dict[str, Any]]:
-        """Return what its actuator saw, in order."""
-        if not self._actions.exists():
+    def actions(self, station: str = "main") -> list[dict[str, Any]]:
+        """Return what a station's actuator saw, in order."""
+        path = self.folder / _actions_name(station)
+        if not path.exists():
             return []
-        return [json.loads(line) for line in self._actions.read_text().splitlines() if line]
+        return [json.loads(line) for line in path.read_text().splitlines() if line]
 
     def wait_for_action(self, timeout_s: float = START_S) -> None:
         """Wait until its actuator moves once more than it has now."""
@@ -275,7 +278,7 @@ class Device:
 
     @property
     def _actions(self) -> Path:
-        return self.folder / "actions.jsonl"
+        return self.folder / _actions_name("main")
 
     def _actions_size(self) -> int:
         try:
@@ -308,6 +311,9 @@ class Device:
                 **self.station,
             },
         }
+        for name, section in self.more_stations.items():
+            actuator = {"kind": "log", "path": _actions_name(name)}
+            sections[f"station.{name}"] = {"deadline_ms": 5000, "actuator": actuator, **section}
         if self.cloud_url is not None:
             sections["cloud"] = {"url": self.cloud_url, "claim": self.claim}
             if self.root is not None:
@@ -335,6 +341,10 @@ def gone(pid: int) -> bool:
 def as_root() -> bool:
     """Return whether this test run may do anything."""
     return os.geteuid() == 0
+
+
+def _actions_name(station: str) -> str:
+    return "actions.jsonl" if station == "main" else f"actions-{station}.jsonl"
 
 
 def _pairs(values: dict[str, Any]) -> str:

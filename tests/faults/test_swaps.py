@@ -1,0 +1,58 @@
+"""Two hundred swaps of a bundle, asked for from outside: each happens once, and none of them keeps memory."""
+
+import random
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.bundles import bundle_bytes
+from tests.faults.camera import Camera
+from tests.faults.commander import Commander
+from tests.faults.plant import START_S, Device
+
+PICTURES_PER_S = 40.0
+SWAPS = 200
+LEAK = 1.1
+"""Memory after the last swaps may be so many times that after the first three."""
+
+
+@pytest.fixture
+def commander(tmp_path: Path) -> Iterator[Commander]:
+    with Commander(tmp_path) as made:
+        yield made
+
+
+@pytest.mark.slow
+def test_two_hundred_swaps_leave_the_memory_as_it_was(commander: Commander, rng: random.Random) -> None:
+    """The network runs within the daemon here: no process that ends gives its memory back for it."""
+    device = commander.device(probation={"windows": 1}, station={"isolation": "inline"})
+    bundles = [commander.publish(bundle_bytes(version)) for version in ("1.1.0", "1.2.0")]
+    sizes: list[int] = []
+    swapped = 0
+    with device, Camera(device.inbox, PICTURES_PER_S, rng):
+        device.wait_for_action()
+        for number in range(SWAPS):
+            commander.want("box-1", bundles[number % 2])
+            swapped = _swapped(device, swapped)
+            sizes.append(psutil.Process(device.pid).memory_info().rss)
+    print(f"MiB: {[round(size / 2**20, 1) for size in [*sizes[:3], *sizes[9::20], *sizes[-3:]]]}")
+    assert max(sizes[-3:]) <= LEAK * max(sizes[:3])
+    versions = [decision["bundle"]["version"] for decision in device.decisions() if "bundle" in decision]
+    assert sum(a != b for a, b in pairwise(versions)) <= SWAPS, "a swap happened twice"
+    assert len(device.events("bundle_swapped")) == SWAPS
+
+
+def _swapped(device: Device, after: int) -> int:
+    """Wait for the next bundle that decides in the place of another; return the number of the row that says so."""
+    query = "SELECT min(seq) FROM rows WHERE seq > ? AND kind = 'event' AND body LIKE '%\"name\":\"bundle_swapped\"%'"
+    found: list[int | None] = [None]
+
+    def look() -> bool:
+        found[0] = device.rows(query, after)[0][0]
+        return found[0] is not None
+
+    device.wait_for(look, START_S, "the next swap")
+    return int(found[0] or 0)

@@ -22,7 +22,7 @@ from edge.runtimes import open_session
 from edge.runtimes.interface import Session
 from edge.runtimes.weights import Note, folder_of
 from edge.wire.base import BundleRef
-from edge.wire.manifest import Calibration, Golden, Manifest, ModelFile, Requires, RuntimeName, TensorSpec
+from edge.wire.manifest import Calibration, Golden, Manifest, ModelFile, Policy, Requires, RuntimeName, TensorSpec
 from export import calibration as fitting
 from export import golden, pack, reference, thresholds
 from export.recipe import Labelled, split_by_group
@@ -176,19 +176,7 @@ def _assembled(
     clean: Judged,
     noisy: Judged,
 ) -> tuple[Manifest, dict[str, bytes]]:
-    both = Judged(
-        [*clean.utterances, *noisy.utterances],
-        np.concatenate([clean.logits, noisy.logits]),
-        np.concatenate([clean.right, noisy.right]),
-    ).labelled()
-    pilot, proof = split_by_group(both, 0.4, SEED)
-    fitted = fitting.fit(pilot.values, pilot.labels, "vector").calibration
-    chosen = thresholds.choose_keyword(
-        _sample(pilot, fitted), _sample(proof, fitted), alpha_error=ALPHA_ERROR, delta=DELTA, unit="speaker"
-    )
-    # What is unclear is never accepted as that.
-    chosen = chosen.model_copy(update={"label_accept_min": {recognised.LABELS[0]: thresholds.ACCEPT_NOTHING}})
-    policy = thresholds.with_notes(chosen, [PROVEN_ON, ASKED])
+    fitted, policy, proof = _decided(clean, noisy)
     examples = np.stack([_tensor(one)[0] for one in _shown(sentences)])
     answers = np.stack([session.infer(example[None]) for example in examples])
     files = {
@@ -228,6 +216,24 @@ def _assembled(
         files=pack.file_entries(files),
     )
     return manifest, files
+
+
+def _decided(clean: Judged, noisy: Judged) -> tuple[Calibration, Policy, Labelled]:
+    """Return calibration and threshold, and the examples that prove it."""
+    both = Judged(
+        [*clean.utterances, *noisy.utterances],
+        np.concatenate([clean.logits, noisy.logits]),
+        np.concatenate([clean.right, noisy.right]),
+    ).labelled()
+    pilot, proof = split_by_group(both, 0.4, SEED)
+    fitted = fitting.fit(pilot.values, pilot.labels, "vector").calibration
+    chosen = thresholds.choose_keyword(
+        _sample(pilot, fitted), _sample(proof, fitted), alpha_error=ALPHA_ERROR, delta=DELTA, unit="speaker"
+    )
+    # What is unclear is never accepted as that.
+    chosen = chosen.model_copy(update={"label_accept_min": {recognised.LABELS[0]: thresholds.ACCEPT_NOTHING}})
+    policy = thresholds.with_notes(chosen, [PROVEN_ON, ASKED])
+    return fitted, policy, proof
 
 
 def _sample(examples: Labelled, fitted: Calibration) -> thresholds.Sample:

@@ -18,6 +18,7 @@ from edge.errors import ConfigError
 from edge.masks import Mask
 from edge.stationrules import LineRules
 from edge.toml_lines import line_of
+from edge.wear import DROP_FIRST, Droppable
 from edge.wire.base import Name
 from edge.wire.manifest import RuntimeName
 from edge.wire.terms import DeferReason, Mode
@@ -59,6 +60,19 @@ class StoreSection(Section):
     max_input_bytes: int = Field(default=2 * 2**30, ge=2**20)
     max_input_age_days: float | None = Field(default=None, gt=0)
     """Pictures and sounds are dropped after so long, sent or not."""
+    max_row_age_days: float | None = Field(default=None, gt=0)
+    """Rows are dropped after so long once the control plane has stored them; others stay, whatever their age."""
+    max_written_bytes_per_day: int | None = Field(default=None, ge=10 * 2**20)
+    """What the daemon may write to its disk in a day of UTC before it writes less: flash wears out. Never a decision
+    is left out, so ten megabytes are the least that makes sense."""
+    drop_first: tuple[Droppable, ...] = DROP_FIRST
+    """What is left out first when the day's budget nears its end; what is not named is always written."""
+
+    @model_validator(mode="after")
+    def _named_once(self) -> "StoreSection":
+        if len(set(self.drop_first)) != len(self.drop_first):
+            raise ValueError("drop_first names something twice")
+        return self
 
 
 class LinkSection(Section):

@@ -19,6 +19,7 @@ from edge.clock import Clock, new_boot_id
 from edge.config import CloudSection, Config, LocalSection
 from edge.errors import LinesideError, StoreError
 from edge.files import make_directory, write_atomic
+from edge.health import written_bytes
 from edge.host import LinuxHost
 from edge.overrides import StationOverrides
 from edge.reporter import Reporter
@@ -26,10 +27,11 @@ from edge.retention import StoreLimits
 from edge.slotfile import SlotFile
 from edge.sources.interface import Listening
 from edge.station import Shared, Station, store_path
-from edge.store import Store
+from edge.store import WRITTEN_TODAY, Store
 from edge.systemd import Notifier, TurnWatch, feed
 from edge.update import Fetch, Severity, Unit, Updater
 from edge.values import StationSettings
+from edge.wear import WriteBudget
 from edge.wire.rows import OutcomeRow
 
 JOIN_S = 10.0
@@ -53,11 +55,14 @@ class Daemon:
         self._notifier = Notifier(environment or {})
         self._boot_id = new_boot_id()
         make_directory(config.device.data)
+        self._budget = WriteBudget(config.store.max_written_bytes_per_day, config.store.drop_first)
+        self._counted_bytes = 0
         self._store = self._open_store()
+        self._budget.restore(self._store.get_meta(WRITTEN_TODAY))
         own = {name: _settings(name, config) for name in config.station}
         self._overrides = StationOverrides(own, self._store, self._boot_id)
         self._units = self._make_units()
-        shared = Shared(config, clock, self._boot_id, self._open_store, self._overrides.settings)
+        shared = Shared(config, clock, self._boot_id, self._open_store, self._overrides.settings, self._budget)
         self._stations = [
             Station(name, section, self._units[section.model].slot_file, shared)
             for name, section in config.station.items()
@@ -159,6 +164,8 @@ class Daemon:
 
     def _prune(self) -> None:
         with self._open_store() as store:
+            before, self._counted_bytes = self._counted_bytes, written_bytes()
+            store.count_written(self._counted_bytes - before)
             store.prune()
 
     async def _kept_running(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
@@ -256,10 +263,13 @@ class Daemon:
     def _open_store(self) -> Store:
         section = self._config.store
         limits = StoreLimits(
-            rows=section.max_rows, input_bytes=section.max_input_bytes, input_age_days=section.max_input_age_days
+            rows=section.max_rows,
+            row_age_days=section.max_row_age_days,
+            input_bytes=section.max_input_bytes,
+            input_age_days=section.max_input_age_days,
         )
         path = store_path(self._config)
-        return Store.open(path, clock=self._clock, durability=section.durability, limits=limits)
+        return Store.open(path, clock=self._clock, durability=section.durability, limits=limits, budget=self._budget)
 
 
 def _settings(name: str, config: Config) -> StationSettings:

@@ -5,12 +5,13 @@ Rules:
 - What this machine does not tell is None or left out, never a guess.
 """
 
+import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from edge.store import Store
+from edge.store import WRITTEN_TODAY, Store
 from edge.wire.messages import Health
 
 PROC = Path("/proc")
@@ -40,7 +41,7 @@ def measure(store: Store, folder: Path, *, uptime_s: float, children_bytes: int 
         oldest_unsent_ms=outbox.oldest_at_ms,
         uploads_waiting=store.inputs.waiting(),
         temperature_c=temperature_c(),
-        extra=_extra(),
+        extra={**_extra(), **_written(store)},
     )
 
 
@@ -81,6 +82,21 @@ def _millidegrees(path: Path) -> int | None:
         return int(path.read_text())
     except (OSError, ValueError):
         return None
+
+
+def written_bytes(*, proc: Path = PROC) -> int:
+    """Return what this process has caused to be written to disks since it started (proc(5)); 0 if that is not told."""
+    try:
+        lines = (proc / "self" / "io").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("write_bytes:"))
+    except (OSError, StopIteration, ValueError):
+        return 0
+
+
+def _written(store: Store) -> dict[str, Any]:
+    """What was written today and what was left out for it, once the daemon has counted it."""
+    kept = store.get_meta(WRITTEN_TODAY)
+    return {} if kept is None else {"written_today": json.loads(kept)}
 
 
 def _extra() -> dict[str, Any]:

@@ -8,6 +8,7 @@ Rules:
 
 import bisect
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -56,13 +57,22 @@ class Totals:
 class Observer:
     """Counts one station's decisions. Belongs to the pipeline's thread."""
 
-    def __init__(self, station: str, model: str, sink: Sink, clock: Clock, boot_id: str, window_s: float) -> None:
+    def __init__(
+        self,
+        station: str,
+        model: str,
+        sink: Sink,
+        clock: Clock,
+        boot_id: str,
+        window_s: float,
+        stretch: Callable[[], float] = lambda: 1.0,
+    ) -> None:
         self._station = station
         self._model = model
         self._sink = sink
         self._clock = clock
         self._boot_id = boot_id
-        self._window_s = window_s
+        self._window_s, self._stretch = window_s, stretch
         self._bundle: BundleRef | None = None
         self._edges: dict[str, list[float]] = {}
         self._drift = DriftWatch({})
@@ -92,7 +102,7 @@ class Observer:
 
     def flush_if_due(self) -> None:
         """Write the window if its time is over."""
-        if self._clock.monotonic_s() - self._started_s >= self._window_s:
+        if self._clock.monotonic_s() - self._started_s >= self._window_s * self._stretch():
             self.flush()
 
     def flush(self) -> None:

@@ -39,6 +39,8 @@ class StoreLimits:
     """Kept inputs: some ten thousand pictures."""
     input_age_days: float | None = None
     """Kept inputs older than this are dropped, sent or not; None for no limit."""
+    row_age_days: float | None = None
+    """Stored rows older than this are dropped; None for no limit."""
     seen_keys: int = 500_000
     """Inputs of a source known as decided; a folder with more files than this would be read again."""
     upload_refusals: int = 5
@@ -90,6 +92,8 @@ def prune(connection: Connection, limits: StoreLimits, now_ms: int) -> Pruned:
         connection.all("PRAGMA wal_checkpoint(TRUNCATE)")
     dropped = Pruned()
     _stored_rows(connection, min(limits.rows, LAST_ROWS) if full else limits.rows, dropped)
+    if limits.row_age_days is not None:
+        _old_rows(connection, now_ms - round(limits.row_age_days * DAY_MS), dropped)
     if limits.input_age_days is not None:
         _aged(connection, now_ms - round(limits.input_age_days * DAY_MS), dropped)
     _inputs(connection, limits.input_bytes, dropped, drop_uploaded=full)
@@ -108,10 +112,24 @@ def _stored_rows(connection: Connection, keep: int, dropped: Pruned) -> None:
     last = connection.one("SELECT max(seq) FROM rows")
     if first is None or last - first + 1 <= keep * SLACK:
         return
+    _drop_rows(connection, first, last - max(keep, 1), dropped)
+
+
+def _old_rows(connection: Connection, until_ms: int, dropped: Pruned) -> None:
+    first = connection.one("SELECT min(seq) FROM rows")
+    last = connection.one("SELECT max(seq) FROM rows")
+    # Up to the first row that is young enough: a clock that jumped back leaves old stamps behind young ones.
+    young = connection.one("SELECT seq FROM rows WHERE at_ms >= ? ORDER BY seq LIMIT 1", until_ms)
+    if first is not None:
+        _drop_rows(connection, first, last - 1 if young is None else young - 1, dropped)
+
+
+def _drop_rows(connection: Connection, first: int, until: int, dropped: Pruned) -> None:
+    """Drop rows from the first one on, except what is unsent or pending and the newest, which gives the next number."""
     pending = connection.one("SELECT min(seq) FROM pending_actions")
     stored = connection.one("SELECT stored_through FROM state")
-    # The newest row stays: the next one's number comes from it.
-    until = min(last - max(keep, 1), stored, stored if pending is None else pending - 1)
+    last = connection.one("SELECT max(seq) FROM rows")
+    until = min(until, last - 1, stored, stored if pending is None else pending - 1)
     while first <= until:
         step = min(first + CHUNK_ROWS - 1, until)
         with connection.write:

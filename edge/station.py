@@ -32,6 +32,7 @@ from edge.sources.interface import Listening, News, Source
 from edge.sources.reopening import ReopeningSource
 from edge.store import Store
 from edge.values import StationSettings, Window
+from edge.wear import WriteBudget
 from edge.wire.rows import DecisionRow
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Shared:
     boot_id: str
     open_store: Callable[[], Store]
     settings: Callable[[str], StationSettings]
+    budget: WriteBudget
 
 
 class Station:
@@ -213,8 +215,15 @@ class Station:
 
     def _parts(self, store: Store, source: Source, actuator: Actuator) -> Parts:
         shared = self._shared
-        window_s = shared.config.link.telemetry_window_s
-        self._observer = Observer(self.name, self._config.model, store, shared.clock, shared.boot_id, window_s)
+        self._observer = Observer(
+            self.name,
+            self._config.model,
+            store,
+            shared.clock,
+            shared.boot_id,
+            shared.config.link.telemetry_window_s,
+            lambda: shared.budget.telemetry_stretch,
+        )
         return Parts(
             source=source,
             serving=self.serving,

@@ -26,11 +26,14 @@ from edge.logs import EVENTS, LEVELS
 from edge.retention import Pruned, StoreLimits, prune
 from edge.rowtext import AnyRow, StoredRow, read_row, reads, row_text
 from edge.salvage import DAMAGE, salvage
+from edge.wear import WriteBudget
 from edge.wire.rows import DecisionRow, EventRow, OutcomeRow, TelemetryRow
 
 BATCH_ROWS = 200
 BATCH_BYTES = 256 * 1024
 """One batch stays far below the smallest payload limit in use (1 MB of an untuned NATS)."""
+WRITTEN_TODAY = "written_today"
+"""Key of the small fact that keeps the day's written bytes over restarts."""
 MAX_NAMED = 500
 """Digests in one proof: 40 KB, well below the size of a row."""
 MEASURED_ROWS = 10_000
@@ -76,8 +79,10 @@ class Store:
         clock: Clock,
         limits: StoreLimits | None = None,
         lock: int | None = None,
+        budget: WriteBudget | None = None,
     ) -> None:
         """Wrap an open connection; use `open` or `open_read_only`."""
+        self._budget = budget or WriteBudget(None)
         self._c = Connection(connection, path)
         self._clock = clock
         self._limits = limits or StoreLimits()
@@ -90,7 +95,13 @@ class Store:
 
     @classmethod
     def open(
-        cls, path: Path, *, clock: Clock, durability: Durability = "power", limits: StoreLimits | None = None
+        cls,
+        path: Path,
+        *,
+        clock: Clock,
+        durability: Durability = "power",
+        limits: StoreLimits | None = None,
+        budget: WriteBudget | None = None,
     ) -> "Store":
         """Open or create the record at `path`; a damaged one is kept aside and an event says so.
 
@@ -99,7 +110,7 @@ class Store:
             ConfigError: it was written by newer software.
         """
         opened = open_database(path, durability=durability, now_ms=clock.now_ms)
-        store = cls(opened.connection, path, clock, limits, opened.lock)
+        store = cls(opened.connection, path, clock, limits, opened.lock, budget)
         try:
             store._tell_damage(opened.damage, opened.salvage)
         except StoreError:
@@ -148,13 +159,17 @@ class Store:
         Args:
             row: the decision.
             input_key: the input's key at its source, from now on `seen`; None for live frames.
-            keep: raw bytes and media type of the input, kept under `row.input.digest`.
+            keep: raw bytes and media type of the input, kept under `row.input.digest` unless the day's budget of
+                written bytes leaves it out; the returned row and the record say so.
             upload: whether the kept input waits to be sent.
             wants_outcome: whether the action is pending until `append_outcome`.
 
         Raises:
             StoreError: nothing of it was recorded.
         """
+        if keep is not None and self._budget.leaves_out("deferred_inputs" if row.reason else "confident_inputs"):
+            row = row.model_copy(update={"input": row.input.model_copy(update={"kept": False})})
+            keep = None
         key = None if input_key is None else _plain(input_key)
         values = ("decision", row.station, row.at_ms, row_text(row), key, wants_outcome, None)
         if keep is None:
@@ -409,6 +424,20 @@ class Store:
                 "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
                 (key, value),
             )
+
+    def count_written(self, written_bytes: int) -> None:
+        """Count what the process wrote against the day's budget; an event tells when more or less is left out.
+
+        Raises:
+            StoreError: it was not recorded; what was counted still holds until the daemon ends.
+        """
+        budget = self._budget
+        changed = budget.add(written_bytes, self._clock.now_ms())
+        self.set_meta(WRITTEN_TODAY, budget.text())
+        if changed is not None:
+            detail = f"left out for the rest of the day: {', '.join(changed)}" if changed else "all is written again"
+            severity: Literal["warning", "info"] = "warning" if changed else "info"
+            self.append_event("writing_reduced", boot_id="", severity=severity, detail=detail, data=budget.figures())
 
     def prune(self) -> Pruned:
         """Drop what is beyond the limits, least hurtful first; an event tells what.

@@ -657,3 +657,17 @@ def test_pruning_forgets_the_oldest_seen_keys(path: Path) -> None:
         assert store.prune().seen_keys == 100
         assert not store.seen("glass", "99")
         assert store.seen("glass", "100")
+
+
+def test_pruning_drops_stored_rows_by_age_and_neither_unsent_ones_nor_the_newest(path: Path) -> None:
+    with reopened(path, row_age_days=1) as store:
+        old_ms = store._clock.now_ms() - 2 * 86_400_000
+        for number in range(20):
+            row = decision().model_copy(update={"at_ms": old_ms})
+            store.append_decision(row, input_key=f"{number}", wants_outcome=False)
+        store.mark_stored(store.incarnation, 15)
+        assert store.prune().rows == 15
+        assert sequence(store)[0] == 16
+        store.mark_stored(store.incarnation, store.last_seq())
+        store.prune()
+        assert sequence(store)[-1] == store.last_seq() >= 20

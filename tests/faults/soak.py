@@ -99,11 +99,21 @@ class Soak:
         line.camera.stop()
         line.belt.plugged = False
         line.device.wait_for(line.caught_up, RECOVERY_S, "every picture to be decided and stored")
-        if code := line.device.stop():
-            outcome.problems.append(f"the daemon ended with {code}")
+        self._stop()
+        through = line.last_seq()
+        # What was decided between the last look and the end is sent by the next start: nothing is left to chance.
+        line.device.start()
+        line.device.wait_for(lambda: line.stored_through() >= through, RECOVERY_S, "the rest to be stored")
+        self._stop()
         outcome.memory = memory_of(self._samples, self._duration_s / 2)
         outcome.counts = _counts(line)
-        outcome.problems += decisions_problems(line) + pictures_problems(line) + memory_problems(outcome.memory)
+        outcome.problems += (
+            decisions_problems(line, through) + pictures_problems(line) + memory_problems(outcome.memory)
+        )
+
+    def _stop(self) -> None:
+        if code := self._line.device.stop():
+            self._outcome.problems.append(f"the daemon ended with {code}")
 
     def _now_s(self) -> float:
         return time.monotonic() - self._began_s

@@ -40,8 +40,8 @@ class Memory(NamedTuple):
     slope_mib_per_h: float
 
 
-def decisions_problems(line: Line) -> list[str]:
-    """Compare what the actuators saw with the record and with the cloud."""
+def decisions_problems(line: Line, through: int) -> list[str]:
+    """Compare what the actuators saw with the record, and up to the row `through` with the cloud."""
     device = line.device
     ((incarnation, first_seq),) = device.rows("SELECT incarnation, (SELECT min(seq) FROM rows) FROM state")
     try:
@@ -56,9 +56,14 @@ def decisions_problems(line: Line) -> list[str]:
         kind, body = in_cloud.get(seq, ("nothing", {}))
         if seq >= first_seq and seq not in recorded:
             problems.append(f"{seq} was acted on and is not in the record")
-        if kind != "decision" or (body["verdict"], body["station"]) != (action["verdict"], action["station"]):
+        if seq <= through and (kind, body.get("verdict"), body.get("station")) != (
+            "decision",
+            action["verdict"],
+            action["station"],
+        ):
             problems.append(f"{seq} was acted on, the cloud has {kind}")
-    problems += [f"{seq} is on record and not in the cloud" for seq in recorded.keys() - in_cloud.keys()]
+    unsent = sorted(seq for seq in recorded.keys() - in_cloud.keys() if seq <= through)
+    problems += [f"{seq} is on record and not in the cloud" for seq in unsent]
     quarantined = line.cloud.rows("SELECT reason FROM quarantine")
     return problems + [f"the cloud put aside: {reason}" for (reason,) in quarantined]
 

@@ -83,12 +83,15 @@ class Line:
                 lambda station=station: self._decided(station, begun_after), RECOVERY_S, f"{station} to decide again"
             )
         last = self.last_seq()
-        stored = "SELECT stored_through FROM state"
-        self.device.wait_for(lambda: self.device.rows(stored)[0][0] >= last, RECOVERY_S, "the cloud to catch up")
+        self.device.wait_for(lambda: self.stored_through() >= last, RECOVERY_S, "the cloud to catch up")
 
     def last_seq(self) -> int:
         """Number of the newest row of the record, 0 before there is one."""
         return int(self.device.rows("SELECT coalesce(max(seq), 0) FROM rows")[0][0]) if self.device.has_record() else 0
+
+    def stored_through(self) -> int:
+        """Number up to which the device knows everything to be stored."""
+        return int(self.device.rows("SELECT stored_through FROM state")[0][0])
 
     def events_after(self, seq: int, name: str) -> int:
         """How many events of a name were recorded after a row."""

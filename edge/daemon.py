@@ -19,6 +19,7 @@ from edge.clock import Clock, new_boot_id
 from edge.config import CloudSection, Config, LocalSection
 from edge.errors import LinesideError, StoreError
 from edge.files import make_directory, write_atomic
+from edge.groupsync import GroupSync
 from edge.health import written_bytes
 from edge.host import LinuxHost
 from edge.overrides import StationOverrides
@@ -54,6 +55,7 @@ class Daemon:
         self._clock = clock
         self._notifier = Notifier(environment or {})
         self._boot_id = new_boot_id()
+        self._group = GroupSync()
         make_directory(config.device.data)
         self._budget = WriteBudget(config.store.max_written_bytes_per_day, config.store.drop_first)
         self._counted_bytes = 0
@@ -269,7 +271,14 @@ class Daemon:
             input_age_days=section.max_input_age_days,
         )
         path = store_path(self._config)
-        return Store.open(path, clock=self._clock, durability=section.durability, limits=limits, budget=self._budget)
+        return Store.open(
+            path,
+            clock=self._clock,
+            durability=section.durability,
+            limits=limits,
+            budget=self._budget,
+            group=self._group,
+        )
 
 
 def _settings(name: str, config: Config) -> StationSettings:

@@ -16,13 +16,14 @@ from pathlib import Path
 from edge import slots
 from edge.bundle import load
 from edge.clock import Clock, new_boot_id
-from edge.config import CloudSection, Config, LocalSection
-from edge.errors import LinesideError, StoreError
+from edge.config import CloudSection, Config, LocalSection, load_config
+from edge.errors import ConfigError, LinesideError, StoreError
 from edge.files import make_directory, write_atomic
 from edge.groupsync import GroupSync
 from edge.health import written_bytes
 from edge.host import LinuxHost
 from edge.overrides import StationOverrides
+from edge.reload import compare
 from edge.reporter import Reporter
 from edge.retention import StoreLimits
 from edge.slotfile import SlotFile
@@ -97,6 +98,19 @@ class Daemon:
             ended = [await asyncio.to_thread(station.join, JOIN_S) for station in self._stations]
             self._tell("daemon_stopped", "info", "" if all(ended) else "a station did not end in time")
             self._store.close()
+
+    def reload(self, path: Path) -> None:
+        """Read the configuration again and take what needs no restart; a file with mistakes changes nothing."""
+        try:
+            found = compare(self._config, load_config(path))
+        except ConfigError as error:
+            self._tell("config_refused", "alarm", f"the configuration in force stays: {error}")
+            return
+        self._config = found.config
+        self._overrides.reload({name: _settings(name, self._config) for name in self._config.station})
+        words = ", ".join(found.changed) or "nothing"
+        waits = f"; needs a restart: {', '.join(found.restart)}" if found.restart else ""
+        self._tell("config_reloaded", "warning" if found.restart else "info", f"changed: {words}{waits}")
 
     async def _work(self) -> None:
         updater = Updater(
@@ -289,4 +303,5 @@ def _settings(name: str, config: Config) -> StationSettings:
         audit_share=section.audit_share,
         deadline_ms=section.deadline_ms,
         defer_budget_per_h=section.defer_budget_per_h,
+        keep=section.keep,
     )

@@ -19,7 +19,7 @@ from models.realdata import add_option, folder_of
 from models.spoken_digits.data import FIRST_TRAINED
 from models.spoken_digits.speak import LANGUAGES
 
-BUNDLE = Path(__file__).parent / "spoken_digits-1.1.0.lsb"
+BUNDLE = Path(__file__).parent / "spoken_digits-1.2.0.lsb"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tests.edge.serverproc import Server
 from tests.edge.sources.test_audio_file import RATE_HZ, put, silence, tone
 from tests.rows import decision
 
-BUNDLE = Path(__file__).parents[3] / "models" / "spoken_digits" / "spoken_digits-1.1.0.lsb"
+BUNDLE = Path(__file__).parents[3] / "models" / "spoken_digits" / "spoken_digits-1.2.0.lsb"
 PHONE = """
 [device]
 name = "phone-1"

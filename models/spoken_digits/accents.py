@@ -1,7 +1,7 @@
 """Digits as speakers of other languages say them: eSpeak NG's voices of these languages read them as they would spell.
 
 Rules:
-- The same seed gives the same sounds in a fresh process.
+- The same seed draws the same words, voices and speeds; the breath of a voice is eSpeak NG's own chance.
 - They train, and prove nothing: a voice that reads a spelling is a caricature of an accent.
 """
 

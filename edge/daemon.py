@@ -107,7 +107,8 @@ class Daemon:
             self._tell("config_refused", "alarm", f"the configuration in force stays: {error}")
             return
         self._config = found.config
-        self._overrides.reload({name: _settings(name, self._config) for name in self._config.station})
+        with contextlib.suppress(StoreError):  # a full disk: it holds all the same, and the next report says so
+            self._overrides.reload({name: _settings(name, self._config) for name in self._config.station})
         words = ", ".join(found.changed) or "nothing"
         waits = f"; needs a restart: {', '.join(found.restart)}" if found.restart else ""
         self._tell("config_reloaded", "warning" if found.restart else "info", f"changed: {words}{waits}")

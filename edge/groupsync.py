@@ -3,11 +3,17 @@
 Rules:
 - Whoever waits returns after a sync that began when its own writing was done; never earlier.
 - While one sync runs, all who come wait for the next one together: a busy disk does two syncs, not one for each.
-- A sync that fails is an error of the one who ran it; the others that waited run the next one themselves.
+- A sync that fails is an error of all who waited for it or for the next one: the kernel tells of lost pages once, so a
+  second sync that succeeds proves nothing about what was written before the first.
 """
 
 import threading
 from collections.abc import Callable
+
+from edge.errors import StoreError
+
+REMEMBERED = 64
+"""Failures kept for those who wake up late; far more rounds than a thread sleeps."""
 
 
 class GroupSync:
@@ -18,6 +24,7 @@ class GroupSync:
         self._begun = 0
         self._done = 0
         self._running = False
+        self._failed: dict[int, Exception] = {}
 
     def wait(self, sync: Callable[[], None]) -> None:
         """Return when everything that was written before the call is on disk.
@@ -31,15 +38,21 @@ class GroupSync:
         number = self._my_turn()
         if number is None:
             return
-        done = False
+        failure: Exception | None = None
         try:
             sync()
-            done = True
+        except Exception as error:
+            failure = error
+            raise
         finally:
             with self._turn:
                 self._running = False
-                if done:
-                    self._done = max(self._done, number)
+                # Those who wait for the next one wrote before this one failed: theirs may be lost as well.
+                if failure is not None:
+                    self._failed = {n: why for n, why in self._failed.items() if n > number - REMEMBERED}
+                    self._failed[number + 1] = failure
+                self._done = max(self._done, number if failure is None else number + 1)
+                self._begun = max(self._begun, self._done)
                 self._turn.notify_all()
 
     def _my_turn(self) -> int | None:
@@ -52,4 +65,6 @@ class GroupSync:
                     self._begun += 1
                     return self._begun
                 self._turn.wait()
+            if wanted in self._failed:
+                raise StoreError(f"the sync before failed: {self._failed[wanted]}", hint="look at the disk")
             return None

@@ -66,7 +66,7 @@ def test_those_who_come_during_a_sync_share_the_next_one() -> None:
     assert (disk.begun, ended) == (2, ["safe"] * 5)
 
 
-def test_sync_that_fails_is_one_error_and_the_others_try_again() -> None:
+def test_sync_that_fails_is_an_error_of_all_who_had_written_before() -> None:
     group, disk = GroupSync(), Disk()
     disk.fails = True
     first, ended_first = waiting(group, disk, 1)
@@ -74,13 +74,15 @@ def test_sync_that_fails_is_one_error_and_the_others_try_again() -> None:
     others, ended = waiting(group, disk, 2)
     wait_until(lambda: len(group._turn._waiters) == 2, WAIT_S, "the others to wait")  # type: ignore[attr-defined]
     disk.let_go()
-    first[0].join(WAIT_S)
-    wait_until(lambda: disk.begun == 2, WAIT_S, "the second sync")
-    disk.fails = False
-    disk.let_go()
-    for thread in others:
+    for thread in (*first, *others):
         thread.join(WAIT_S)
-    assert (ended_first, ended) == (["failed"], ["safe", "safe"])
+    assert (ended_first, ended) == (["failed"], ["failed", "failed"])
+    disk.fails = False
+    later, ended_later = waiting(group, disk, 1)
+    wait_until(lambda: disk.begun == 2, WAIT_S, "the sync after")
+    disk.let_go()
+    later[0].join(WAIT_S)
+    assert ended_later == ["safe"]
 
 
 def test_decision_is_synced_with_durability_power_and_its_outcome_is_not(

@@ -2,7 +2,8 @@
 
 Rules:
 - A session gives logits of `unclear` and `understood`, then the text's UTF-8 bytes, one number a byte, zeros behind.
-- Nothing heard, and the same words again and again (how recognisers fail on noise), are never `understood`.
+- Nothing heard, signs without a word, and the same words again and again (how recognisers fail on noise) are never
+  `understood`.
 - A text too long for its place is cut at a word, and ends in an ellipsis that says so.
 - NumPy and standard library only: the inference child loads this and must stay small.
 """
@@ -33,7 +34,7 @@ def answer(text: str, chance: float, length: int) -> NDArray[np.float32]:
         length: numbers for the text.
     """
     words = " ".join(text.split())
-    odds = -MOST_SURE if not words or repeats(words) else _log_odds(chance)
+    odds = -MOST_SURE if wordless(words) or repeats(words) else _log_odds(chance)
     numbers = np.zeros(2 + length, np.float32)
     numbers[1] = odds
     encoded = _fitted(words, length)
@@ -47,6 +48,16 @@ def text_of(numbers: NDArray[np.float32]) -> str:
     return codes.clip(0, 255).astype(np.uint8).tobytes().decode("utf-8", "replace")
 
 
+def wordless(text: str) -> bool:
+    """Return whether a text holds no word: on a quiet noise, recognisers write full stops."""
+    return not any(sign.isalnum() for sign in text)
+
+
+def alike(text: str, other: str) -> bool:
+    """Return whether two texts have the same words, whatever their case and signs."""
+    return _words_of(text) == _words_of(other)
+
+
 def repeats(text: str) -> bool:
     """Return whether a text says the same again and again."""
     words = text.lower().split()
@@ -56,6 +67,10 @@ def repeats(text: str) -> bool:
         longest = max(longest, run)
     raw = text.encode()
     return longest >= LOOP_WORDS or (len(raw) > 40 and len(raw) / len(zlib.compress(raw)) > MAX_COMPRESSION)
+
+
+def _words_of(text: str) -> list[str]:
+    return "".join(sign if sign.isalnum() or sign == "'" else " " for sign in text.lower()).split()
 
 
 def _log_odds(chance: float) -> float:

@@ -22,6 +22,7 @@ from edge.bundle import load
 from edge.clock import Clock
 from edge.engines import Engine
 from edge.errors import LinesideError, StoreError
+from edge.recognised import alike
 from edge.slotfile import SlotFile
 from edge.slots import Slot
 from edge.store import ShadowResult, Store
@@ -178,13 +179,13 @@ class Shadow:
                 self._give_up(store, engine.ref, work.engine_failure)
         else:
             self._failures = 0
-            self._keep(store, window, decision, judgement, engine.ref, took_s * 1000)
+            self._keep(store, work, decision, judgement, engine.ref, took_s * 1000)
         self._stop.wait(took_s * self._rest)
 
     def _keep(
-        self, store: Store, window: Window, decision: DecisionRow, judgement: Judgement, ref: BundleRef, took_ms: float
+        self, store: Store, work: Work, decision: DecisionRow, judgement: Judgement, ref: BundleRef, took_ms: float
     ) -> None:
-        kind = compare(decision, judgement)
+        kind = compare(decision, judgement, work.text)
         self._count.kinds[kind] += 1
         if len(self._count.latencies_ms) < MAX_LATENCIES:
             self._count.latencies_ms.append(took_ms)
@@ -202,25 +203,27 @@ class Shadow:
             )
         )
         if kind != "agreed":
-            self._disagree(store, window, decision, judgement, ref, kind)
+            self._disagree(store, work, decision, judgement, ref, kind)
 
     def _disagree(
-        self, store: Store, window: Window, decision: DecisionRow, judgement: Judgement, ref: BundleRef, kind: Kind
+        self, store: Store, work: Work, decision: DecisionRow, judgement: Judgement, ref: BundleRef, kind: Kind
     ) -> None:
         now_s = self._clock.monotonic_s()
         self._sent_s = [at_s for at_s in self._sent_s if now_s - at_s < 3600]
         if len(self._sent_s) >= MAX_SENT_PER_H:
             return
         self._sent_s.append(now_s)
-        data = {
+        data: dict[str, Any] = {
             **_ref(ref),
             "decision_seq": decision.seq,
             "kind": kind,
             "incumbent": {"verdict": decision.verdict, "label": decision.label, "confidence": decision.confidence},
             "candidate": {"verdict": judgement.verdict, "label": judgement.label, "confidence": judgement.confidence},
         }
+        if work.text is not None:
+            data["texts"] = {"incumbent": decision.text, "candidate": work.text}
         if self._keep_inputs:
-            data["input"] = _keep_input(store, window, decision)
+            data["input"] = _keep_input(store, work.window, decision)
         detail = f"{decision.input.name}: {decision.verdict} decides, {_words(ref)} would {judgement.verdict}"
         self._event(store, "shadow_disagreed", "info", detail, data)
 
@@ -277,13 +280,18 @@ class Shadow:
             engine.session.close()
 
 
-def compare(decision: DecisionRow, judgement: Judgement) -> Kind:
-    """Return how a candidate's judgement relates to the incumbent's decision on the same window."""
+def compare(decision: DecisionRow, judgement: Judgement, text: str | None = None) -> Kind:
+    """Return how a candidate's judgement relates to the incumbent's decision on the same window.
+
+    Two recognisers that both understood agree only if they understood the same words; `text` is the candidate's.
+    """
     if decision.verdict == "defer" or judgement.verdict == "defer":
         if decision.verdict == judgement.verdict:
             return "agreed"
         return "candidate_decides" if decision.verdict == "defer" else "candidate_defers"
     same_word = decision.verdict != "accept" or decision.label == judgement.label
+    if decision.verdict == "accept" and decision.text is not None and text is not None:
+        same_word = same_word and alike(decision.text, text)
     return "agreed" if decision.verdict == judgement.verdict and same_word else "opposite"
 
 

@@ -4,7 +4,8 @@ Small (30 MB) and quick to start, with three to five times the word errors of Wh
 
 Rules:
 - The model's files are checked against the bundle's digests before the decoder, which reads them by path, is opened.
-- Sound is handed over as 16-bit samples in one piece, so the same sound gives the same text.
+- Sound is handed over as 16-bit samples in one piece, and what was learned of the noise in the sound before is dropped
+  first: the same sound gives the same text with the same certainty, whatever came before it.
 """
 
 import math
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from edge import recognised
 from edge.errors import ModelError
 from edge.runtimes.tensors import check_input
-from edge.runtimes.weights import checked_files, folder_of, read_note
+from edge.runtimes.weights import checked_files, folder_of, read_note, require, text_bytes
 
 if TYPE_CHECKING:
     from edge.wire.manifest import ModelFile
@@ -33,8 +34,8 @@ class PocketSphinxSession:
     def __init__(self, model: bytes, spec: "ModelFile", *, threads: int = 1) -> None:
         del threads  # it has one
         note = read_note(model)
-        if spec.text is None:
-            raise ModelError("model file: a recogniser needs `text` among its outputs")
+        length = text_bytes(spec)
+        require(note, (f"{ACOUSTIC}/mdef", LANGUAGE, WORDS))
         checked_files(note)
         folder = folder_of(note)
         try:
@@ -43,7 +44,7 @@ class PocketSphinxSession:
             )
         except Exception as error:  # the binding's exceptions have no base of their own
             raise ModelError(f"pocketsphinx does not take this model: {error}") from error
-        self._length = spec.text.shape[1]
+        self._length = length
         self._shape, self._dtype = tuple(spec.input.shape), np.dtype(spec.input.dtype)
         self.description = f"pocketsphinx {version('pocketsphinx')}"
 
@@ -78,6 +79,7 @@ def _understood(decoder: "pocketsphinx.Decoder", sound: NDArray[np.float32]) -> 
     """Return the text and the geometric mean of its words' posterior probabilities."""
     samples = (np.clip(sound, -1, 1) * LEVEL).astype(np.int16)
     try:
+        decoder.reinit_feat()
         decoder.start_utt()
         decoder.process_raw(samples.tobytes(), full_utt=True)
         decoder.end_utt()

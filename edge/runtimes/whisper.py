@@ -7,6 +7,7 @@ Rules:
 - The network sees a window that fits the sound, not always 30 s: half the window is a third of the time. Below
   `least_s` it loops, so that is the shortest.
 - Greedy, without time stamps, and no three words twice: the same sound gives the same text.
+- A text that fills all its tokens was cut, or ran in a loop: nobody is sure of it.
 """
 
 import math
@@ -20,11 +21,13 @@ from numpy.typing import NDArray
 from edge import recognised
 from edge.errors import ModelError
 from edge.runtimes.tensors import check_input
-from edge.runtimes.weights import checked_files, read_note
+from edge.runtimes.weights import checked_files, number, read_note, require, text_bytes
 
 if TYPE_CHECKING:
     from edge.wire.manifest import ModelFile
 
+FOLDER, NEEDED = "model", ("model.bin", "config.json", "tokenizer.json")
+"""Of the package; without its own tokenizer the library would fetch one."""
 FRAMES_PER_S = 100
 """Of the network's own features."""
 MOST_FRAMES = 3000
@@ -33,6 +36,7 @@ LEAST_S = 15.0
 TAIL_S = 1.0
 """Silence that the network is given behind the sound, so that it hears the end."""
 MAX_TOKENS = 160
+"""Fast speech of fifteen seconds takes some eighty."""
 NO_REPEAT = 3
 
 
@@ -41,12 +45,12 @@ class WhisperSession:
 
     def __init__(self, model: bytes, spec: "ModelFile", *, threads: int = 1) -> None:
         note = read_note(model)
-        if spec.text is None:
-            raise ModelError("model file: a recogniser needs `text` among its outputs")
+        length = text_bytes(spec)
+        require(note, tuple(f"{FOLDER}/{name}" for name in NEEDED))
         self._model: faster_whisper.WhisperModel | None = _load(checked_files(note), threads)
         self._prompt = _prompt(self._model)
-        self._least_s = float(note.settings.get("least_s", LEAST_S))
-        self._length = spec.text.shape[1]
+        self._least_s = number(note, "least_s", LEAST_S, most=MOST_FRAMES / FRAMES_PER_S)
+        self._length = length
         self._shape, self._dtype = tuple(spec.input.shape), np.dtype(spec.input.dtype)
         self.description = f"whisper, faster-whisper {faster_whisper.__version__}"
 
@@ -106,9 +110,12 @@ def _understood(
         encoded, [prompt], beam_size=1, max_length=MAX_TOKENS, no_repeat_ngram_size=NO_REPEAT, return_scores=True
     )[0]
     tokens = result.sequences_ids[0]
+    text = model.hf_tokenizer.decode(tokens)
+    if len(prompt) + len(tokens) >= MAX_TOKENS:
+        return text, 0.0
     # CTranslate2 divides by the tokens without the end; the end was scored too.
     mean = result.scores[0] * len(tokens) / (len(tokens) + 1)
-    return model.hf_tokenizer.decode(tokens), math.exp(mean)
+    return text, math.exp(mean)
 
 
 def _without_padding(sound: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -30,6 +30,9 @@ FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]
 
 RuntimeName = Literal["onnx", "tflite", "whisper", "pocketsphinx"]
 """What runs a model file; the last two recognise speech, and their file is a note that names weights in a package."""
+RECOGNISERS: tuple[RuntimeName, ...] = ("whisper", "pocketsphinx")
+RECOGNISED_LABELS = ["unclear", "understood"]
+"""Labels of every recogniser's bundle, in the order of its logits."""
 
 
 class FileEntry(WireModel):
@@ -363,6 +366,7 @@ class Manifest(WireModel):
         if (self.task == "keyword") != (self.policy.kind == "keyword"):
             raise ValueError(f"policy {self.policy.kind!r} does not fit task {self.task!r}")
         _policy_fits(self.policy, self.labels, self.calibration)
+        _recogniser_fits(self)
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels must differ, got {self.labels}")
         if self.prefer not in self.models:
@@ -399,3 +403,14 @@ def _policy_fits(policy: AnyPolicy, labels: list[str], calibration: Calibration)
     unknown = sorted(set(own) - set(labels))
     if unknown:
         raise ValueError(f"thresholds for {', '.join(unknown)}, which the bundle has no label for")
+
+
+def _recogniser_fits(manifest: Manifest) -> None:
+    """Refuse labels in another order, which would call unclear speech understood, and a sound that is no sound."""
+    if not any(model.runtime in RECOGNISERS for model in manifest.models.values()):
+        return
+    if manifest.labels != RECOGNISED_LABELS:
+        raise ValueError(f"a recogniser's labels: expected {RECOGNISED_LABELS}, got {manifest.labels}")
+    spec = manifest.input
+    if not isinstance(spec, AudioInput) or (spec.features, spec.place) != ("waveform", "start"):
+        raise ValueError("a recogniser's input: expected audio, features = waveform, place = start")

@@ -36,6 +36,7 @@ DECISION = rows.DecisionRow(
     input=INPUT,
     metrics={"brightness": 0.51},
     where=[PEAK],
+    text="he was not an ill disposed young man",
     latency_ms={"infer": 1.7, "total": 2.4},
 )
 OUTCOME = rows.OutcomeRow(
@@ -90,7 +91,13 @@ DESIRED_STATION = messages.DesiredStation(mode="assist", policy={"pass_max": 0.0
 BROKER = http.BrokerAddress(host="10.0.0.5", port=1883, username="box-1", password="s3cret", tls=True)
 TENSOR = manifest.TensorSpec(name="x", shape=[1, 64, 64, 3], dtype="uint8", scale=0.5, zero_point=3)
 MODEL = manifest.ModelFile(
-    file="m.onnx", runtime="onnx", precision="int8", input=TENSOR, output=TENSOR, golden_tolerance=0.05
+    file="m.onnx",
+    runtime="onnx",
+    precision="int8",
+    input=TENSOR,
+    output=TENSOR,
+    text=manifest.TensorSpec(name="text", shape=[1, 1024], dtype="float32", tolerance=0.5),
+    golden_tolerance=0.05,
 )
 GUARANTEE = manifest.Guarantee(
     method="clopper-pearson",

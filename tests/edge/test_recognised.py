@@ -39,3 +39,24 @@ def test_speech_is_no_repetition(text: str) -> None:
 @pytest.mark.parametrize("chance", [float("nan"), float("inf"), -1.0, 2.0, 0.0, 1.0])
 def test_any_chance_gives_finite_log_odds(chance: float) -> None:
     assert abs(recognised.answer("yes", chance, 8)[1]) <= recognised.MOST_SURE
+
+
+@pytest.mark.parametrize("text", [".", ". . .", "…", "?!", "- -"])
+def test_signs_without_a_word_are_not_understood(text: str) -> None:
+    assert recognised.wordless(text)
+    assert recognised.answer(text, 0.99, 64)[1] == -recognised.MOST_SURE
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "same"),
+    [
+        ("He was not.", "he was not", True),
+        ("cold-hearted", "cold hearted", True),
+        ("don't", "dont", False),
+        ("he was", "he was not", False),
+        ("", ".", True),
+        ("über", "ÜBER!", True),
+    ],
+)
+def test_texts_are_alike_if_their_words_are(text: str, other: str, same: bool) -> None:
+    assert recognised.alike(text, other) is same

@@ -196,3 +196,11 @@ def test_another_word_is_the_opposite() -> None:
     row = decision("a", verdict="accept", label="one")
     assert compare(row, Judgement("accept", "none", None, None, "two", 0.9, {}, 0.0)) == "opposite"
     assert compare(row, Judgement("accept", "none", None, None, "one", 0.9, {}, 0.0)) == "agreed"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [("He was not.", "agreed"), ("he was knot", "opposite"), ("", "opposite"), (None, "agreed")]
+)
+def test_other_words_than_the_incumbent_understood_are_the_opposite(text: str | None, kind: str) -> None:
+    row = decision("a", verdict="accept", label="understood", text="he was not")
+    assert compare(row, Judgement("accept", "none", None, None, "understood", 0.9, {}, 0.0), text) == kind

@@ -16,7 +16,7 @@ from edge.errors import ConfigError, DeadlineError, ModelError
 from edge.runtimes import open_session
 from edge.runtimes.interface import Session
 from edge.runtimes.isolated import IsolatedSession
-from edge.runtimes.weights import read_note
+from edge.runtimes.weights import checked_files, read_note
 from edge.wire.manifest import ModelFile
 
 MODELS = Path(__file__).parents[2] / "models" / "sentences"
@@ -65,6 +65,15 @@ def test_golden_sentence_is_understood_the_same_every_time(opened: Opened) -> No
     assert len(texts) == 1 and "young man" in texts.pop().lower()
 
 
+def test_what_was_heard_before_changes_no_bit_of_the_answer(opened: Opened) -> None:
+    alone = opened.session.infer(opened.sound)
+    noise = np.random.default_rng(4).normal(0, 0.1, opened.spec.input.shape).astype(np.float32)
+    noise[:, 32_000:] = 0
+    for other in (noise, opened.sound * np.float32(0.2), noise[:, ::-1].copy()):
+        opened.session.infer(other)
+        assert np.array_equal(opened.session.infer(opened.sound), alone)
+
+
 def test_silence_is_no_text_and_not_understood(opened: Opened) -> None:
     assert opened.said(np.zeros(opened.spec.input.shape, np.float32)) == ("", -recognised.MOST_SURE)
 
@@ -109,6 +118,58 @@ def test_package_that_is_not_installed_is_named(runtime: str) -> None:
         open_session(runtime, json.dumps(values).encode(), spec)
 
 
+@pytest.mark.parametrize("how", OPENERS)
+@pytest.mark.parametrize("runtime", BUNDLES)
+def test_model_file_other_than_a_recogniser_has_is_refused_with_expected_and_got(runtime: str, how: str) -> None:
+    spec, note = load(MODELS / BUNDLES[runtime]).model(runtime)
+    assert spec.text is not None
+    wrong = [
+        {"output": spec.output.model_copy(update={"shape": [1, 3]})},
+        {"input": spec.input.model_copy(update={"dtype": "int8"})},
+        {"text": spec.text.model_copy(update={"dtype": "uint8"})},
+        {"features": spec.text},
+    ]
+    for changes in wrong:
+        with pytest.raises(ModelError, match=r"expected .* got"):
+            OPENERS[how](runtime, note, spec.model_copy(update=changes))
+    with pytest.raises(ModelError, match="`text`"):
+        OPENERS[how](runtime, note, spec.model_copy(update={"text": None}))
+
+
+@pytest.mark.parametrize("runtime", BUNDLES)
+def test_note_that_leaves_a_needed_file_out_is_refused_before_the_engine_looks_for_it_elsewhere(runtime: str) -> None:
+    spec, note = load(MODELS / BUNDLES[runtime]).model(runtime)
+    values = json.loads(note)
+    needed = {"whisper": "model/tokenizer.json", "pocketsphinx": "model/en-us/cmudict-en-us.dict"}[runtime]
+    del values["files"][needed]
+    with pytest.raises(ModelError, match=rf"without {needed}"):
+        open_session(runtime, json.dumps(values).encode(), spec)
+
+
+@pytest.mark.parametrize("least_s", ["ten", -1, 0, 1e9, True, None])
+def test_setting_that_is_no_length_is_refused_in_words(least_s: object) -> None:
+    spec, note = load(MODELS / BUNDLES["whisper"]).model("whisper")
+    values = {**json.loads(note), "settings": {"least_s": least_s}}
+    with pytest.raises(ModelError, match="least_s: expected a number above 0 and at most 30"):
+        open_session("whisper", json.dumps(values).encode(), spec)
+
+
+def test_weights_that_are_too_large_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    note = read_note(load(MODELS / BUNDLES["pocketsphinx"]).model("pocketsphinx")[1])
+    assert len(checked_files(note)) == len(note.files)
+    sizes = [len(content) for content in checked_files(note).values()]
+    monkeypatch.setattr("edge.runtimes.weights.MAX_WEIGHTS_BYTES", sum(sizes) - 1)
+    with pytest.raises(ModelError, match="expected at most"):
+        checked_files(note)
+
+
+@pytest.mark.parametrize("package", ["sys", "__main__"])
+def test_module_without_a_folder_holds_no_weights(package: str) -> None:
+    note = json.dumps({"package": package, "distribution": "d", "files": {"x": "0" * 64}}).encode()
+    with pytest.raises(ConfigError, match="not installed"):
+        checked_files(read_note(note))
+
+
 @pytest.mark.parametrize(
     "note",
     [
@@ -119,9 +180,11 @@ def test_package_that_is_not_installed_is_named(runtime: str) -> None:
         json.dumps({"package": "a", "distribution": "a", "files": {}}).encode(),
         json.dumps({"package": "a", "distribution": "a", "files": {"../x": "0"}}).encode(),
         json.dumps({"package": "a", "distribution": "a", "files": {"/etc/passwd": "0"}}).encode(),
+        json.dumps({"package": "a", "distribution": "a", "files": {"x": 5}}).encode(),
+        json.dumps({"package": "a", "distribution": "a", "files": {"x": "../../y"}}).encode(),
         json.dumps({"package": "a.b", "distribution": "a", "files": {"x": "0"}}).encode(),
     ],
-    ids=["empty", "no keys", "a list", "too long", "no files", "up", "absolute", "no package"],
+    ids=["empty", "no keys", "a list", "too long", "no files", "up", "absolute", "a number", "no digest", "no package"],
 )
 def test_note_that_is_none_is_refused_in_words(note: bytes) -> None:
     with pytest.raises(ModelError, match="recogniser's note"):

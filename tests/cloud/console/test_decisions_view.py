@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from cloud.console.views import decisions
 from cloud.console.views.decisions import Page
 from edge.wire.rows import OutcomeRow
@@ -70,6 +72,13 @@ def test_decision_comes_with_its_outcome_and_what_people_said(plant: Plant) -> N
     assert [(a.answer, a.label, a.reviewer, a.note) for a in found.answers] == [("divert", "crack", "ada", "edge")]
     assert found.scores[0] == ("scratch", 0.55)
     assert found.thresholds == "Defect score 0.55: passes by itself up to 0.1, is diverted from 0.9 on."
+
+
+@pytest.mark.parametrize("text", ["he was not", "", None])
+def test_text_of_a_recogniser_comes_with_its_decision(plant: Plant, text: str | None) -> None:
+    plant.enrol("box-1")
+    plant.up("box-1", [plant.deferral("box-1", text=text)])
+    assert [line.text for line in _page(plant).lines] == [text]
 
 
 def test_decision_that_is_not_stored_is_none(plant: Plant) -> None:

@@ -132,6 +132,16 @@ def test_what_a_device_says_cannot_become_part_of_the_page(plant: Plant, client:
         assert "&lt;script&gt;" in text
 
 
+@pytest.mark.parametrize("path", ["/devices/box-1", "/review", "/devices/box-1/decisions/box-1-1/1"])
+def test_text_that_was_understood_is_shown_where_its_decision_is(plant: Plant, client: httpx.Client, path: str) -> None:
+    plant.enrol("box-1")
+    plant.up("box-1", [plant.deferral("box-1", text="stop <b>the</b> line"), plant.deferral("box-1", text="")])
+    page = client.get(path).text
+    assert "“stop &lt;b&gt;the&lt;/b&gt; line”" in page
+    nothing = client.get(path.removesuffix("1") + "2" if path.endswith("/1") else path).text
+    assert "understood nothing" in nothing or '<span class="muted">nothing</span>' in nothing
+
+
 @pytest.mark.parametrize(
     ("path", "words"),
     [

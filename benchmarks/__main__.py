@@ -131,6 +131,17 @@ def answer(
         raise typer.Exit(2) from error
 
 
+@app.command()
+def durability(
+    folder: Annotated[Path | None, typer.Option(help="On the disk to measure; the temporary folder if none.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What it costs that a decision survives a power cut, with one, two and four stations."""
+    from benchmarks import durability as benchmark
+
+    benchmark.main(folder, as_json=as_json)
+
+
 @app.command("all")
 def everything(as_json: AsJson = False) -> None:
     """Every benchmark, one after another."""

@@ -29,7 +29,7 @@ RATE_HZ, SEED = 16_000, 7
 PAUSES_S = (0.7, 1.3)
 TARGET_MS = 500.0
 MODELS = Path(__file__).parents[1] / "models"
-DIGITS = MODELS / "spoken_digits" / "spoken_digits-1.1.0.lsb"
+DIGITS = MODELS / "spoken_digits" / "spoken_digits-1.2.0.lsb"
 
 SERVER = """\
 [device]

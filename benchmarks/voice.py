@@ -108,7 +108,7 @@ def _begun(sure: NDArray[np.float64], rule: SileroSettings) -> NDArray[np.bool_]
 
 def device_cost(name: str, listen_s: float = LISTEN_S) -> float:
     """Return the share of one core that a device takes which listens to a quiet room with this detector."""
-    bundle = Path(__file__).parents[1] / "models" / "spoken_digits" / "spoken_digits-1.1.0.lsb"
+    bundle = Path(__file__).parents[1] / "models" / "spoken_digits" / "spoken_digits-1.2.0.lsb"
     with tempfile.TemporaryDirectory() as folder:
         device = Path(folder)
         (device / "quiet.wav").write_bytes(encode_wav(_quiet(listen_s + 4 * SETTLE_S), RATE_HZ))

@@ -213,6 +213,19 @@ class Config(Section):
     probation: ProbationSection = ProbationSection()
     station: dict[Name, StationSection] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _one_bundle_a_model(self) -> "Config":
+        first: dict[str, Path] = {}
+        for name, section in self.station.items():
+            if section.bundle is None:
+                continue
+            if first.setdefault(section.model, section.bundle) != section.bundle:
+                other = first[section.model]
+                raise ValueError(
+                    f"station {name}: stations of one model share its bundle, got {section.bundle} and {other}"
+                )
+        return self
+
 
 def load_config(path: Path) -> Config:
     """Read and check a configuration file.

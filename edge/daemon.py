@@ -16,12 +16,14 @@ from pathlib import Path
 from edge import slots
 from edge.bundle import load
 from edge.clock import Clock, new_boot_id
-from edge.config import CloudSection, Config, LocalSection
-from edge.errors import LinesideError, StoreError
+from edge.config import CloudSection, Config, LocalSection, load_config
+from edge.errors import ConfigError, LinesideError, StoreError
 from edge.files import make_directory, write_atomic
+from edge.groupsync import GroupSync
 from edge.health import written_bytes
 from edge.host import LinuxHost
 from edge.overrides import StationOverrides
+from edge.reload import compare
 from edge.reporter import Reporter
 from edge.retention import StoreLimits
 from edge.slotfile import SlotFile
@@ -54,6 +56,7 @@ class Daemon:
         self._clock = clock
         self._notifier = Notifier(environment or {})
         self._boot_id = new_boot_id()
+        self._group = GroupSync()
         make_directory(config.device.data)
         self._budget = WriteBudget(config.store.max_written_bytes_per_day, config.store.drop_first)
         self._counted_bytes = 0
@@ -95,6 +98,20 @@ class Daemon:
             ended = [await asyncio.to_thread(station.join, JOIN_S) for station in self._stations]
             self._tell("daemon_stopped", "info", "" if all(ended) else "a station did not end in time")
             self._store.close()
+
+    def reload(self, path: Path) -> None:
+        """Read the configuration again and take what needs no restart; a file with mistakes changes nothing."""
+        try:
+            found = compare(self._config, load_config(path))
+        except ConfigError as error:
+            self._tell("config_refused", "alarm", f"the configuration in force stays: {error}")
+            return
+        self._config = found.config
+        with contextlib.suppress(StoreError):  # a full disk: it holds all the same, and the next report says so
+            self._overrides.reload({name: _settings(name, self._config) for name in self._config.station})
+        words = ", ".join(found.changed) or "nothing"
+        waits = f"; needs a restart: {', '.join(found.restart)}" if found.restart else ""
+        self._tell("config_reloaded", "warning" if found.restart else "info", f"changed: {words}{waits}")
 
     async def _work(self) -> None:
         updater = Updater(
@@ -269,7 +286,14 @@ class Daemon:
             input_age_days=section.max_input_age_days,
         )
         path = store_path(self._config)
-        return Store.open(path, clock=self._clock, durability=section.durability, limits=limits, budget=self._budget)
+        return Store.open(
+            path,
+            clock=self._clock,
+            durability=section.durability,
+            limits=limits,
+            budget=self._budget,
+            group=self._group,
+        )
 
 
 def _settings(name: str, config: Config) -> StationSettings:
@@ -280,4 +304,5 @@ def _settings(name: str, config: Config) -> StationSettings:
         audit_share=section.audit_share,
         deadline_ms=section.deadline_ms,
         defer_budget_per_h=section.defer_budget_per_h,
+        keep=section.keep,
     )

@@ -1,8 +1,9 @@
 """Opens the device's SQLite file: settings, schema, migrations, and what to do with a damaged one.
 
 Rules:
-- WAL, with `synchronous` FULL for durability `power` (a commit survives a power cut) and NORMAL for `process`
-  (a commit survives a crash or kill of the process; a power cut may take back the last moments).
+- WAL, with `synchronous` FULL for durability `power` until the record is open (its user then syncs by itself, see
+  `edge.groupsync`), and NORMAL for `process` (a commit survives a crash or kill of the process; a power cut may take
+  back the last moments).
 - A damaged file is kept aside as `NAME.damaged-<ms>` and a new one is begun: the device goes on. Files are only
   moved while no other connection is open, which a lock on `NAME.lock` tells. What can be salvaged is (`salvage`).
 - The first to open a small file checks it page by page; a large one is checked only after an error made it suspect.

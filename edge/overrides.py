@@ -97,6 +97,13 @@ class StationOverrides:
         by = next(iter(changed.values())).by or "somebody"
         self._tell_changes(before, f"{by} at the device")
 
+    def reload(self, own: dict[str, StationSettings]) -> None:
+        """Take the settings of a configuration that was read again; what cloud or device said stays above it."""
+        with self._lock:
+            self._own = own
+            before, self._now = self._now, self._applied()
+        self._tell_changes(before, "the configuration")
+
     def _applied(self) -> dict[str, StationSettings]:
         return {name: _with(own, self._wanted.get(name), self._switches[name]) for name, own in self._own.items()}
 

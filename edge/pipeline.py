@@ -13,7 +13,7 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edge import steps
 from edge.acting import Acting
@@ -58,7 +58,6 @@ class Parts:
     settings: Callable[[], StationSettings]
     clock: Clock
     boot_id: str
-    keep: Literal["none", "deferred", "all"] = "deferred"
     shadow: Shadow | None = None
     asking: "Asking | None" = None
     """Asks a server about what is deferred; None if there is none."""
@@ -192,7 +191,7 @@ class Pipeline:
 
     def _commit(self, work: Work, judgement: Judgement) -> DecisionRow | None:
         raw = work.window.raw
-        kept = self._keeps(judgement)
+        kept = _keeps(work.settings, judgement)
         if raw is None and kept and work.window.encode is not None:
             raw = work.window.encode()
         kept = kept and raw is not None and len(raw) > 0
@@ -253,11 +252,6 @@ class Pipeline:
             latency_ms={"decode": window.decode_ms, **work.steps_ms, "total": work.elapsed_ms},
         )
 
-    def _keeps(self, judgement: Judgement) -> bool:
-        if self._p.keep == "deferred":
-            return judgement.verdict == "defer" or judgement.reason is not None
-        return self._p.keep == "all"
-
     def _not_recorded(self, row: DecisionRow, error: StoreError) -> None:
         self.unrecorded += 1
         self._acting.safe(f"{row.input.name}: not recorded: {error}")
@@ -280,3 +274,9 @@ class Pipeline:
             )
         except StoreError:
             self.unrecorded += count
+
+
+def _keeps(settings: StationSettings, judgement: Judgement) -> bool:
+    if settings.keep == "deferred":
+        return judgement.verdict == "defer" or judgement.reason is not None
+    return settings.keep == "all"

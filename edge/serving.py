@@ -22,6 +22,10 @@ from edge.slotfile import SlotFile
 from edge.slots import Slot
 from edge.wire.base import BundleRef
 
+REOPENED_LOOK_S = 60.0
+"""A bundle that was opened anew for its memory is left alone so long: one that always needs more still decides."""
+LOOK_AT_MEMORY_S = 2.0
+"""A leak is found within ten seconds of passing its limit, however few windows there are."""
 MAX_FAILURES_IN_A_ROW = 3
 """Failures of a bundle in service before the one before it takes over."""
 REOPEN_WAIT_MAX_S = 30.0
@@ -60,7 +64,7 @@ class Probation:
         if self.deadline_misses > rules.max_deadline_misses:
             return f"missed its deadline {self.deadline_misses} times in {self.windows} windows"
         if memory_bytes > rules.max_memory_bytes:
-            return f"used {memory_bytes} bytes of memory, more than {rules.max_memory_bytes}"
+            return _too_large(memory_bytes, rules)
         return None
 
 
@@ -86,7 +90,7 @@ class Serving:
         self._failures = 0
         self._counted: str | None = None
         """Digest of the bundle whose failures are counted: opening it again does not forgive it."""
-        self._next_try_s = 0.0
+        self._next_try_s = self._next_look_s = 0.0
         self._offer_lock = threading.Lock()
         self._offered: Engine | None = None
         self.problem: str | None = "no bundle yet"
@@ -127,11 +131,18 @@ class Serving:
     def window_served(self, *, deadline_missed: bool) -> None:
         """Count a window that the engine has judged, and end its probation when it is over."""
         self._failures = 0
-        if self._probation is None or self._engine is None:
+        if self._engine is None:
+            return
+        memory_bytes = self._memory_now_and_then(self._engine)
+        if self._probation is not None and self._slots.book.state(self._engine.ref.digest) != "trial":
+            self._probation = None  # another station with this model has ended it
+        if self._probation is None:
+            if memory_bytes > self._rules.max_memory_bytes:
+                self._open_anew(self._engine.ref, _too_large(memory_bytes, self._rules))
             return
         self._probation.windows += 1
         self._probation.deadline_misses += deadline_missed
-        if reason := self._probation.breach(self._rules, self._memory_now_and_then()):
+        if reason := self._probation.breach(self._rules, memory_bytes):
             self._give_up(self._engine.ref, reason)
         elif self._probation.over(self._rules, self._clock.monotonic_s()):
             self._promote(self._engine)
@@ -186,6 +197,8 @@ class Serving:
         self.problem = None
         on_trial = self._slots.book.state(engine.ref.digest) == "trial"
         self._probation = Probation(self._clock.monotonic_s()) if on_trial else None
+        if on_trial:
+            self._next_look_s = 0.0
 
     def _settle(self, wanted: Slot) -> None:
         """Get an engine for the bundle that the book names: the warm one, or opened from disk."""
@@ -235,11 +248,19 @@ class Serving:
         detail = f"{_words(ref)}: {reason}; back to {_words(back.ref) if back else 'none'}"
         self._tell("bundle_failed", "alarm", detail, _data(ref))
 
-    def _memory_now_and_then(self) -> int:
-        """Memory of the engine's child, looked at on every sixteenth window: reading it costs a system call or two."""
-        if self._engine is None or self._probation is None or self._probation.windows % 16:
+    def _open_anew(self, ref: BundleRef, reason: str) -> None:
+        """End a child that has grown in service: a new one gives its memory back."""
+        self._close_engine()
+        self._next_look_s = self._clock.monotonic_s() + REOPENED_LOOK_S
+        self._tell("bundle_failed", "alarm", f"{_words(ref)}: {reason}; opened anew", _data(ref))
+
+    def _memory_now_and_then(self, engine: Engine) -> int:
+        """Memory of the engine's child, looked at every two seconds: reading it costs a system call or two."""
+        now_s = self._clock.monotonic_s()
+        if now_s < self._next_look_s:
             return 0
-        return self._engine.session.memory_bytes()
+        self._next_look_s = now_s + LOOK_AT_MEMORY_S
+        return engine.session.memory_bytes()
 
     def _wait_s(self) -> float:
         return 0.0 if self._failures <= 1 else float(min(REOPEN_WAIT_MAX_S, 0.25 * 2.0 ** min(self._failures - 1, 10)))
@@ -253,6 +274,10 @@ class Serving:
         if self._fallback is not None:
             self._fallback.session.close()
             self._fallback = None
+
+
+def _too_large(memory_bytes: int, rules: ProbationRules) -> str:
+    return f"used {memory_bytes} bytes of memory, more than {rules.max_memory_bytes}"
 
 
 def _words(ref: BundleRef) -> str:

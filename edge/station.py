@@ -233,7 +233,6 @@ class Station:
             settings=lambda: shared.settings(self.name),
             clock=shared.clock,
             boot_id=shared.boot_id,
-            keep=self._config.keep,
             line=self._line(store, actuator),
             shadow=self._shadow,
             asking=self._asking,

@@ -9,6 +9,7 @@ Rules:
 - Statements are prepared once (the standard library caches them); the hot path is `append_decision`.
 """
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -21,6 +22,7 @@ from edge.clock import Clock
 from edge.connection import Connection
 from edge.database import Durability, open_database, open_read_only, salvaged, store_error
 from edge.errors import StoreError
+from edge.groupsync import GroupSync
 from edge.keptinputs import KeptInputs
 from edge.logs import EVENTS, LEVELS
 from edge.retention import Pruned, StoreLimits, prune
@@ -80,6 +82,7 @@ class Store:
         limits: StoreLimits | None = None,
         lock: int | None = None,
         budget: WriteBudget | None = None,
+        group: GroupSync | None = None,
     ) -> None:
         """Wrap an open connection; use `open` or `open_read_only`."""
         self._budget = budget or WriteBudget(None)
@@ -87,7 +90,7 @@ class Store:
         self._clock = clock
         self._limits = limits or StoreLimits()
         self._lock = lock
-        self._power_safe = self._c.one("PRAGMA synchronous") >= 2
+        self._group = group
         self.inputs = KeptInputs(self._c, self._limits.upload_refusals)
         """Raw inputs and which of them wait to be sent."""
         self.incarnation: str = self._c.one("SELECT incarnation FROM state")
@@ -102,15 +105,21 @@ class Store:
         durability: Durability = "power",
         limits: StoreLimits | None = None,
         budget: WriteBudget | None = None,
+        group: GroupSync | None = None,
     ) -> "Store":
         """Open or create the record at `path`; a damaged one is kept aside and an event says so.
+
+        With durability `power`, those who share `group` share its syncs as well.
 
         Raises:
             StoreError: the disk does not let it be opened.
             ConfigError: it was written by newer software.
         """
         opened = open_database(path, durability=durability, now_ms=clock.now_ms)
-        store = cls(opened.connection, path, clock, limits, opened.lock, budget)
+        safe = (group or GroupSync()) if durability == "power" else None
+        store = cls(opened.connection, path, clock, limits, opened.lock, budget, safe)
+        # From here on it is said here what is synced, and when: a sync within SQLite holds up everybody who writes.
+        store._c.all("PRAGMA synchronous = NORMAL")
         try:
             store._tell_damage(opened.damage, opened.salvage)
         except StoreError:
@@ -165,7 +174,7 @@ class Store:
             wants_outcome: whether the action is pending until `append_outcome`.
 
         Raises:
-            StoreError: nothing of it was recorded.
+            StoreError: nothing of it was recorded, or not so that it lasts; an outcome then says that it failed.
         """
         if keep is not None and self._budget.leaves_out("deferred_inputs" if row.reason else "confident_inputs"):
             row = row.model_copy(update={"input": row.input.model_copy(update={"kept": False})})
@@ -173,14 +182,22 @@ class Store:
         key = None if input_key is None else _plain(input_key)
         values = ("decision", row.station, row.at_ms, row_text(row), key, wants_outcome, None)
         if keep is None:
-            return _numbered(row, self._insert_alone(values))
-        with self._c.write:
-            seq = self._insert(values)
-            self.inputs.keep(row.input.digest, *keep, row.at_ms, upload=upload)
+            seq = self._insert_alone(values)
+        else:
+            with self._c.write:
+                seq = self._insert(values)
+                self.inputs.keep(row.input.digest, *keep, row.at_ms, upload=upload)
+        try:
+            self._make_last()
+        except StoreError as error:
+            self._take_back(seq, row, error)
+            raise
         return _numbered(row, seq)
 
     def append_outcome(self, row: OutcomeRow) -> OutcomeRow:
         """Record what became of an action, which is then no longer pending.
+
+        It lasts with the next decision: a power cut before that leaves an action whose outcome is unknown, and says so.
 
         Raises:
             StoreError: nothing of it was recorded.
@@ -216,6 +233,7 @@ class Store:
             data=data or {},
         )
         appended = self._append(row, station, row.at_ms)
+        self._make_last()
         EVENTS.log(LEVELS[severity], name, extra={"event": appended.model_dump(exclude={"kind"})})
         return appended
 
@@ -340,8 +358,7 @@ class Store:
         Raises:
             StoreError: the disk failed.
         """
-        if not self._power_safe:
-            self._c.sync()
+        self._c.sync()
 
     def mark_stored(self, incarnation: str, through: int) -> None:
         """Take note that the control plane has stored every row of `incarnation` up to `through`.
@@ -424,6 +441,7 @@ class Store:
                 "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
                 (key, value),
             )
+        self._make_last()
 
     def count_written(self, written_bytes: int) -> None:
         """Count what the process wrote against the day's budget; an event tells when more or less is left out.
@@ -469,8 +487,24 @@ class Store:
             detail = f"nothing from {damaged.name}: {error}"
         except StoreError:
             return  # no room: the next start tries again
+        self._c.sync()
         self.append_event("rows_salvaged", boot_id="", severity="warning", detail=detail, data=data)
         salvaged(self._c.path)
+
+    def _make_last(self) -> None:
+        """With durability `power`, return when what was committed survives a power cut."""
+        if self._group is not None:
+            self._group.wait(self._c.sync)
+
+    def _take_back(self, seq: int, row: DecisionRow, error: StoreError) -> None:
+        """Say of a decision that may not last that it was not acted on; on a dead disk it stays pending."""
+        if row.action == "none":
+            return
+        detail = f"the decision did not reach the disk: {error}"
+        with contextlib.suppress(StoreError):
+            self.append_outcome(
+                OutcomeRow(seq=1, decision_seq=seq, at_ms=row.at_ms, state="failed", actuator="", detail=detail)
+            )
 
     def _append(self, row: RowType, station: str | None, at_ms: int) -> RowType:
         return _numbered(row, self._insert_alone((row.kind, station, at_ms, row_text(row), None, False, None)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
@@ -73,6 +73,8 @@ class StationSettings:
     audit_share: float = 0.0
     deadline_ms: float = 1000.0
     defer_budget_per_h: int | None = None
+    keep: Literal["none", "deferred", "all"] = "deferred"
+    """Which inputs are kept: of deferred and audited decisions, of all, or none."""
     policy_overrides: dict[str, float] = field(default_factory=dict)
     acknowledged: str | None = None
     """The stop of the line that a person has acknowledged last, see `edge.linewatch`."""

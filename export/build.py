@@ -225,7 +225,12 @@ def _policy(
         )
     else:
         policy = thresholds.choose_keyword(
-            pilot, sample, alpha_error=recipe.alpha_error, delta=recipe.delta, unit=recipe.unit
+            pilot,
+            sample,
+            alpha_error=recipe.alpha_error,
+            delta=recipe.delta,
+            unit=recipe.unit,
+            accept_at_least=recipe.accept_at_least,
         )
     notes = [recipe.guarantee_note] if recipe.guarantee_note else []
     if recognises:

@@ -45,6 +45,8 @@ class Recipe:
     """Probability that the bounds do not hold, both together."""
     always_defer: tuple[float, float] | None = None
     """Inspection: defect scores between these two always go to a person, whatever the bounds would allow."""
+    accept_at_least: float = 0.0
+    """Keywords: nothing less probable is accepted, whatever the bound would allow."""
     fixed_thresholds: tuple[float, float] | None = None
     """Inspection: (pass_max, divert_min) chosen without the held-out data, which then only proves them. For samples
     too small to search in."""

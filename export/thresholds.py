@@ -124,7 +124,9 @@ def choose_inspect(
     )
 
 
-def choose_keyword(pilot: Sample, sample: Sample, *, alpha_error: float, delta: float, unit: str) -> KeywordPolicy:
+def choose_keyword(
+    pilot: Sample, sample: Sample, *, alpha_error: float, delta: float, unit: str, accept_at_least: float = 0.0
+) -> KeywordPolicy:
     """Return the threshold on the likeliest label's probability, with its guarantee.
 
     Args:
@@ -133,9 +135,10 @@ def choose_keyword(pilot: Sample, sample: Sample, *, alpha_error: float, delta: 
         alpha_error: bound on the share of wrong among units that are accepted.
         delta: probability that the bound does not hold.
         unit: the name of a unit, singular.
+        accept_at_least: nothing less probable is accepted, whatever the bound would allow; chosen without the sample.
     """
     # Seen from the other end, accepting is passing and a wrong word is the defect.
-    accepting = prove(pilot.flipped(), sample.flipped(), alpha_error, delta)
+    accepting = prove(pilot.flipped(), sample.flipped(), alpha_error, delta, 1.0 - accept_at_least)
     accept_min = ACCEPT_NOTHING if accepting.outermost is None else round(1.0 - accepting.outermost, 6)
     return KeywordPolicy(
         accept_min=accept_min,

@@ -145,7 +145,7 @@ async def start_device(world: World, device: str) -> None:
             url=url,
             claim=claim["token"],
             model="spoken_digits" if phone else MODEL,
-            bundle=_bundle("spoken_digits", "1.1.0") if phone else _bundle(MODEL, "1.0.0"),
+            bundle=_bundle("spoken_digits", "1.2.0") if phone else _bundle(MODEL, "1.0.0"),
             audit_share=0.05 if phone else 0.5,
             source="audio_file" if phone else "folder",
         )

@@ -2,6 +2,7 @@
 
 Rules:
 - SIGTERM and SIGINT end it after the window it is on; every decision is on disk then.
+- SIGHUP reads the configuration again, for what can change while it runs.
 - A station that listens is shown live; whoever looks on never holds the daemon up.
 """
 
@@ -27,19 +28,20 @@ def run(config_path: Path, *, drain: bool, live: bool | None = None) -> int:
     """Run the device, shown live or not (None: if it listens); return the exit code."""
     config = load_config(config_path)
     listens = any(section.source.get("kind") in HEARING for section in config.station.values())
-    asyncio.run(_shown(config, drain=drain) if (listens if live is None else live) else _run(config, drain=drain))
+    shown = listens if live is None else live
+    asyncio.run(_shown(config, config_path, drain=drain) if shown else _run(config, config_path, drain=drain))
     print(f"{config.device.name}: stopped", file=sys.stderr)
     return 0
 
 
-async def _shown(config: Config, *, drain: bool) -> None:
+async def _shown(config: Config, path: Path, *, drain: bool) -> None:
     from edge.commands.live import showing
 
     with showing(config, SystemClock()) as view:
-        await _run(config, drain=drain, view=view)
+        await _run(config, path, drain=drain, view=view)
 
 
-async def _run(config: Config, *, drain: bool, view: "LiveView | None" = None) -> None:
+async def _run(config: Config, path: Path, *, drain: bool, view: "LiveView | None" = None) -> None:
     from edge.daemon import Daemon
 
     stop = asyncio.Event()
@@ -48,6 +50,7 @@ async def _run(config: Config, *, drain: bool, view: "LiveView | None" = None) -
         loop.add_signal_handler(number, stop.set)
     log_events(config.log.format, sys.stderr, config.device.name)
     daemon = Daemon(config, SystemClock(), os.environ)
+    loop.add_signal_handler(signal.SIGHUP, daemon.reload, path)
     print(f"{config.device.name}: running, record in {config.device.data}", file=sys.stderr, flush=True)
     if view is not None:
         view.begin(daemon.listening)

@@ -17,12 +17,14 @@ from edge.preprocess import resample
 from models.commands import data as commands
 from models.sounds.augment import level
 from models.sounds.clips import read
-from models.spoken_digits.speak import Synthesiser, Utterance, draw, utterances
+from models.spoken_digits.accents import accented
+from models.spoken_digits.speak import WORDS, Synthesiser, Utterance, draw, utterances
 
 F32 = NDArray[np.float32]
 
-INPUT = commands.INPUT
-"""MLPerf Tiny's 49 × 10 MFCC. Its bands end at 4 kHz, where recordings of 8 kHz end as well."""
+INPUT = commands.INPUT.model_copy(update={"log_floor": 0.1})
+"""MLPerf Tiny's 49 × 10 MFCC. Its bands end at 4 kHz, where recordings of 8 kHz end as well. The floor, about 60 dB
+below the loudest, hides how quiet a room or a file is around the words, by which speakers differ and digits do not."""
 DIGITS = [str(digit) for digit in range(10)]
 UNKNOWN, SILENCE = "unknown", "silence"
 LABELS = [*DIGITS, UNKNOWN, SILENCE]
@@ -35,7 +37,9 @@ TRAINED_WORDS = ("down", "go", "no", "on", "right", "stop", "up", "yes")
 UNHEARD_WORDS = ("left", "off")
 """Folders of Speech Commands: what is trained on as unknown, and what only measures it."""
 MIXED_WORDS = "_unknown_"
-"""Folder of many other words. Some are digits, and nobody wrote down which."""
+"""Folder of eleven other words. Three of them are digits; a file's name begins with its word."""
+PALINDROMES = (6, 9)
+"""Digits that sound much the same backwards: never played backwards as something that is no digit."""
 TRAIN_NOISE, TEST_NOISE = (1, 2), (3,)
 """Folds of ESC-10."""
 OTHER_WORDS = (
@@ -51,7 +55,7 @@ OTHER_WORDS = (
 
 @dataclass(frozen=True)
 class Recording:
-    """One sound at INPUT.sample_rate_hz; `label` is −1 for a word of which nobody knows whether it is a digit."""
+    """One sound at INPUT.sample_rate_hz."""
 
     name: str
     label: int
@@ -101,6 +105,21 @@ def load_words(folder: Path, classes: tuple[str, ...], label: int) -> list[Recor
     ]
 
 
+def load_mixed(folder: Path) -> list[Recording]:
+    """Read the mixed words of Speech Commands, digits among them, cut close to the word, sorted by name.
+
+    Args:
+        folder: the folder `speech-commands`.
+    """
+    made: list[Recording] = []
+    for path in sorted((folder / MIXED_WORDS).glob("*.wav")):
+        word, speaker = path.name.split("_")[:2]
+        label = WORDS.index(word) if word in WORDS else UNKNOWN_INDEX
+        sound = spoken_part(read(path, INPUT.sample_rate_hz))
+        made.append(Recording(f"{MIXED_WORDS}/{path.stem}", label, speaker, FIRST_TRAINED, sound))
+    return made
+
+
 def spoken_part(sound: F32, floor: float = 0.02) -> F32:
     """Return the sound without what is quieter than `floor` of its loudest 20 ms before and after it."""
     size = INPUT.sample_rate_hz // 50
@@ -112,6 +131,12 @@ def spoken_part(sound: F32, floor: float = 0.02) -> F32:
 def synthesise(count: int, seed: int) -> list[Recording]:
     """Return synthesised digits of many voices."""
     return _said(list(utterances(count, seed)))
+
+
+def synthesise_accents(count: int, seed: int) -> list[Recording]:
+    """Return synthesised digits as speakers of other languages say them."""
+    said = _said(list(accented(count, seed)))
+    return [replace(one, label=number % 10) for number, one in enumerate(said)]
 
 
 def synthesise_others(count: int, seed: int) -> list[Recording]:
@@ -130,13 +155,16 @@ def spoiled(recordings: list[Recording], count: int, rng: np.random.Generator) -
     by_speaker: dict[str, list[Recording]] = {}
     for one in recordings:
         by_speaker.setdefault(one.speaker, []).append(one)
+    turnable = [one for one in recordings if one.label not in PALINDROMES]
     for number in range(count):
-        one = recordings[int(rng.integers(len(recordings)))]
-        samples = one.samples[::-1]
         if number % 2:
+            one = recordings[int(rng.integers(len(recordings)))]
             others = [item for item in by_speaker[one.speaker] if item.label != one.label]
             other = others[int(rng.integers(len(others)))]
             samples = np.concatenate([other.samples[len(other.samples) // 2 :], one.samples[: len(one.samples) // 2]])
+        else:
+            one = turnable[int(rng.integers(len(turnable)))]
+            samples = one.samples[::-1]
         made.append(replace(one, label=UNKNOWN_INDEX, samples=np.ascontiguousarray(samples, np.float32)))
     return made
 

@@ -3,8 +3,6 @@
 Rules:
 - The same seed on the same machine gives the same network.
 - Each kind of sound keeps its share of every batch; every copy is changed again each time it is used.
-- Words of which nobody knows whether they are digits join half-way, under the label that the network itself is sure
-  of by then (Lee 2013, pseudo-label); the others of them stay out.
 - What is kept is the running mean of the weights, which is steadier than the last step's.
 """
 
@@ -27,13 +25,9 @@ F32 = NDArray[np.float32]
 
 BATCH = 64
 PEAK_RATE = 2e-3
-SURE = 0.9
-"""Mean probability over the copies of a word from which its label is believed."""
 _DECAY = 1e-2
 _SMOOTHING = 0.05
 _MEAN_KEEPS = 0.99
-_JOIN_AT = 0.5
-"""Part of the steps after which unlabelled words join."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +39,7 @@ class Pool:
     share: float
 
 
-@dataclass(frozen=True)
-class Unlabelled:
-    """Copies of words, (versions × words, …) version by version, and the share of a batch of those believed."""
-
-    values: F32
-    words: int
-    share: float
-
-
-def fit(
-    start: CommandNet, pools: Sequence[Pool], unlabelled: Unlabelled | None, *, steps: int, seed: int
-) -> CommandNet:
+def fit(start: CommandNet, pools: Sequence[Pool], *, steps: int, seed: int) -> CommandNet:
     """Return a network trained from `start`, in evaluation mode."""
     torch.set_num_threads(1)
     chance = np.random.default_rng(seed)
@@ -65,9 +48,9 @@ def fit(
     mean = copy.deepcopy(network).eval()
     optimizer = torch.optim.AdamW(network.parameters(), lr=PEAK_RATE, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.2)
-    began, total, current = time.perf_counter(), 0.0, list(pools)
+    began, total = time.perf_counter(), 0.0
     for step in range(1, steps + 1):
-        values, labels = _batch(current, chance)
+        values, labels = _batch(pools, chance)
         inputs = other_features(torch.from_numpy(values).permute(0, 3, 1, 2), chance)
         logits = network(inputs.contiguous(memory_format=torch.channels_last))
         loss = functional.cross_entropy(logits, torch.from_numpy(labels), label_smoothing=_SMOOTHING)
@@ -77,8 +60,6 @@ def fit(
         schedule.step()
         _average(mean, network, step)
         total += float(loss.detach())
-        if unlabelled is not None and step == int(_JOIN_AT * steps):
-            current += believed(mean, unlabelled)
         if step % 200 == 0:
             print(f"step {step}/{steps}: loss {total / 200:.3f}, {time.perf_counter() - began:.0f} s", file=sys.stderr)
             total = 0.0
@@ -93,18 +74,7 @@ def chances_of(network: CommandNet, values: F32) -> F32:
         return np.asarray(functional.softmax(logits, 1).numpy(), np.float32)
 
 
-def believed(network: CommandNet, unlabelled: Unlabelled) -> list[Pool]:
-    """Return the words that the network is sure of, under the labels that it gives them."""
-    chances = chances_of(network, unlabelled.values).reshape(-1, unlabelled.words, network.head.out_features).mean(0)
-    sure, labels = chances.max(1) >= SURE, chances.argmax(1)
-    print(f"{sure.sum()} of {len(sure)} words are believed: {np.bincount(labels[sure])}", file=sys.stderr)
-    if not sure.any():
-        return []
-    copies = len(unlabelled.values) // unlabelled.words
-    return [Pool(unlabelled.values[np.tile(sure, copies)], np.tile(labels[sure], copies), unlabelled.share)]
-
-
-def _batch(pools: list[Pool], chance: np.random.Generator) -> tuple[F32, NDArray[np.intp]]:
+def _batch(pools: Sequence[Pool], chance: np.random.Generator) -> tuple[F32, NDArray[np.intp]]:
     shares = np.array([pool.share for pool in pools])
     counts = np.floor(BATCH * shares / shares.sum()).astype(int)
     counts[0] += BATCH - counts.sum()

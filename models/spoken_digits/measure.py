@@ -26,7 +26,7 @@ from models.sounds.clips import F32, noises, read
 from models.spoken_digits.data import FIRST_TRAINED
 from models.spoken_digits.speak import LANGUAGES
 
-BUNDLE = Path(__file__).parent / "spoken_digits-1.1.0.lsb"
+BUNDLE = Path(__file__).parent / "spoken_digits-1.2.0.lsb"
 
 
 RATE_HZ = 8000

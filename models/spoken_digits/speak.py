@@ -2,8 +2,8 @@
 
 Rules:
 - Works offline: the voices come with the package `espeakng-loader` (extra `demo`).
-- The same seed gives the same files in a fresh process (the library carries its state on from word to word);
-  `truth.csv` says what each file says and who says it how.
+- The same seed draws the same words, voices and speeds; the breath of a voice is eSpeak NG's own chance, so samples
+  differ from process to process. `truth.csv` says what each file says and who says it how.
 - No training library is imported: the demo runs this on a phone's place.
 """
 
@@ -175,7 +175,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--count", type=int, default=50, help="how many digits (default: 50)")
-    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the same seed draws the same words and voices (default: 0)"
+    )
     options = parser.parse_args(arguments)
     try:
         truth = speak(options.out, options.count, options.seed)

@@ -27,15 +27,20 @@ from models.sounds.clips import digest_of, noises
 from models.spoken_digits import data as sounds
 from models.spoken_digits.augment import features, plain_features
 from models.spoken_digits.data import DIGITS, FIRST_TRAINED, INPUT, LABELS, SYNTHETIC, Recording
-from models.spoken_digits.fit import BATCH, PEAK_RATE, SURE, Pool, Unlabelled, fit
+from models.spoken_digits.fit import BATCH, PEAK_RATE, Pool, fit
 
-NAME, VERSION = "spoken_digits", "1.1.0"
+NAME, VERSION = "spoken_digits", "1.2.0"
 HERE = Path(__file__).parent
-STEPS, FOLD_STEPS, SEED = 3000, 1000, 1
-_CREATED_AT = "2026-11-23T20:00:00Z"
-_SYNTHETIC_COUNT, _OTHERS_COUNT, _SYNTHETIC_SEED = 4000, 1500, 7
-_SPOILED_COUNT, _SILENCE_COUNT = 600, 1000
+STEPS, SEED = 1500, 1
+"""Steps of every network: those that score a speaker, and the one that is shipped."""
+ACCEPT_AT_LEAST = 0.93
+"""The bound is about digits and would allow less; of other words this lets one in eighty by."""
+_CREATED_AT = "2026-11-27T12:30:00Z"
+_SYNTHETIC_COUNT, _ACCENTS_COUNT, _OTHERS_COUNT, _SYNTHETIC_SEED = 4000, 4000, 3000, 7
+_SPOILED_COUNT, _SILENCE_COUNT = 1200, 1000
 _RANGE_EXAMPLES = 512
+_NARROW = 0.5
+"""Share of what was recorded or made at 16 kHz that is changed to sound like 8 kHz; the digits are 8 kHz."""
 _PILOT_SHARE, _PILOT_SEED = 0.3, 1
 _QUIETER_DB = (0.0, -6.0, -12.0)
 """The same word said farther away is good input as well: the reference holds it at these levels."""
@@ -66,12 +71,11 @@ class Speech:
 
     start: CommandNet
     kinds: list[Kind]
-    unlabelled: Unlabelled
 
     def train(self, steps: int, without: str | None = None) -> CommandNet:
         """Return a network that never heard a speaker."""
         pools = [kind.without(without) for kind in self.kinds]
-        return fit(self.start, pools, self.unlabelled, steps=steps, seed=SEED)
+        return fit(self.start, pools, steps=steps, seed=SEED)
 
     def ranges(self, without: str | None = None) -> NDArray[np.float32]:
         """Return examples that set the ranges of the int8 network."""
@@ -117,26 +121,28 @@ def prepared(recordings: list[Recording], data: Path | None) -> Speech:
     commands = folder_of("speech-commands", data)
     noise = noises(folder_of("noise", data), sounds.TRAIN_NOISE, INPUT.sample_rate_hz)
     words = sounds.load_words(commands, sounds.TRAINED_WORDS, sounds.UNKNOWN_INDEX)
-    mixed = sounds.load_words(commands, (sounds.MIXED_WORDS,), -1)
+    mixed = sounds.load_mixed(commands)
     plan = [
-        (recordings, 5, 0.46),
-        (sounds.synthesise(_SYNTHETIC_COUNT, _SYNTHETIC_SEED), 1, 0.2),
-        (words, 2, 0.08),
-        (sounds.synthesise_others(_OTHERS_COUNT, _SYNTHETIC_SEED + 1), 1, 0.05),
-        (sounds.spoiled(recordings, _SPOILED_COUNT, rng), 2, 0.06),
-        (sounds.silences(noise, _SILENCE_COUNT, rng), 1, 0.07),
+        (recordings, 6, 0.44, 0.0),
+        (sounds.synthesise(_SYNTHETIC_COUNT, _SYNTHETIC_SEED), 1, 0.13, _NARROW),
+        (sounds.synthesise_accents(_ACCENTS_COUNT, _SYNTHETIC_SEED + 2), 1, 0.11, _NARROW),
+        ([one for one in mixed if one.label < len(DIGITS)], 20, 0.09, _NARROW),
+        ([one for one in mixed if one.label == sounds.UNKNOWN_INDEX], 6, 0.04, _NARROW),
+        (words, 3, 0.06, _NARROW),
+        (sounds.synthesise_others(_OTHERS_COUNT, _SYNTHETIC_SEED + 1), 1, 0.06, _NARROW),
+        (sounds.spoiled(recordings, _SPOILED_COUNT, rng), 2, 0.02, _NARROW),
+        (sounds.silences(noise, _SILENCE_COUNT, rng), 1, 0.05, _NARROW),
     ]
     kinds = [
         Kind(
-            features(items, versions, noise, rng),
+            features(items, versions, noise, rng, narrow=narrow),
             np.tile([one.label for one in items], versions),
             np.tile([one.speaker for one in items], versions),
             share,
         )
-        for items, versions, share in plan
+        for items, versions, share, narrow in plan
     ]
-    start = published(folder_of("mlperf-tiny", data) / "kws_ref_model.tflite")
-    return Speech(start, kinds, Unlabelled(features(mixed, 4, noise, rng), len(mixed), 0.06))
+    return Speech(published(folder_of("mlperf-tiny", data) / "kws_ref_model.tflite"), kinds)
 
 
 def cross_validated(recordings: list[Recording], speech: Speech, data: Path | None) -> tuple[Labelled, dict[str, Any]]:
@@ -152,7 +158,7 @@ def cross_validated(recordings: list[Recording], speech: Speech, data: Path | No
     strange: dict[str, list[NDArray[np.intp]]] = {name: [] for name in others}
     for speaker in sorted({one.speaker for one in recordings}):
         print(f"training without {speaker}", file=sys.stderr)
-        network = speech.train(FOLD_STEPS, without=speaker)
+        network = speech.train(STEPS, without=speaker)
         own = [one for one in recordings if one.speaker == speaker]
         spoken, digits = plain_features(own), np.array([one.label for one in own], np.intp)
         int8 = _Int8(network, speech.ranges(speaker))
@@ -214,16 +220,15 @@ def _recipe(recordings: list[Recording], found: dict[str, Any]) -> Recipe:
         "training_recordings": len(recordings),
         SYNTHETIC: {
             "digits": _SYNTHETIC_COUNT,
+            "accented_digits": _ACCENTS_COUNT,
             "other_words": _OTHERS_COUNT,
             "seed": _SYNTHETIC_SEED,
             "by": "espeakng-loader 0.2.4",
         },
         "hyperparameters": {
             "steps": STEPS,
-            "fold_steps": FOLD_STEPS,
             "batch": BATCH,
             "peak_rate": PEAK_RATE,
-            "believed_from": SURE,
         },
         "seed": SEED,
     }
@@ -236,6 +241,7 @@ def _recipe(recordings: list[Recording], found: dict[str, Any]) -> Recipe:
         created_at=_CREATED_AT,
         description="Spoken English digits, one word at a time; other words are unknown, noise is silence.",
         alpha_error=0.05,
+        accept_at_least=ACCEPT_AT_LEAST,
         delta=0.05,
         unit="recording",
         guarantee_note=_NOTE,

@@ -144,3 +144,10 @@ def test_sound_of_a_microphone_leaves_the_device_only_with_consent(tmp_path: Pat
     with pytest.raises(ConfigError, match="sent only with sound_consent"):
         load_config(write(tmp_path, heard + ASKING))
     assert load_config(write(tmp_path, heard + "sound_consent = true\n" + ASKING)).station["main"].ask is not None
+
+
+def test_stations_of_one_model_with_two_bundles_are_refused(tmp_path: Path) -> None:
+    second = SMALLEST[SMALLEST.index("[station.main]") :].replace("station.main", "station.oven")
+    texts = [f'{part.rstrip()}\nbundle = "{name}.lsb"\n' for part, name in ((SMALLEST, "one"), (second, "two"))]
+    with pytest.raises(ConfigError, match="stations of one model share its bundle"):
+        load_config(write(tmp_path, "".join(texts)))

@@ -57,7 +57,6 @@ class Line:
             settings=lambda: self.settings,
             clock=self.clock,
             boot_id="boot",
-            keep="deferred",
             draw=lambda: 0.5,
         )
         self.pipeline = Pipeline(self.parts)

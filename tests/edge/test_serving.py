@@ -135,6 +135,37 @@ def test_trial_that_takes_too_much_memory_is_given_up(tmp_path: Path) -> None:
     bench.serving.close()
 
 
+def test_bundle_that_grows_in_service_is_opened_anew_and_told_once(tmp_path: Path) -> None:
+    rules = ProbationRules(windows=50, seconds=0, max_deadline_misses=9, max_memory_bytes=1)
+    bench = Bench(tmp_path, "process", rules)
+    bench.begin()
+    first = [bench.window() for _ in range(5)]
+    assert first == ["1.0.0"] * 5
+    assert bench.told == ["bundle_opened", "bundle_failed", "bundle_opened"]
+    bench.serving.close()
+
+
+def test_two_stations_of_one_model_end_one_trial_between_them(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    other = Serving(bench.slot_file, bench.open, RULES, bench.clock, lambda *_: None)
+    bench.begin()
+    bench.window()
+    bundle = bench.activate("1.1.0")
+    other.offer(bench.open(bundle))
+    for serving in (bench.serving, other):
+        for _ in range(RULES.windows):
+            assert serving.current() is not None
+            serving.window_served(deadline_missed=False)
+    bench.clock.forward(RULES.seconds)
+    for serving in (bench.serving, other):
+        assert serving.current() is not None
+        serving.window_served(deadline_missed=False)
+        serving.window_served(deadline_missed=False)
+    assert bench.slot_file.book.current == bundle.ref.digest and bench.slot_file.book.trial is None
+    bench.serving.close()
+    other.close()
+
+
 def test_trial_whose_child_is_killed_goes_back(tmp_path: Path) -> None:
     bench = Bench(tmp_path, "process")
     bench.begin()

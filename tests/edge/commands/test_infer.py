@@ -79,7 +79,7 @@ def test_unreadable_files_are_named_and_counted_and_the_others_done(folder: Path
         (("nothing.lsb", "parts"), "cannot read the bundle"),
         (("parts/notes.txt", "parts"), "not a bundle"),
         (("glass.lsb", "nowhere/*.png"), "nothing matches"),
-        (("glass.lsb", "parts", "--runtime", "magic"), "expected auto, onnx or tflite"),
+        (("glass.lsb", "parts", "--runtime", "magic"), "expected auto, onnx, tflite"),
         (("glass.lsb", "parts", "--runtime", "tflite"), "has no tflite model"),
     ],
     ids=["no bundle", "not a bundle", "no match", "unknown runtime", "missing format"],

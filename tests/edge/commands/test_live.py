@@ -20,7 +20,7 @@ from tests.edge.serverproc import Server
 from tests.edge.sources.test_audio_file import RATE_HZ, put, silence, tone
 from tests.rows import decision
 
-BUNDLE = Path(__file__).parents[3] / "models" / "spoken_digits" / "spoken_digits-1.1.0.lsb"
+BUNDLE = Path(__file__).parents[3] / "models" / "spoken_digits" / "spoken_digits-1.2.0.lsb"
 PHONE = """
 [device]
 name = "phone-1"
@@ -54,7 +54,7 @@ def phone(folder: Path, url: str, *, real_time: bool) -> Path:
     (folder / "model.lsb").write_bytes(BUNDLE.read_bytes())
     (folder / "phone.toml").write_text(PHONE.format(url=url, real_time=str(real_time).lower()))
     times = np.arange(round(0.6 * RATE_HZ)) / RATE_HZ
-    rising = (0.3 * np.sin(2 * np.pi * (400 + 1500 * times) * times)).astype(np.float32)
+    rising = (0.3 * np.sin(2 * np.pi * (600 + 300 * times) * times)).astype(np.float32)
     put(folder / "said.wav", np.concatenate([silence(0.5), tone(0.6), silence(0.6), rising, silence(0.6)]))
     return folder
 

@@ -115,7 +115,7 @@ def test_record_shows_the_text_to_people_and_to_machines(server: Server) -> None
 
 
 def test_recorded_sound_is_understood_again_to_the_bit(server: Server) -> None:
-    server.decide(encode_wav(_golden_sound()[: RATE_HZ // 2], RATE_HZ), "before it")
+    server.decide(encode_wav(_golden_sound()[: RATE_HZ // 2], RATE_HZ), "before-it")
     decision = server.decide(_golden_wav(), "sentence-4")
     again = _edge("replay", str(decision.seq), "--config", str(server.folder / "recogniser.toml"), "--json")
     assert again.returncode == 0, again.stdout

@@ -99,8 +99,13 @@ def recognise(
 ) -> None:
     """Word error rate and time of the recognisers, with and without the voice front end."""
     from benchmarks import recognise as benchmark
+    from edge.errors import LinesideError
 
-    benchmark.main(data, as_json=as_json, threads=threads)
+    try:
+        benchmark.main(data, as_json=as_json, threads=threads)
+    except LinesideError as error:
+        typer.echo(error.for_people(), err=True)
+        raise typer.Exit(2) from error
 
 
 @app.command()

@@ -26,7 +26,7 @@ class Result:
     where: Literal["device", "server"]
     verdict: str
     said: str | None
-    """The label, or the sentence."""
+    """The label, or the sentence; empty if a recogniser understood nothing."""
     confidence: float | None
     why: str | None
     """Why it was deferred."""
@@ -54,7 +54,7 @@ def of_decision(row: DecisionRow) -> Result:
         name=_plain(row.input.name) or "?",
         where="device",
         verdict=row.verdict,
-        said=_plain(getattr(row, "text", None)) or _plain(row.label),
+        said=_plain(row.label) if row.text is None else _plain(row.text),
         confidence=row.confidence,
         why=row.reason,
         length_s=row.metrics.get("duration_s"),
@@ -80,7 +80,7 @@ def of_answer(event: EventRow, decision: DecisionRow | None) -> Result | None:
         name=(_plain(decision.input.name) if decision else None) or "?",
         where="server",
         verdict=_plain(data.get("verdict")) or "?",
-        said=_plain(data.get("text")) or _plain(data.get("label")),
+        said=_plain(data.get("label")) if data.get("text") is None else _plain(data["text"]),
         confidence=confidence if isinstance(confidence, float) else None,
         why=None,
         length_s=decision.metrics.get("duration_s") if decision else None,

@@ -22,7 +22,17 @@ from edge.runtimes import open_session
 from edge.runtimes.interface import Session
 from edge.runtimes.weights import Note, folder_of
 from edge.wire.base import BundleRef
-from edge.wire.manifest import Calibration, Golden, Manifest, ModelFile, Policy, Requires, RuntimeName, TensorSpec
+from edge.wire.manifest import (
+    Calibration,
+    Golden,
+    Limits,
+    Manifest,
+    ModelFile,
+    Policy,
+    Requires,
+    RuntimeName,
+    TensorSpec,
+)
 from export import calibration as fitting
 from export import golden, pack, reference, thresholds
 from export.recipe import Labelled, split_by_group
@@ -198,6 +208,8 @@ def _assembled(
         prefer=kind.runtime,
         calibration=fitted,
         policy=policy,
+        # The recogniser hears one window and no more: what is longer would lose its end in silence.
+        gate={"duration_s": Limits(max=INPUT.window_s)},
         reference=reference.histograms(metrics),
         golden=Golden(
             inputs="golden_inputs.npy",

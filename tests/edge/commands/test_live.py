@@ -187,3 +187,14 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, 65536)
     except OSError:
         return b""  # the other end is closed: so a terminal ends
+
+
+def test_recogniser_that_understood_nothing_is_not_shown_with_its_label() -> None:
+    row = decision("a.wav", verdict="defer", reason="unsure", label="unclear", text="")
+    assert "nothing defer (unsure)" in of_decision(row).words()
+    data = {"decision_seq": 1, "verdict": "accept", "label": "understood", "text": "stop the line"}
+    event = EventRow(seq=2, at_ms=1, boot_id="b", name="server_answered", station="s", data=data)
+    found = of_answer(event, None)
+    assert found is not None and found.said == "stop the line"
+    nothing = of_answer(event.model_copy(update={"data": {**data, "text": ""}}), None)
+    assert nothing is not None and "nothing accept" in nothing.words()

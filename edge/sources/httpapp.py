@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from edge.sources.inbox import Busy, Inbox, Item, Stopping
+from edge.sources.inbox import Busy, Inbox, Item, Stopping, TooMuch
 from edge.sources.openapi import BATCH, DECIDE, HEALTH, OPENAPI, document
 from edge.wire.rows import DecisionRow
 
@@ -186,6 +186,8 @@ class _Desk:
         items = [self._item(upload, loop, future) for upload, future in zip(uploads, futures, strict=True)]
         try:
             self._inbox.put(items)
+        except TooMuch as much:
+            raise Refusal(413, str(much)) from much
         except Busy as busy:
             raise Refusal(429, str(busy), {"Retry-After": str(busy.retry_after_s)}) from busy
         except Stopping as stopping:

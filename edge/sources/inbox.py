@@ -27,6 +27,10 @@ class Busy(Exception):  # noqa: N818 - it is an answer, not an error
         self.retry_after_s = retry_after_s
 
 
+class TooMuch(Exception):  # noqa: N818 - it is an answer, not an error
+    """There will never be room for all of these at once."""
+
+
 class Stopping(Exception):  # noqa: N818 - it is an answer, not an error
     """Nothing is taken in any more."""
 
@@ -78,10 +82,13 @@ class Inbox:
         """Take all of these in, or none.
 
         Raises:
-            Busy: there is no room for all of them.
+            TooMuch: they are more than it ever holds.
+            Busy: there is no room for all of them now.
             Stopping: it is being emptied or closed.
         """
         size = sum(len(item.raw) for item in items)
+        if len(items) > self._max_waiting or size > self._max_bytes:
+            raise TooMuch(f"expected at most {self._max_waiting} inputs of {self._max_bytes:,} bytes together")
         with self._changed:
             if self.draining:
                 raise Stopping

@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 STEPS, SEED = 1500, 1
 """Steps of every network: those that score a speaker, and the one that is shipped."""
 ACCEPT_AT_LEAST = 0.93
-"""The bound is about digits and would allow less; of other words this lets one in eighty by."""
+"""The bound is about digits and would allow less; of other words this lets one in thirty by."""
 _CREATED_AT = "2026-11-27T12:30:00Z"
 _SYNTHETIC_COUNT, _ACCENTS_COUNT, _OTHERS_COUNT, _SYNTHETIC_SEED = 4000, 4000, 3000, 7
 _SPOILED_COUNT, _SILENCE_COUNT = 1200, 1000

@@ -17,7 +17,7 @@ from edge.results import MAX_SAID, of_answer, of_decision
 from edge.wire.rows import EventRow
 from tests.edge.commands.test_infer import edge, picture
 from tests.edge.serverproc import Server
-from tests.edge.sources.test_audio_file import RATE_HZ, put, silence, tone
+from tests.edge.sources.test_audio_file import RATE_HZ, put, silence
 from tests.rows import decision
 
 BUNDLE = Path(__file__).parents[3] / "models" / "spoken_digits" / "spoken_digits-1.2.0.lsb"
@@ -50,12 +50,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def phone(folder: Path, url: str, *, real_time: bool) -> Path:
-    """A phone that hears a tone, which it knows for no speech, and a rising one, of which it is unsure."""
+    """A phone that hears noise, which it knows for no speech, and a rising tone, of which it is unsure."""
     (folder / "model.lsb").write_bytes(BUNDLE.read_bytes())
     (folder / "phone.toml").write_text(PHONE.format(url=url, real_time=str(real_time).lower()))
     times = np.arange(round(0.6 * RATE_HZ)) / RATE_HZ
     rising = (0.3 * np.sin(2 * np.pi * (600 + 300 * times) * times)).astype(np.float32)
-    put(folder / "said.wav", np.concatenate([silence(0.5), tone(0.6), silence(0.6), rising, silence(0.6)]))
+    noise = np.random.default_rng(4).normal(0, 0.1, len(times)).astype(np.float32)
+    put(folder / "said.wav", np.concatenate([silence(0.5), noise, silence(0.6), rising, silence(0.6)]))
     return folder
 
 

@@ -193,7 +193,7 @@ def test_busy_server_says_when_to_come_again(opened: Callable[..., HttpSource]) 
 def test_batch_is_taken_whole_or_not_at_all(opened: Callable[..., HttpSource]) -> None:
     source = opened(max_waiting=2)
     answer = httpx.post(url(source, "/v1/batch"), files=[("file", ("a", BRIGHT))] * 3)
-    assert answer.status_code == 429 and source.read(0) is None
+    assert answer.status_code == 413 and source.read(0) is None, "there will never be room"
 
 
 def test_closing_answers_whoever_waits(opened: Callable[..., HttpSource]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from edge.clock import Clock
 from edge.drift import DriftWatch, Shift
-from edge.recognised import repeats, wordless
+from edge.recognised import cut, repeats, wordless
 from edge.wire.base import BundleRef
 from edge.wire.manifest import Manifest
 from edge.wire.rows import LATENCY_EDGES_MS, UNIT_EDGES, DecisionRow, EventRow, Histogram, TelemetryRow
@@ -170,9 +170,10 @@ class Observer:
     def _count_text(self, decision: DecisionRow, text: str) -> None:
         self._counts["text.recognised"] += 1
         self._counts["text.words"] += len(text.split())
-        self._counts["text.empty"] += wordless(text)
-        self._counts["text.low_confidence"] += decision.reason == "unsure"
-        self._counts["text.repeats"] += repeats(text)
+        faults = {"empty": wordless(text), "repeats": repeats(text), "cut": cut(text)}
+        for name, found in faults.items():
+            self._counts[f"text.{name}"] += found
+        self._counts["text.low_confidence"] += decision.reason == "unsure" and not any(faults.values())
 
     def _bin(self, name: str, value: float) -> None:
         found = self._bins.get(name)

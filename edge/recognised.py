@@ -4,7 +4,8 @@ Rules:
 - A session gives logits of `unclear` and `understood`, then the text's UTF-8 bytes, one number a byte, zeros behind.
 - Nothing heard, signs without a word, and the same words again and again (how recognisers fail on noise) are never
   `understood`.
-- A text too long for its place is cut at a word, and ends in an ellipsis that says so.
+- A text too long for its place is cut at a word, ends in an ellipsis that says so, and is never `understood` either;
+  a recogniser's own ellipsis becomes three dots, so that the sign means nothing else.
 - NumPy and standard library only: the inference child loads this and must stay small.
 """
 
@@ -33,11 +34,11 @@ def answer(text: str, chance: float, length: int) -> NDArray[np.float32]:
         chance: how sure the recogniser is of it, 0…1.
         length: numbers for the text.
     """
-    words = " ".join(text.split())
-    odds = -MOST_SURE if wordless(words) or repeats(words) else _log_odds(chance)
-    numbers = np.zeros(2 + length, np.float32)
-    numbers[1] = odds
+    words = " ".join(text.replace(CUT, "...").split())
     encoded = _fitted(words, length)
+    doubtful = wordless(words) or repeats(words) or len(encoded) < len(words.encode())
+    numbers = np.zeros(2 + length, np.float32)
+    numbers[1] = -MOST_SURE if doubtful else _log_odds(chance)
     numbers[2 : 2 + len(encoded)] = np.frombuffer(encoded, np.uint8)
     return numbers
 
@@ -51,6 +52,11 @@ def text_of(numbers: NDArray[np.float32]) -> str:
 def wordless(text: str) -> bool:
     """Return whether a text holds no word: on a quiet noise, recognisers write full stops."""
     return not any(sign.isalnum() for sign in text)
+
+
+def cut(text: str) -> bool:
+    """Return whether a text is not all that was understood."""
+    return text.endswith(CUT)
 
 
 def alike(text: str, other: str) -> bool:

@@ -20,6 +20,7 @@ class Told:
 
     def __init__(self) -> None:
         self.events: list[EventRow] = []
+        self.telemetry: list[TelemetryRow] = []
 
     def append_event(self, name: str, **values: Any) -> EventRow:
         row = EventRow.model_validate({"seq": 1, "at_ms": 0, "name": name, **values, "data": values.get("data") or {}})
@@ -27,6 +28,7 @@ class Told:
         return row
 
     def append_telemetry(self, row: TelemetryRow) -> TelemetryRow:
+        self.telemetry.append(row)
         return row
 
 
@@ -75,3 +77,25 @@ def test_change_of_a_bundle_without_drift_tells_nothing(manifest: Manifest) -> N
     for version in ("1.0.0", "2.0.0", "3.0.0"):
         observer.decided(decision(version, 0.9), manifest)
     assert told.events == []
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "counted"),
+    [
+        ("he was not", None, set()),
+        ("he was not", "unsure", {"low_confidence"}),
+        ("", "unsure", {"empty"}),
+        (". . .", "unsure", {"empty"}),
+        ("no no no no no", "unsure", {"repeats"}),
+        ("he was not an…", "unsure", {"cut"}),
+    ],
+)
+def test_text_is_counted_once_by_what_is_wrong_with_it(text: str, reason: Any, counted: set[str]) -> None:
+    told = Told()
+    observer = Observer("press", "glass", told, HeldClock(), "boot", 60.0)
+    observer.decided(decision("1.0.0", 0.5).model_copy(update={"text": text, "reason": reason}), None)
+    observer.flush()
+    (row,) = told.telemetry
+    kinds = ("empty", "repeats", "cut", "low_confidence")
+    assert {kind for kind in kinds if row.counts[f"text.{kind}"]} == counted
+    assert row.counts["text.recognised"] == 1 and row.counts["text.words"] == len(text.split())

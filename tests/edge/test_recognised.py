@@ -12,12 +12,19 @@ from edge import recognised
 def test_any_text_that_fits_comes_back(text: str, chance: float) -> None:
     numbers = recognised.answer(text, chance, 256)
     assert numbers.dtype == np.float32 and numbers.shape == (258,)
-    assert recognised.text_of(numbers[2:]) == text
+    assert recognised.text_of(numbers[2:]) == text.replace("…", "...")
 
 
-def test_long_text_is_cut_at_a_word_and_says_so() -> None:
-    text = recognised.text_of(recognised.answer("alpha beta gamma delta", 0.9, 18)[2:])
-    assert text == "alpha beta…"
+def test_long_text_is_cut_at_a_word_says_so_and_is_not_understood() -> None:
+    numbers = recognised.answer("alpha beta gamma delta", 0.9, 18)
+    text = recognised.text_of(numbers[2:])
+    assert text == "alpha beta…" and recognised.cut(text)
+    assert numbers[1] == -recognised.MOST_SURE
+
+
+def test_ellipsis_of_the_recogniser_is_no_cut() -> None:
+    text = recognised.text_of(recognised.answer("and this year…", 0.9, 64)[2:])
+    assert text == "and this year..." and not recognised.cut(text)
 
 
 def test_long_text_of_many_bytes_is_never_cut_within_a_letter() -> None:

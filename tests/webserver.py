@@ -29,6 +29,8 @@ class Behaviour:
     ignore_range: bool = False
     wrong_range: bool = False
     """206 with a range that was not asked for."""
+    retry_after: str | None = None
+    """Goes with each of the following statuses."""
     status: list[int] = field(default_factory=list)
     """Answers with these instead, one each, before it goes on as usual."""
     drip_s: float | None = None
@@ -95,7 +97,8 @@ def _serve(server: WebServer, handler: BaseHTTPRequestHandler) -> None:
     behaviour = server.behaviour
     try:
         if behaviour.status:
-            _send(server, handler, behaviour.status.pop(0), b"not now", {})
+            wait = {} if behaviour.retry_after is None else {"Retry-After": behaviour.retry_after}
+            _send(server, handler, behaviour.status.pop(0), b"busy, not now", wait)
         elif request.method == "GET" and request.path in server.files:
             _send_file(server, handler, server.files[request.path])
         elif behaviour.answer is not None:

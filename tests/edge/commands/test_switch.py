@@ -150,8 +150,14 @@ def test_stopped_line_is_shown_and_acknowledged_at_the_device(device: Device) ->
         "line_stop_raised",
         "line_stop_cleared",
     ]
-    actions = [json.loads(line)["action"] for line in (device.folder / "actions.jsonl").read_text().splitlines()]
-    assert actions == ["divert", "divert", "divert", "stop", "safe", "release", "pass"]
+    # A decision is on record before it is acted on.
+    wait_until(lambda: len(acted(device)) == 7, 30, "the last action")
+    assert acted(device) == ["divert", "divert", "divert", "stop", "safe", "release", "pass"]
+
+
+def acted(device: Device) -> list[str]:
+    """Return what the actuator has done."""
+    return [json.loads(line)["action"] for line in (device.folder / "actions.jsonl").read_text().splitlines()]
 
 
 def test_killed_device_delivers_what_its_webhook_owed_and_calls_the_rest_unknown(tmp_path: Path) -> None:

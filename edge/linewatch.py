@@ -1,8 +1,9 @@
 """Holds a station to its rules: stops the line and lets it run again, raises and clears alarms, survives restarts.
 
 Rules:
-- The plant is stopped first, then it is written down and told; it is let run first, then that is written down. A power
-  cut in between ends in a line that stands, which a person can acknowledge once more.
+- A stop is written down first, then the plant is stopped; a release is given to the plant first, then written down. A
+  power cut in between ends in a line that stands and says so, which a person can acknowledge once more. A record that
+  cannot be written stops no stop.
 - While the line stands, every part takes the station's safe action, and its record says why.
 - A stop or release that the plant does not take is tried again until it does.
 """
@@ -127,9 +128,10 @@ class LineWatch:
         if change == "stopped":
             why = f"{self._rules.stop_after_rejects} rejects in a row"
             self._stop_taken = False
-            self._saved = self._saved.model_copy(update={"stop": str(seq), "why": why})
+            self._save(self._saved.model_copy(update={"stop": str(seq), "why": why}))
             self._take_stop()
-            self._save(self._saved)
+            if self._saved.why != why:
+                self._save(self._saved)
             self._tell("line_stop_raised", f"{why}; acknowledge it at the device: lineside-edge acknowledge")
         elif change == "reference_missing":
             self._tell("reference_part_missing_raised", self._missing())

@@ -79,6 +79,28 @@ def test_stopped_line_stands_over_a_restart(tmp_path: Path) -> None:
     assert told(line) == ["line_stop_raised", "line_stop_raised"]
 
 
+class PowerCutError(BaseException):
+    """Ends everything at once, as a cut of the power does."""
+
+
+def test_stop_that_the_power_cut_overtook_stands_on_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = ruled(tmp_path, STOPS, [DARK] * 3)
+
+    def stop_then_cut(why: str) -> None:
+        line.actuator.stopped_for.append(why)
+        raise PowerCutError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(line.actuator, "stop", stop_then_cut)
+        line.decide()
+        line.decide()
+        with pytest.raises(PowerCutError):
+            line.decide()
+    assert read_line(line.store, "main").stop is not None, "a plant that stands must be one that can be acknowledged"
+    restart(line, STOPS, [BRIGHT])
+    assert line.decide().action == "safe"
+
+
 def test_rejects_before_a_restart_count(tmp_path: Path) -> None:
     line = ruled(tmp_path, STOPS, [BRIGHT, DARK, DARK])
     for _ in range(3):

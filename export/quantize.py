@@ -5,6 +5,8 @@ Rules:
 - Picture bytes are exact: the network sees (byte − 128) / 128, so scale 1/128 and zero point 128 lose nothing.
 - A network gives logits, and may give features (1, d) and a heat map (1, rows, columns) as outputs of those names;
   one quantized graph gives them all.
+- What a network does in a submodule called `prepare` is preprocessing, and stays float: logarithms and quotients have
+  no good 8-bit form, and cost little beside the convolutions.
 - The shipped file takes what the preprocessing gives (height, width, channels last; raw bytes for pictures),
   so nothing is transposed or converted on the way.
 """
@@ -15,7 +17,7 @@ from collections.abc import Collection
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,9 +28,9 @@ from edge.errors import ModelError
 from edge.wire.manifest import ModelFile, TensorSpec
 from export.onnx_export import stripped
 from export.qdq import QdqGraph
+from export.recipe import Ranges
 from export.run import OnnxRunner
 
-Ranges = Literal["minmax", "percentile", "entropy"]
 BYTE_SCALE = 1 / 128
 BYTE_ZERO_POINT = 128
 _TOLERANCE_STEPS = 2.5
@@ -38,6 +40,8 @@ _OUTPUTS = {"logits": 2, "features": 2, "heatmap": 3}
 _WITH_WEIGHTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _PERCENTILE = 99.99
 _ROUND = 8
+_PREPARATION = "/prepare/"
+"""In the name of every node of a submodule called `prepare`, as torch's exporter writes it."""
 _SPAN_EXAMPLES = 64
 
 
@@ -245,7 +249,7 @@ def _quantized(
             weight_type=QuantType.QInt8,
             per_channel=True,
             calibrate_method=methods[ranges],
-            nodes_to_exclude=list(keep_float),
+            nodes_to_exclude=[*keep_float, *(node.name for node in network.graph.node if _PREPARATION in node.name)],
             extra_options=options,
         )
         return onnx.load(str(target))

@@ -1,9 +1,9 @@
 """Makes the files that are shipped of a float network, and refuses to ship what quantization has spoiled.
 
 Rules:
-- How activation ranges are taken is chosen by the accuracy measured on the pilot; where accuracies are an example or
-  less apart, by the error of the logits. Histograms cost by the size of the network: for a large one they are tried
-  only where the plain range costs accuracy.
+- How activation ranges are taken is the recipe's choice, or chosen by the accuracy measured on the pilot; where
+  accuracies are an example or less apart, by the error of the logits. Histograms cost by the size of the network: for
+  a large one they are tried only where the plain range costs accuracy.
 - Accuracy lost against the float network on held-out data is at most 0.5 points (point estimate; its interval goes by
   group). Beyond that the most sensitive layers stay float, and if it is still too much nothing is shipped.
 - A single example more or less is no loss that anyone could measure.
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from edge.errors import ModelError
 from edge.wire.manifest import ModelFile
 from export import golden, sensitivity
-from export.quantize import Distance, Quantized, Ranges, distance_of, prepared, quantize, to_network
-from export.recipe import BuildData, Labelled, Recipe, Runtime
+from export.quantize import Distance, Quantized, distance_of, prepared, quantize, to_network
+from export.recipe import BuildData, Labelled, Ranges, Recipe, Runtime
 from export.run import OnnxRunner
 
 MOST_LOST = 0.005
@@ -86,7 +86,7 @@ def ship(recipe: Recipe, network: onnx.ModelProto, data: BuildData) -> tuple[dic
         ModelError: it cannot be quantized or written, or loses too much; the message names the layers.
     """
     assert data.pilot is not None
-    ranges, tried = _ranges(network, data.quantize, data.pilot)
+    ranges, tried = (recipe.ranges, {}) if recipe.ranges else _ranges(network, data.quantize, data.pilot)
     judged = _some(data.heldout, _HELDOUT_EXAMPLES)
     exact = _float_logits(network, judged.values)
     quantized = quantize(network, data.quantize, ranges=ranges)

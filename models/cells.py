@@ -2,13 +2,12 @@
 
 Rules:
 - The picture's score is that of its worst place, a cell with its neighbours: the heat map is the decision itself.
-- The head is trained on what `Frozen` gives, made once for each picture; `CellNet` writes it as convolutions.
+- The head is trained on what `Frozen` gives, made once for each picture; exported networks write it as convolutions.
 - Convolutions, ReLU6, pooling and additions only: every step has an exact int8 form in ONNX and TFLite.
 """
 
 import tempfile
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.lite0 import Lite0, channels_after
+from models.lite0 import Lite0
 
 Depths = tuple[int, ...]
 """Blocks whose results the head sees: the first has half the stride of the others, which is that of the cells."""
@@ -60,19 +59,22 @@ class Frozen:
             )
             self._session = onnxruntime.InferenceSession(path.read_bytes(), options)
 
-    def values(self, picture: NDArray[np.uint8]) -> NDArray[np.float16]:
+    def values(self, picture: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float16]:
         """Return what the head sees of a gray picture (height, width): (rows, columns, numbers).
 
         Largest and mean of the finest map's four places in a cell, then the other maps.
+
+        Args:
+            picture: bytes, or what the network takes for them, (byte − 128) / 128.
         """
-        scaled = (picture.astype(np.float32) - 128) / 128
+        scaled = (picture.astype(np.float32) - 128) / 128 if picture.dtype == np.uint8 else picture
         fine, *coarse = (torch.from_numpy(found) for found in self._session.run(None, {"input": scaled[None, None]}))
         joined = torch.cat([functional.max_pool2d(fine, 2), functional.avg_pool2d(fine, 2), *coarse], 1)
         return np.ascontiguousarray(joined[0].permute(1, 2, 0).half().numpy())
 
 
 class Head(nn.Module):
-    """From a cell's values, and a look at its neighbours, to its logit."""
+    """From a cell's values, a look at its neighbours, and what the whole picture is like, to its logit."""
 
     def __init__(self, mean: Tensor, spread: Tensor) -> None:
         """Start with random weights.
@@ -88,24 +90,29 @@ class Head(nn.Module):
         self.register_buffer("spread", spread)
         self._masks: Tensor | None = None
         self.mix = nn.Linear(len(mean), _HIDDEN)
+        # What is odd on one part is usual on another, so a head may take off what the picture's cells have in common.
+        self.whole = nn.Linear(len(mean), _HIDDEN, bias=False)
+        nn.init.zeros_(self.whole.weight)
         self.around = nn.Conv2d(_HIDDEN, _HIDDEN, 3, 1, 1, groups=_HIDDEN)
         self.own = nn.Conv2d(2 * _HIDDEN, 1, 1)
         nn.init.constant_(self.own.bias, -2.0)  # type: ignore[arg-type]
 
     def forward(self, values: Tensor) -> Tensor:
         """Return logits (n, rows, columns) for values (n, rows, columns, numbers)."""
-        weight, bias = self.folded()
+        weight, common, bias = self.folded()
+        whole = functional.linear(values.mean((1, 2)), common)
         if self.training:
             # The same as dropping of (values − mean): what is left out takes the mean.
             values = (values - self.mean) * self._kept(values) + self.mean
-        hidden = functional.relu6(functional.linear(values, weight, bias)).permute(0, 3, 1, 2)
+        mixed = functional.linear(values, weight, bias) + whole[:, None, None]
+        hidden = functional.relu6(mixed).permute(0, 3, 1, 2)
         scores: Tensor = self.own(torch.cat([hidden, functional.relu6(self.around(hidden))], 1))
         return scores[:, 0]
 
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """Return the first layer's weights and bias for values as they come."""
-        weight = self.mix.weight / self.spread
-        return weight, self.mix.bias - weight @ self.mean
+    def folded(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the first layer's weights for a cell's values, for their mean over the picture, and its bias."""
+        weight, common = self.mix.weight / self.spread, self.whole.weight / self.spread
+        return weight, common, self.mix.bias - (weight + common) @ self.mean
 
     def _kept(self, values: Tensor) -> Tensor:
         """Return factors, 0 for a fifth of the numbers: picked from some drawn once, since drawing takes long."""
@@ -119,43 +126,6 @@ def evidence(scores: Tensor) -> Tensor:
     counted = functional.relu(scores + FLOOR)[:, None]
     around = functional.avg_pool2d(counted, 3, 1, 1)
     return ((counted + around) / 2)[:, 0]
-
-
-class CellNet(nn.Module):
-    """The whole network, as it is exported: the mean of several heads, which one layer holds side by side."""
-
-    def __init__(self, heads: Sequence[Head], depths: Depths) -> None:
-        """Write trained heads as convolutions behind the frozen part."""
-        super().__init__()
-        self.taps = Taps(depths)
-        weights, offset = (torch.cat(parts).detach() for parts in zip(*(h.eval().folded() for h in heads), strict=True))
-        widths = [channels_after(depths[0]), *(channels_after(depth) for depth in depths)]
-        largest, mean, *coarse = torch.split(weights, widths, 1)
-        self.largest = pointwise(largest, offset)
-        self.mean = mean_pointwise(mean)
-        self.coarse = nn.ModuleList(pointwise(part, None) for part in coarse)
-        count, hidden = len(heads), len(offset)
-        self.around = nn.Conv2d(hidden, hidden, 3, 1, 1, groups=hidden)
-        self.around.weight = nn.Parameter(torch.cat([head.around.weight for head in heads]).detach())
-        self.around.bias = nn.Parameter(torch.cat([_bias(head.around) for head in heads]).detach())
-        halves = [torch.split(head.own.weight[:, :, 0, 0].detach() / count, _HIDDEN, 1) for head in heads]
-        bias = torch.stack([_bias(head.own) for head in heads]).mean(0).detach()
-        self.own = pointwise(torch.cat([own for own, _ in halves], 1), bias + FLOOR)
-        self.neighbours = pointwise(torch.cat([near for _, near in halves], 1), None)
-        self.smooth = _smoothing()
-        self.split = Split(FLOOR)
-
-    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
-        """Return logits (n, 2) good and defect, features (n, d), and the heat map (n, rows, columns)."""
-        fine, *coarse = self.taps(pictures)
-        hidden = self.largest(functional.max_pool2d(fine, 2)) + self.mean(fine)
-        for layer, values in zip(self.coarse, coarse, strict=True):
-            hidden = hidden + layer(values)
-        hidden = functional.relu6(hidden)
-        scores = self.own(hidden) + self.neighbours(functional.relu6(self.around(hidden)))
-        counted = self.smooth(functional.relu(scores))
-        features = torch.flatten(functional.adaptive_avg_pool2d(coarse[0], 1), 1)
-        return {"logits": self.split(counted), "features": features, "heatmap": counted[:, 0]}
 
 
 class Split(nn.Module):
@@ -179,31 +149,17 @@ class Split(nn.Module):
         return torch.flatten(self.layer(worst), 1)
 
 
-def _bias(layer: nn.Conv2d) -> Tensor:
-    assert layer.bias is not None
-    return layer.bias
-
-
-def _smoothing() -> nn.Conv2d:
-    """Return the convolution that `evidence` does by pooling."""
-    kernel = torch.full((1, 1, 3, 3), 1 / 18)
-    kernel[0, 0, 1, 1] += 0.5
-    layer = nn.Conv2d(1, 1, 3, 1, 1, bias=False)
-    layer.weight = nn.Parameter(kernel, requires_grad=False)
-    return layer
-
-
-def pointwise(weights: Tensor, offset: Tensor | None) -> nn.Conv2d:
-    """Return the 1 × 1 convolution with these weights (out, into) and offset (out,)."""
-    layer = nn.Conv2d(weights.shape[1], weights.shape[0], 1, bias=offset is not None)
+def pointwise(weights: Tensor, offset: Tensor | None, groups: int = 1) -> nn.Conv2d:
+    """Return the 1 × 1 convolution with these weights (out, into of one group) and offset (out,)."""
+    layer = nn.Conv2d(weights.shape[1] * groups, weights.shape[0], 1, bias=offset is not None, groups=groups)
     layer.weight = nn.Parameter(weights[:, :, None, None].clone())
     if offset is not None:
         layer.bias = nn.Parameter(offset.clone())
     return layer
 
 
-def mean_pointwise(weights: Tensor) -> nn.Conv2d:
-    """Return a linear layer (out, into) on the mean over 2 × 2 as one convolution, which rounds only once."""
-    layer = nn.Conv2d(weights.shape[1], weights.shape[0], 2, 2, bias=False)
+def mean_pointwise(weights: Tensor, groups: int = 1) -> nn.Conv2d:
+    """Return a linear layer (out, into of one group) on the mean over 2 × 2 as one convolution: it rounds only once."""
+    layer = nn.Conv2d(weights.shape[1] * groups, weights.shape[0], 2, 2, bias=False, groups=groups)
     layer.weight = nn.Parameter((weights / 4)[:, :, None, None].repeat(1, 1, 2, 2))
     return layer

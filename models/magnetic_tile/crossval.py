@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 
 from export import golden, onnx_export
 from export.quantize import quantize
-from models.cells import CellNet, Head, evidence
+from export.recipe import Ranges
+from models.cells import Head, evidence
 from models.magnetic_tile.data import FOLDS, INPUT, Photo
 from models.magnetic_tile.fit import DEPTHS, DIETS, Pool, fit, fit_heads, usable
 from models.magnetic_tile.measure import Scored, auroc
+from models.magnetic_tile.network import TileNet
 
 SEED = 1
+RANGES: Ranges = "percentile"
+"""Of the folds and of the shipped network alike: what is measured here is what is shipped."""
 _RANGE_PICTURES = 48
 _LEAKY_SHARE = 0.2
 
@@ -31,9 +35,10 @@ def cross_validated(photos: list[Photo], pool: Pool) -> tuple[NDArray[np.float32
     heat: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(photos)
     for fold in range(FOLDS):
         print(f"training without fold {fold}", file=sys.stderr)
-        network = CellNet(fit_heads(pool, photos, folds != fold, SEED), DEPTHS)
+        network = TileNet(fit_heads(pool, photos, folds != fold, SEED), DEPTHS)
         seen = [photo for photo in photos if photo.fold != fold]
-        quantized = quantize(onnx_export.float_onnx(network, (1, INPUT.height, INPUT.width)), range_pictures(seen))
+        whole = onnx_export.float_onnx(network, (1, INPUT.height, INPUT.width))
+        quantized = quantize(whole, range_pictures(seen), ranges=RANGES)
         for place in np.flatnonzero(folds == fold):
             values = as_values([photos[int(place)]])
             answer = golden.split(golden.answers(quantized.shipped, quantized.spec, values), quantized.spec)
@@ -46,8 +51,8 @@ def cross_validated(photos: list[Photo], pool: Pool) -> tuple[NDArray[np.float32
 def leaky_auroc(photos: list[Photo], pool: Pool) -> float:
     """Return the AUROC by picture on a fifth of the pictures drawn at random: other lights of tiles it was fed."""
     held = np.random.default_rng(SEED).random(len(photos)) < _LEAKY_SHARE
-    head = fit(pool, photos, usable(pool, ~held, looks=False), DIETS[0][1], SEED)
-    score = np.array([_worst(head, pool.values[place]) for place in np.flatnonzero(held)])
+    head = fit(pool, 0, photos, usable(pool, ~held, looks=False), DIETS[0][1], SEED)
+    score = np.array([_worst(head, pool.values[0, place]) for place in np.flatnonzero(held)])
     return auroc(np.array([photo.defective for photo in photos])[held], score)
 
 

@@ -2,7 +2,7 @@
 
 Rules:
 - The same seed on the same machine gives the same network.
-- The frozen part goes over each picture once; its answers serve every head, with one fold held out or none.
+- The frozen part goes over each view of a picture once; its answers serve every head, with one fold held out or none.
 - A masked picture must be found somewhere in its mask, not in all of it: the inside of a large uneven patch looks
   like any other tile.
 - Parts are drawn, then one of their pictures: no tile counts for more because it was photographed more often.
@@ -19,8 +19,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.cells import Frozen, Head
+from models.lite0 import channels_after
 from models.magnetic_tile.augment import other_look
 from models.magnetic_tile.data import INPUT, Photo
+from models.magnetic_tile.network import VIEWS, Views
 
 DEPTHS = (5, 8, 11)
 """Spots at 8 pixels, texture at 16, and what lies 100 pixels around."""
@@ -28,8 +30,8 @@ STRIDE = 16
 """Pixels of the input per cell, each way."""
 GOOD, REAL, MADE = 0, 1, 2
 DIETS = ((False, (6, 6, 0)), (True, (6, 5, 1)), (False, (6, 6, 0)), (True, (6, 4, 2)))
-"""One head each: whether it sees the other looks, and how many good, really defective and made-up pictures a batch
-holds. Heads that were fed otherwise err otherwise, so their mean is better than any of them."""
+"""One head each and view: whether it sees the other looks, and how many good, really defective and made-up pictures a
+batch holds. Heads that were fed otherwise err otherwise, so their mean is better than any of them."""
 STEPS = 250
 BATCH = 12
 PEAK_RATE = 4e-3
@@ -47,7 +49,7 @@ class Pool:
     """Pictures as the frozen part sees them, originals first, in the order of the photos, then their other looks."""
 
     values: NDArray[np.float16]
-    """(n, rows, columns, numbers)."""
+    """(views, n, rows, columns, numbers)."""
     covered: NDArray[np.float32]
     """(n, rows, columns): the share of each cell that is under the mask."""
     photo: NDArray[np.intp]
@@ -60,39 +62,48 @@ def make_pool(photos: list[Photo], looks: int, seed: int) -> Pool:
     """Run the frozen part over every photograph and `looks` other looks of each."""
     rng = np.random.default_rng(seed)
     frozen, began = Frozen(DEPTHS, INPUT.height, INPUT.width), time.perf_counter()
-    count = len(photos) * (1 + looks)
+    count, prepare = len(photos) * (1 + looks), Views()
     rows, columns = INPUT.height // STRIDE, INPUT.width // STRIDE
     covered = np.zeros((count, rows, columns), np.float32)
-    values: NDArray[np.float16] | None = None
+    numbers = channels_after(DEPTHS[0]) + sum(channels_after(depth) for depth in DEPTHS)
+    values = np.zeros((VIEWS, count, rows, columns, numbers), np.float16)
     for place in range(count):
         photo = photos[place % len(photos)]
         picture, mask = (photo.picture, photo.mask) if place < len(photos) else other_look(photo, rng)
-        seen = frozen.values(picture)
-        if values is None:
-            values = np.zeros((count, *seen.shape), np.float16)
-        values[place] = seen
+        for view, seen in enumerate(prepare((torch.from_numpy(picture).float()[None, None] - 128) / 128)):
+            values[view, place] = frozen.values(seen[0].numpy())
         covered[place] = mask.reshape(rows, STRIDE, columns, STRIDE).mean((1, 3))
         if place % 200 == 0:
             print(f"picture {place}/{count}, {time.perf_counter() - began:.0f} s", file=sys.stderr)
-    assert values is not None
     index = np.arange(count) % len(photos)
     real = np.array([photo.defective for photo in photos])[index]
     return Pool(values, covered, index, np.where(real, REAL, np.where(covered.any((1, 2)), MADE, GOOD)))
 
 
-def fit_heads(pool: Pool, photos: list[Photo], chosen: NDArray[np.bool_], seed: int) -> list[Head]:
-    """Return one head per diet, trained on the chosen photographs (n,) and their other looks."""
+def fit_heads(pool: Pool, photos: list[Photo], chosen: NDArray[np.bool_], seed: int) -> list[list[Head]]:
+    """Return for each view one head per diet, trained on the chosen photographs (n,) and their other looks."""
     return [
-        fit(pool, photos, usable(pool, chosen, looks=looks), shares, seed + number)
-        for number, (looks, shares) in enumerate(DIETS)
+        [
+            fit(pool, view, photos, usable(pool, chosen, looks=looks), shares, seed + number)
+            for number, (looks, shares) in enumerate(DIETS)
+        ]
+        for view in range(VIEWS)
     ]
 
 
-def fit(pool: Pool, photos: list[Photo], places: NDArray[np.intp], shares: tuple[int, int, int], seed: int) -> Head:
-    """Return a head trained on these places of the pool."""
+def fit(
+    pool: Pool,
+    view: int,
+    photos: list[Photo],
+    places: NDArray[np.intp],
+    shares: tuple[int, int, int],
+    seed: int,
+) -> Head:
+    """Return a head trained on one view of these places of the pool."""
+    values = pool.values[view]
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    head = Head(*moments(pool.values[places[:: max(1, len(places) // 120)]]))
+    head = Head(*moments(values[places[:: max(1, len(places) // 120)]]))
     parts = np.array([photo.part for photo in photos])[pool.photo]
     kinds = [_Draw(places[pool.kind[places] == kind], parts, rng) for kind in (GOOD, REAL, MADE)]
     optimizer = torch.optim.AdamW(head.parameters(), PEAK_RATE, weight_decay=_DECAY)
@@ -100,7 +111,7 @@ def fit(pool: Pool, photos: list[Photo], places: NDArray[np.intp], shares: tuple
     head.train()
     for _ in range(STEPS):
         batch = np.concatenate([draw.take(share) for draw, share in zip(kinds, shares, strict=True)])
-        scores = head(torch.from_numpy(pool.values[batch]).float())
+        scores = head(torch.from_numpy(values[batch]).float())
         loss = cell_loss(scores, torch.from_numpy(pool.covered[batch]))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -1,0 +1,126 @@
+"""The network of magnetic_tile as it is exported: a tile as it is and its local contrast, judged together.
+
+Rules:
+- Both views go through the same frozen part, as a batch of two: its weights are there once.
+- A cell's logit is the mean of all heads, those on the picture and those on its contrast.
+- What makes the views is called `prepare` and stays float (see `export.quantize`): a logarithm in eight bits has steps.
+- The rest is convolutions, ReLU6, pooling and additions: every step has an exact int8 form.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.cells import FLOOR, Depths, Head, Split, Taps, mean_pointwise, pointwise
+from models.lite0 import channels_after
+
+VIEWS = 2
+"""The picture as it is, and its local contrast."""
+_DARKEST = 8.0
+"""Bytes added before the logarithm: below about this, a difference is the camera's noise."""
+_BLOCK, _BLOCKS = 16, 5
+"""The mean that is taken off is one over 5 × 5 blocks of 16 × 16 pixels around a place."""
+_GAIN = 2.0
+"""Tiles' contrasts spread by 0.1 to 0.2 in the logarithm: so they fill the range of a byte and few are cut off."""
+
+
+class Views(nn.Module):
+    """Makes the two views: what light does to a whole region is gone from the second one."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return (2, 1, height, width) in −1…1: the picture as it came, and its local contrast, 0 where it is black.
+
+        Args:
+            pictures: (1, 1, height, width), (byte − 128) / 128.
+        """
+        shades = pictures * 128 + 128
+        # Letterboxing is black: it is no part of the tile, so the mean around a place leaves it out.
+        lit = shades.clamp(0, 1)
+        log = torch.log(shades + _DARKEST)
+        mean = _around(log * lit) / (_around(lit) + 1e-3)
+        smooth = functional.interpolate(mean, scale_factor=_BLOCK, mode="bilinear", align_corners=False)
+        return torch.cat([pictures, ((log - smooth) * lit * _GAIN).clamp(-1, 1)])
+
+
+class TileNet(nn.Module):
+    """Logits, features and heat map of a tile."""
+
+    def __init__(self, heads: Sequence[Sequence[Head]], depths: Depths) -> None:
+        """Write trained heads as convolutions behind the frozen part.
+
+        Args:
+            heads: of each view, equally many.
+            depths: of the frozen part that they were trained with.
+        """
+        super().__init__()
+        self.prepare = Views()
+        self.taps = Taps(depths)
+        every = [head.eval() for view in heads for head in view]
+        folded = zip(*(head.folded() for head in every), strict=True)
+        weights, common, offset = (torch.cat(parts).detach() for parts in folded)
+        widths = [channels_after(depths[0]), *(channels_after(depth) for depth in depths)]
+        largest, mean, *coarse = torch.split(weights, widths, 1)
+        # Channels of both views stand side by side, and each group of a convolution sees those of one view.
+        self.largest = pointwise(largest, offset, groups=VIEWS)
+        self.mean = mean_pointwise(mean, groups=VIEWS)
+        self.coarse = nn.ModuleList(pointwise(part, None, groups=VIEWS) for part in coarse)
+        self.whole = nn.ModuleList(pointwise(part, None, groups=VIEWS) for part in torch.split(common, widths, 1))
+        hidden = len(offset)
+        self.around = nn.Conv2d(hidden, hidden, 3, 1, 1, groups=hidden)
+        self.around.weight = nn.Parameter(torch.cat([head.around.weight for head in every]).detach())
+        self.around.bias = nn.Parameter(torch.cat([_bias(head.around) for head in every]).detach())
+        own, near = zip(*(head.own.weight[:, :, 0, 0].detach().chunk(2, 1) for head in every), strict=True)
+        bias = torch.stack([_bias(head.own) for head in every]).mean(0).detach()
+        self.own = pointwise(torch.cat(own, 1) / len(every), bias + FLOOR)
+        self.neighbours = pointwise(torch.cat(near, 1) / len(every), None)
+        self.smooth = _smoothing()
+        self.split = Split(FLOOR)
+
+    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
+        """Return logits (1, 2) good and defect, features (1, d), and the heat map (1, rows, columns)."""
+        fine, *coarse = (_side_by_side(values) for values in self.taps(self.prepare(pictures)))
+        highest = functional.max_pool2d(fine, 2)
+        hidden = self.largest(highest) + self.mean(fine)
+        for layer, values in zip(self.coarse, coarse, strict=True):
+            hidden = hidden + layer(values)
+        means = [functional.adaptive_avg_pool2d(values, 1) for values in (highest, fine, *coarse)]
+        common = self.whole[0](means[0])
+        for layer, values in zip(self.whole[1:], means[1:], strict=True):
+            common = common + layer(values)
+        hidden = functional.relu6(hidden + common)
+        scores = self.own(hidden) + self.neighbours(functional.relu6(self.around(hidden)))
+        counted = self.smooth(functional.relu(scores))
+        # Of the picture as it is: another light or material shows there, and is gone from the contrast.
+        typical = means[2].flatten(1)
+        return {
+            "logits": self.split(counted),
+            "features": typical[:, : typical.shape[1] // VIEWS],
+            "heatmap": counted[:, 0],
+        }
+
+
+def _around(values: Tensor) -> Tensor:
+    blocks = functional.avg_pool2d(values, _BLOCK)
+    return functional.avg_pool2d(blocks, _BLOCKS, 1, _BLOCKS // 2)
+
+
+def _side_by_side(values: Tensor) -> Tensor:
+    """Return (1, views × channels, rows, columns) for (views, channels, rows, columns)."""
+    views, channels, rows, columns = (int(size) for size in values.shape)
+    return values.reshape(1, views * channels, rows, columns)
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias
+
+
+def _smoothing() -> nn.Conv2d:
+    """Return the convolution that `evidence` does by pooling."""
+    kernel = torch.full((1, 1, 3, 3), 1 / 18)
+    kernel[0, 0, 1, 1] += 0.5
+    layer = nn.Conv2d(1, 1, 3, 1, 1, bias=False)
+    layer.weight = nn.Parameter(kernel, requires_grad=False)
+    return layer

@@ -8,7 +8,7 @@ Rules:
 - What a network does in a submodule called `prepare` is preprocessing, and stays float: logarithms and quotients have
   no good 8-bit form, and cost little beside the convolutions.
 - The shipped file takes what the preprocessing gives (height, width, channels last; raw bytes for pictures),
-  so nothing is transposed or converted on the way.
+  so nothing is transposed or converted on the way. Names inside of it are short ones.
 """
 
 import io
@@ -302,8 +302,22 @@ def _channels_last(qdq: onnx.ModelProto, *, raw_bytes: bool) -> onnx.ModelProto:
     graph.input[0].CopyFrom(new)
     graph.node.insert(0, helper.make_node("Transpose", [old.name], [inner], perm=[0, 3, 1, 2], name="channels_first"))
     del graph.value_info[:]
+    _shorten_names(graph)
     onnx.checker.check_model(model)
     return model
+
+
+def _shorten_names(graph: onnx.GraphProto) -> None:
+    """Number what has a name inside the graph: each tensor's stands in it several times, in all a twentieth of it."""
+    names = {value.name: value.name for value in (*graph.input, *graph.output)}
+    names[""] = ""  # an operator's input that is not given
+    for item in graph.initializer:
+        item.name = names.setdefault(item.name, str(len(names)))
+    for node in graph.node:
+        node.name = ""
+        for listed in (node.input, node.output):
+            for place, name in enumerate(listed):
+                listed[place] = names.setdefault(name, str(len(names)))
 
 
 def _takes_instead(graph: onnx.GraphProto, old: str, new: str) -> bool:

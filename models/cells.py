@@ -26,6 +26,10 @@ FLOOR = 5.0
 """Cell logits below −5 are all the same: surely good. Keeps the 8-bit steps for the scores that matter."""
 
 
+AROUND = 0.2
+"""Share of the mean over 3 × 3 cells in a place's score: a defect is rarely one cell, but a fine crack may be."""
+
+
 class Taps(nn.Module):
     """The frozen part: (n, 1, height, width), (byte − 128) / 128, to the maps behind the given blocks."""
 
@@ -74,7 +78,7 @@ class Frozen:
 
 
 class Head(nn.Module):
-    """From a cell's values, a look at its neighbours, and what the whole picture is like, to its logit."""
+    """From a cell's values, and a look at its neighbours, to its logit."""
 
     def __init__(self, mean: Tensor, spread: Tensor) -> None:
         """Start with random weights.
@@ -90,29 +94,24 @@ class Head(nn.Module):
         self.register_buffer("spread", spread)
         self._masks: Tensor | None = None
         self.mix = nn.Linear(len(mean), _HIDDEN)
-        # What is odd on one part is usual on another, so a head may take off what the picture's cells have in common.
-        self.whole = nn.Linear(len(mean), _HIDDEN, bias=False)
-        nn.init.zeros_(self.whole.weight)
         self.around = nn.Conv2d(_HIDDEN, _HIDDEN, 3, 1, 1, groups=_HIDDEN)
         self.own = nn.Conv2d(2 * _HIDDEN, 1, 1)
         nn.init.constant_(self.own.bias, -2.0)  # type: ignore[arg-type]
 
     def forward(self, values: Tensor) -> Tensor:
         """Return logits (n, rows, columns) for values (n, rows, columns, numbers)."""
-        weight, common, bias = self.folded()
-        whole = functional.linear(values.mean((1, 2)), common)
+        weight, bias = self.folded()
         if self.training:
             # The same as dropping of (values − mean): what is left out takes the mean.
             values = (values - self.mean) * self._kept(values) + self.mean
-        mixed = functional.linear(values, weight, bias) + whole[:, None, None]
-        hidden = functional.relu6(mixed).permute(0, 3, 1, 2)
+        hidden = functional.relu6(functional.linear(values, weight, bias)).permute(0, 3, 1, 2)
         scores: Tensor = self.own(torch.cat([hidden, functional.relu6(self.around(hidden))], 1))
         return scores[:, 0]
 
-    def folded(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the first layer's weights for a cell's values, for their mean over the picture, and its bias."""
-        weight, common = self.mix.weight / self.spread, self.whole.weight / self.spread
-        return weight, common, self.mix.bias - (weight + common) @ self.mean
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Return the first layer's weights and bias for values as they come."""
+        weight = self.mix.weight / self.spread
+        return weight, self.mix.bias - weight @ self.mean
 
     def _kept(self, values: Tensor) -> Tensor:
         """Return factors, 0 for a fifth of the numbers: picked from some drawn once, since drawing takes long."""
@@ -122,10 +121,10 @@ class Head(nn.Module):
 
 
 def evidence(scores: Tensor) -> Tensor:
-    """Return the heat map (n, rows, columns) of logits (n, rows, columns): half a cell itself, half what is around."""
+    """Return the heat map (n, rows, columns) of logits (n, rows, columns): a cell itself, and a little around it."""
     counted = functional.relu(scores + FLOOR)[:, None]
     around = functional.avg_pool2d(counted, 3, 1, 1)
-    return ((counted + around) / 2)[:, 0]
+    return ((1 - AROUND) * counted + AROUND * around)[:, 0]
 
 
 class Split(nn.Module):
@@ -149,17 +148,17 @@ class Split(nn.Module):
         return torch.flatten(self.layer(worst), 1)
 
 
-def pointwise(weights: Tensor, offset: Tensor | None, groups: int = 1) -> nn.Conv2d:
-    """Return the 1 × 1 convolution with these weights (out, into of one group) and offset (out,)."""
-    layer = nn.Conv2d(weights.shape[1] * groups, weights.shape[0], 1, bias=offset is not None, groups=groups)
+def pointwise(weights: Tensor, offset: Tensor | None) -> nn.Conv2d:
+    """Return the 1 × 1 convolution with these weights (out, into) and offset (out,)."""
+    layer = nn.Conv2d(weights.shape[1], weights.shape[0], 1, bias=offset is not None)
     layer.weight = nn.Parameter(weights[:, :, None, None].clone())
     if offset is not None:
         layer.bias = nn.Parameter(offset.clone())
     return layer
 
 
-def mean_pointwise(weights: Tensor, groups: int = 1) -> nn.Conv2d:
-    """Return a linear layer (out, into of one group) on the mean over 2 × 2 as one convolution: it rounds only once."""
-    layer = nn.Conv2d(weights.shape[1] * groups, weights.shape[0], 2, 2, bias=False, groups=groups)
+def mean_pointwise(weights: Tensor) -> nn.Conv2d:
+    """Return a linear layer (out, into) on the mean over 2 × 2 as one convolution, which rounds only once."""
+    layer = nn.Conv2d(weights.shape[1], weights.shape[0], 2, 2, bias=False)
     layer.weight = nn.Parameter((weights / 4)[:, :, None, None].repeat(1, 1, 2, 2))
     return layer

@@ -51,8 +51,8 @@ def cross_validated(photos: list[Photo], pool: Pool) -> tuple[NDArray[np.float32
 def leaky_auroc(photos: list[Photo], pool: Pool) -> float:
     """Return the AUROC by picture on a fifth of the pictures drawn at random: other lights of tiles it was fed."""
     held = np.random.default_rng(SEED).random(len(photos)) < _LEAKY_SHARE
-    head = fit(pool, 0, photos, usable(pool, ~held, looks=False), DIETS[0][1], SEED)
-    score = np.array([_worst(head, pool.values[0, place]) for place in np.flatnonzero(held)])
+    head = fit(pool, photos, usable(pool, ~held, looks=False), DIETS[0][1], SEED)
+    score = np.array([_worst(head, pool.values[place]) for place in np.flatnonzero(held)])
     return auroc(np.array([photo.defective for photo in photos])[held], score)
 
 

@@ -30,8 +30,8 @@ STRIDE = 16
 """Pixels of the input per cell, each way."""
 GOOD, REAL, MADE = 0, 1, 2
 DIETS = ((False, (6, 6, 0)), (True, (6, 5, 1)), (False, (6, 6, 0)), (True, (6, 4, 2)))
-"""One head each and view: whether it sees the other looks, and how many good, really defective and made-up pictures a
-batch holds. Heads that were fed otherwise err otherwise, so their mean is better than any of them."""
+"""One head each: whether it sees the other looks, and how many good, really defective and made-up pictures a batch
+holds. Heads that were fed otherwise err otherwise, so their mean is better than any of them."""
 STEPS = 250
 BATCH = 12
 PEAK_RATE = 4e-3
@@ -49,7 +49,7 @@ class Pool:
     """Pictures as the frozen part sees them, originals first, in the order of the photos, then their other looks."""
 
     values: NDArray[np.float16]
-    """(views, n, rows, columns, numbers)."""
+    """(n, rows, columns, numbers): of the first view, then of the second."""
     covered: NDArray[np.float32]
     """(n, rows, columns): the share of each cell that is under the mask."""
     photo: NDArray[np.intp]
@@ -66,12 +66,12 @@ def make_pool(photos: list[Photo], looks: int, seed: int) -> Pool:
     rows, columns = INPUT.height // STRIDE, INPUT.width // STRIDE
     covered = np.zeros((count, rows, columns), np.float32)
     numbers = channels_after(DEPTHS[0]) + sum(channels_after(depth) for depth in DEPTHS)
-    values = np.zeros((VIEWS, count, rows, columns, numbers), np.float16)
+    values = np.zeros((count, rows, columns, VIEWS * numbers), np.float16)
     for place in range(count):
         photo = photos[place % len(photos)]
         picture, mask = (photo.picture, photo.mask) if place < len(photos) else other_look(photo, rng)
-        for view, seen in enumerate(prepare((torch.from_numpy(picture).float()[None, None] - 128) / 128)):
-            values[view, place] = frozen.values(seen[0].numpy())
+        views = prepare((torch.from_numpy(picture).float()[None, None] - 128) / 128)
+        values[place] = np.concatenate([frozen.values(view[0].numpy()) for view in views], -1)
         covered[place] = mask.reshape(rows, STRIDE, columns, STRIDE).mean((1, 3))
         if place % 200 == 0:
             print(f"picture {place}/{count}, {time.perf_counter() - began:.0f} s", file=sys.stderr)
@@ -80,30 +80,19 @@ def make_pool(photos: list[Photo], looks: int, seed: int) -> Pool:
     return Pool(values, covered, index, np.where(real, REAL, np.where(covered.any((1, 2)), MADE, GOOD)))
 
 
-def fit_heads(pool: Pool, photos: list[Photo], chosen: NDArray[np.bool_], seed: int) -> list[list[Head]]:
-    """Return for each view one head per diet, trained on the chosen photographs (n,) and their other looks."""
+def fit_heads(pool: Pool, photos: list[Photo], chosen: NDArray[np.bool_], seed: int) -> list[Head]:
+    """Return one head per diet, trained on the chosen photographs (n,) and their other looks."""
     return [
-        [
-            fit(pool, view, photos, usable(pool, chosen, looks=looks), shares, seed + number)
-            for number, (looks, shares) in enumerate(DIETS)
-        ]
-        for view in range(VIEWS)
+        fit(pool, photos, usable(pool, chosen, looks=looks), shares, seed + number)
+        for number, (looks, shares) in enumerate(DIETS)
     ]
 
 
-def fit(
-    pool: Pool,
-    view: int,
-    photos: list[Photo],
-    places: NDArray[np.intp],
-    shares: tuple[int, int, int],
-    seed: int,
-) -> Head:
-    """Return a head trained on one view of these places of the pool."""
-    values = pool.values[view]
+def fit(pool: Pool, photos: list[Photo], places: NDArray[np.intp], shares: tuple[int, int, int], seed: int) -> Head:
+    """Return a head trained on these places of the pool."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    head = Head(*moments(values[places[:: max(1, len(places) // 120)]]))
+    head = Head(*moments(pool.values[places[:: max(1, len(places) // 120)]]))
     parts = np.array([photo.part for photo in photos])[pool.photo]
     kinds = [_Draw(places[pool.kind[places] == kind], parts, rng) for kind in (GOOD, REAL, MADE)]
     optimizer = torch.optim.AdamW(head.parameters(), PEAK_RATE, weight_decay=_DECAY)
@@ -111,7 +100,7 @@ def fit(
     head.train()
     for _ in range(STEPS):
         batch = np.concatenate([draw.take(share) for draw, share in zip(kinds, shares, strict=True)])
-        scores = head(torch.from_numpy(values[batch]).float())
+        scores = head(torch.from_numpy(pool.values[batch]).float())
         loss = cell_loss(scores, torch.from_numpy(pool.covered[batch]))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.cells import FLOOR, Depths, Head, Split, Taps, mean_pointwise, pointwise
+from models.cells import AROUND, FLOOR, Depths, Head, Split, Taps, mean_pointwise, pointwise
 from models.lite0 import channels_after
 
 VIEWS = 2
@@ -45,60 +45,58 @@ class Views(nn.Module):
 
 
 class TileNet(nn.Module):
-    """Logits, features and heat map of a tile."""
+    """Logits, features and heat map of a tile; several heads, which one layer holds side by side."""
 
-    def __init__(self, heads: Sequence[Sequence[Head]], depths: Depths) -> None:
+    def __init__(self, heads: Sequence[Head], depths: Depths) -> None:
         """Write trained heads as convolutions behind the frozen part.
 
         Args:
-            heads: of each view, equally many.
+            heads: trained on what the frozen part sees of both views.
             depths: of the frozen part that they were trained with.
         """
         super().__init__()
         self.prepare = Views()
         self.taps = Taps(depths)
-        every = [head.eval() for view in heads for head in view]
-        folded = zip(*(head.folded() for head in every), strict=True)
-        weights, common, offset = (torch.cat(parts).detach() for parts in folded)
-        widths = [channels_after(depths[0]), *(channels_after(depth) for depth in depths)]
-        largest, mean, *coarse = torch.split(weights, widths, 1)
-        # Channels of both views stand side by side, and each group of a convolution sees those of one view.
-        self.largest = pointwise(largest, offset, groups=VIEWS)
-        self.mean = mean_pointwise(mean, groups=VIEWS)
-        self.coarse = nn.ModuleList(pointwise(part, None, groups=VIEWS) for part in coarse)
-        self.whole = nn.ModuleList(pointwise(part, None, groups=VIEWS) for part in torch.split(common, widths, 1))
+        folded = zip(*(head.eval().folded() for head in heads), strict=True)
+        weights, offset = (torch.cat(parts).detach() for parts in folded)
+        largest, mean, *coarse = _by_map(weights, depths)
+        self.largest = pointwise(largest, offset)
+        self.mean = mean_pointwise(mean)
+        self.coarse = nn.ModuleList(pointwise(part, None) for part in coarse)
         hidden = len(offset)
         self.around = nn.Conv2d(hidden, hidden, 3, 1, 1, groups=hidden)
-        self.around.weight = nn.Parameter(torch.cat([head.around.weight for head in every]).detach())
-        self.around.bias = nn.Parameter(torch.cat([_bias(head.around) for head in every]).detach())
-        own, near = zip(*(head.own.weight[:, :, 0, 0].detach().chunk(2, 1) for head in every), strict=True)
-        bias = torch.stack([_bias(head.own) for head in every]).mean(0).detach()
-        self.own = pointwise(torch.cat(own, 1) / len(every), bias + FLOOR)
-        self.neighbours = pointwise(torch.cat(near, 1) / len(every), None)
+        self.around.weight = nn.Parameter(torch.cat([head.around.weight for head in heads]).detach())
+        self.around.bias = nn.Parameter(torch.cat([_bias(head.around) for head in heads]).detach())
+        own, near = zip(*(head.own.weight[:, :, 0, 0].detach().chunk(2, 1) for head in heads), strict=True)
+        bias = torch.stack([_bias(head.own) for head in heads]).mean(0).detach()
+        self.own = pointwise(torch.cat(own, 1) / len(heads), bias + FLOOR)
+        self.neighbours = pointwise(torch.cat(near, 1) / len(heads), None)
         self.smooth = _smoothing()
         self.split = Split(FLOOR)
 
     def forward(self, pictures: Tensor) -> dict[str, Tensor]:
         """Return logits (1, 2) good and defect, features (1, d), and the heat map (1, rows, columns)."""
         fine, *coarse = (_side_by_side(values) for values in self.taps(self.prepare(pictures)))
-        highest = functional.max_pool2d(fine, 2)
-        hidden = self.largest(highest) + self.mean(fine)
+        hidden = self.largest(functional.max_pool2d(fine, 2)) + self.mean(fine)
         for layer, values in zip(self.coarse, coarse, strict=True):
             hidden = hidden + layer(values)
-        means = [functional.adaptive_avg_pool2d(values, 1) for values in (highest, fine, *coarse)]
-        common = self.whole[0](means[0])
-        for layer, values in zip(self.whole[1:], means[1:], strict=True):
-            common = common + layer(values)
-        hidden = functional.relu6(hidden + common)
+        hidden = functional.relu6(hidden)
         scores = self.own(hidden) + self.neighbours(functional.relu6(self.around(hidden)))
         counted = self.smooth(functional.relu(scores))
         # Of the picture as it is: another light or material shows there, and is gone from the contrast.
-        typical = means[2].flatten(1)
+        typical = functional.adaptive_avg_pool2d(coarse[0], 1).flatten(1)
         return {
             "logits": self.split(counted),
             "features": typical[:, : typical.shape[1] // VIEWS],
             "heatmap": counted[:, 0],
         }
+
+
+def _by_map(weights: Tensor, depths: Depths) -> list[Tensor]:
+    """Return weights (out, numbers of one view and of the next) by the map that they are for, both views together."""
+    widths = [channels_after(depths[0]), *(channels_after(depth) for depth in depths)]
+    views = [torch.split(view, widths, 1) for view in torch.chunk(weights, VIEWS, 1)]
+    return [torch.cat(parts, 1) for parts in zip(*views, strict=True)]
 
 
 def _around(values: Tensor) -> Tensor:
@@ -119,8 +117,8 @@ def _bias(layer: nn.Conv2d) -> Tensor:
 
 def _smoothing() -> nn.Conv2d:
     """Return the convolution that `evidence` does by pooling."""
-    kernel = torch.full((1, 1, 3, 3), 1 / 18)
-    kernel[0, 0, 1, 1] += 0.5
+    kernel = torch.full((1, 1, 3, 3), AROUND / 9)
+    kernel[0, 0, 1, 1] += 1 - AROUND
     layer = nn.Conv2d(1, 1, 3, 1, 1, bias=False)
     layer.weight = nn.Parameter(kernel, requires_grad=False)
     return layer

@@ -27,12 +27,12 @@ from models.magnetic_tile.measure import Scored, figures, worst
 from models.magnetic_tile.network import TileNet
 from models.realdata import folder_of
 
-NAME, VERSION = "magnetic_tile", "1.0.0"
+NAME, VERSION = "magnetic_tile", "1.1.0"
 RUNTIMES: tuple[Runtime, ...] = ("onnx",)
 """One format: a second one would carry the 0.7 MB of weights twice, past the megabyte that a bundle may have."""
 HERE = Path(__file__).parent
 LOOKS = 3
-_CREATED_AT = "2026-11-23T20:00:00Z"
+_CREATED_AT = "2026-11-27T16:00:00Z"
 _ALPHA, _DELTA = 0.05, 0.05
 _PILOT_EVERY = 3
 """Every so manieth part fits the calibration; the others prove thresholds."""

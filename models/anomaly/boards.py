@@ -5,7 +5,8 @@ So clean scans get faults that are made up (after CutPaste: Li, Sohn, Yoon, Pfis
 network of `pcb` learns to find those, cell by cell.
 
 Rules:
-- No defective scan is learnt from, and none sets a range; both scans of a place are on the same side of every split.
+- No defective scan is learnt from, and none sets a range: clean scans do, every second one with made-up faults, or
+  eight bits would end where defects begin. Both scans of a place are on the same side of every split.
 - Two splits are told apart: places not seen of boards that were, and boards not seen at all.
 - Crops are turned, scaled, lit and printed on as `pcb` does it, and half of them inverted: other boards are other.
 """
@@ -26,6 +27,8 @@ from models.pcb.data import SIDE, Scan, as_values, pair_of
 from models.pcb.fit import fit_on
 from models.pcb.network import STRIDE, BoardNet
 
+U8 = NDArray[np.uint8]
+
 _SEED = 1
 _FAULTY, _PRINTED, _INVERTED = 0.65, 0.35, 0.5
 """Shares of crops."""
@@ -34,7 +37,8 @@ _LEAST_PIXELS, _LEAST_IN_CELL = 10, 6
 """A fault that changes fewer counts for nothing; a cell is faulty that holds so many, and half of the fullest."""
 _SEEN_SHARE = 0.6
 """So much of each board's places, the first ones in order of their names, is learnt from."""
-_RANGE_SCANS = 64
+_RANGE_SCANS, _RANGE_FAULTS = 64, 6
+"""Scans, and how often every second one gets up to three faults."""
 
 
 class FaultyCrops:
@@ -119,12 +123,19 @@ def judged(scans: list[Scan], steps: int) -> dict[str, Any]:
 
 def scores(seen: list[Scan], asked: list[Scan], steps: int) -> NDArray[np.float64]:
     """Return how faulty each scan looks (n,) to the int8 form of a network that learnt from the clean of `seen`."""
-    network = fit(seen, steps)
-    clean = [scan for scan in seen if not scan.defective]
-    ranges = as_values([clean[int(place)] for place in np.linspace(0, len(clean) - 1, min(_RANGE_SCANS, len(clean)))])
-    quantized = quantize(onnx_export.float_onnx(network, (1, SIDE, SIDE)), ranges)
+    quantized = quantize(onnx_export.float_onnx(fit(seen, steps), (1, SIDE, SIDE)), range_values(seen))
     logits = golden.outputs(quantized.shipped, quantized.spec, as_values(asked))
     return logits[:, 1].astype(np.float64) - logits[:, 0]
+
+
+def range_values(scans: list[Scan]) -> U8:
+    """Return clean scans from all over the list, every second one with faults, (n, SIDE, SIDE, 1)."""
+    clean, rng = [scan for scan in scans if not scan.defective], np.random.default_rng(_SEED)
+    values = as_values([clean[int(place)] for place in np.linspace(0, len(clean) - 1, min(_RANGE_SCANS, len(clean)))])
+    for value in values[::2]:
+        for _ in range(_RANGE_FAULTS):
+            value[..., 0], _ = with_faults(value[..., 0], rng)
+    return values
 
 
 def _figures(scans: list[Scan], score: NDArray[np.float64]) -> dict[str, Any]:

@@ -68,6 +68,9 @@ def test_network_of_clean_scans_alone_sees_a_hole(monkeypatch: pytest.MonkeyPatc
     row, column = divmod(int(cells[1].argmax()), SIDE // 8)
     assert abs(row - 38) <= 1
     assert abs(column - 41) <= 1
+    ranges = boards.range_values([scan, scan])
+    assert np.array_equal(ranges[1, ..., 0], clean)
+    assert 0 < np.mean(ranges[0, ..., 0] != clean) < 0.05, "eight bits must reach to where faults are"
 
 
 def _speck() -> NDArray[np.bool_]:

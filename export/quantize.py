@@ -5,8 +5,6 @@ Rules:
 - Picture bytes are exact: the network sees (byte − 128) / 128, so scale 1/128 and zero point 128 lose nothing.
 - A network gives logits, and may give features (1, d) and a heat map (1, rows, columns) as outputs of those names;
   one quantized graph gives them all.
-- What a network does in a submodule called `prepare` is preprocessing, and stays float: logarithms and quotients have
-  no good 8-bit form, and cost little beside the convolutions.
 - The shipped file takes what the preprocessing gives (height, width, channels last; raw bytes for pictures),
   so nothing is transposed or converted on the way. Names inside of it are short ones.
 """
@@ -40,8 +38,6 @@ _OUTPUTS = {"logits": 2, "features": 2, "heatmap": 3}
 _WITH_WEIGHTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _PERCENTILE = 99.99
 _ROUND = 8
-_PREPARATION = "/prepare/"
-"""In the name of every node of a submodule called `prepare`, as torch's exporter writes it."""
 _SPAN_EXAMPLES = 64
 
 
@@ -90,7 +86,8 @@ def quantize(
         file: name of the shipped file in the bundle.
         ranges: how an activation's range is taken from what was seen: all of it, all but the outermost 0.01 %, or
             what keeps the distribution nearest.
-        keep_float: names of layers, as `layers` gives them, that are not quantized.
+        keep_float: names of layers, as `layers` gives them, that are not quantized, or of whole parts of the network,
+            with a stroke on both sides (`/stem/` is all that torch's submodule `stem` does).
 
     Raises:
         ModelError: the network has other inputs or outputs, or does not take these values.
@@ -249,10 +246,16 @@ def _quantized(
             weight_type=QuantType.QInt8,
             per_channel=True,
             calibrate_method=methods[ranges],
-            nodes_to_exclude=[*keep_float, *(node.name for node in network.graph.node if _PREPARATION in node.name)],
+            nodes_to_exclude=_nodes(network, keep_float),
             extra_options=options,
         )
         return onnx.load(str(target))
+
+
+def _nodes(network: onnx.ModelProto, named: Collection[str]) -> list[str]:
+    """Return the names of the nodes that are named, or lie in a part that is."""
+    parts = [name for name in named if name.endswith("/")]
+    return [node.name for node in network.graph.node if node.name in named or any(part in node.name for part in parts)]
 
 
 def _reader(name: str, values: NDArray[Any]) -> Any:

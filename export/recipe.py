@@ -61,6 +61,9 @@ class Recipe:
     ranges: Ranges | None = None
     """How the int8 network takes its activations' ranges, where the recipe has measured it (in cross-validation); None:
     what does best on the pilot."""
+    keep_float: tuple[str, ...] = ()
+    """Layers and parts that are not quantized, as `export.quantize.quantize` takes them: what the recipe has measured
+    to lose too much, and preprocessing inside the network (a logarithm has no good 8-bit form). Not for TFLite."""
     runtimes: tuple[Runtime, ...] = ("onnx", "tflite")
     prefer: Runtime = "onnx"
     golden_count: int = 6

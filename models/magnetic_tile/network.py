@@ -3,7 +3,8 @@
 Rules:
 - Both views go through the same frozen part, as a batch of two: its weights are there once.
 - A cell's logit is the mean of all heads, those on the picture and those on its contrast.
-- What makes the views is called `prepare` and stays float (see `export.quantize`): a logarithm in eight bits has steps.
+- What makes the views stays float: a logarithm in eight bits has steps. So do the first three blocks: they hold few
+  weights, and eight bits there cost twice what they cost in all the rest.
 - The rest is convolutions, ReLU6, pooling and additions: every step has an exact int8 form.
 """
 
@@ -16,6 +17,8 @@ from torch.nn import functional
 from models.cells import AROUND, FLOOR, Depths, Head, Split, Taps, mean_pointwise, pointwise
 from models.lite0 import channels_after
 
+FLOAT_PARTS = ("/prepare/", "/stem/", "/blocks.0/", "/blocks.1/", "/blocks.2/")
+"""What is not quantized."""
 VIEWS = 2
 """The picture as it is, and its local contrast."""
 _DARKEST = 8.0

@@ -24,7 +24,7 @@ from models.magnetic_tile.crossval import RANGES, SEED, as_values, cross_validat
 from models.magnetic_tile.data import FREE, INPUT, LABELS, Photo, digest_of_files, load_photos
 from models.magnetic_tile.fit import BATCH, DEPTHS, DIETS, PEAK_RATE, STEPS, fit_heads, make_pool
 from models.magnetic_tile.measure import Scored, figures, worst
-from models.magnetic_tile.network import TileNet
+from models.magnetic_tile.network import FLOAT_PARTS, TileNet
 from models.realdata import folder_of
 
 NAME, VERSION = "magnetic_tile", "1.1.0"
@@ -62,6 +62,7 @@ def main(version: str = VERSION, out: Path | None = None, data: Path | None = No
     measured = {**figures(scored), "auroc_random_split_leaky": round(leaky_auroc(photos, pool), 4)}
     print("training on all parts", file=sys.stderr)
     network = TileNet(fit_heads(pool, photos, np.ones(len(photos), bool), SEED), DEPTHS)
+    del pool  # several gigabytes, and not needed any more
     pilot, heldout = _pilot_and_heldout(photos, logits)
     build_data = BuildData(
         quantize=range_pictures(photos),
@@ -145,6 +146,7 @@ def _recipe(folder: Path, photos: list[Photo], measured: dict[str, Any], errors:
         unit="part",
         guarantee_note=note,
         ranges=RANGES,
+        keep_float=FLOAT_PARTS,
         runtimes=RUNTIMES,
         memory_bytes=96 * 2**20,
         lineage=lineage,

@@ -5,7 +5,8 @@ Rules:
 - Features are the mean of an early, a middle and the last layer: colour and grain of a material show in the first two,
   which the last one has learnt to overlook.
 - Only operators that both engines run in int8: convolution, addition, pooling, linear layers.
-- Activations end at 6: a range that is known and short loses little in 8 bits.
+- Activations end at 6: a range that is known and short loses little in 8 bits. Those of the first layer, where faint
+  marks are fainter than a step, are rounded in training too (Jacob et al. 2018, arXiv:1712.05877).
 - While it trains, the network also says for each cell of a 15 × 20 grid what is there: drawn pictures know where
   their defect is, and a small mark is found far sooner when its place is shown. That layer is not exported.
 """
@@ -28,7 +29,7 @@ class PhoneGlassNet(nn.Module):
         self.body = nn.Sequential(
             nn.Conv2d(3, a, 3, 2, 1, bias=False),
             nn.BatchNorm2d(a),
-            nn.ReLU6(),
+            Rounded(),
             Separable(a, b, 2),
             Separable(b, c, 1),
             Separable(c, d, 2),
@@ -63,6 +64,18 @@ class PhoneGlassNet(nn.Module):
         largest = functional.max_pool2d(maps, (rows, columns)).flatten(1)
         logits: torch.Tensor = self.typical(_mean(maps)) + self.outstanding(largest)
         return logits
+
+
+class Rounded(nn.Module):
+    """ReLU6; while it trains, in the 256 steps that eight bits leave, with the slope of what is not rounded."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return maps of the same shape, 0 to 6."""
+        ended = functional.relu6(maps)
+        if not self.training:
+            return ended
+        step = 6 / 255
+        return ended + (torch.round(ended / step) * step - ended).detach()
 
 
 class Separable(nn.Module):

@@ -188,7 +188,7 @@ def test_first_layer_that_stays_float_gets_the_same_bytes() -> None:
     np.testing.assert_allclose(OnnxRunner(kept.shipped).logits(values[:, None]), exact, atol=1e-4)
 
 
-def test_preparation_inside_the_network_stays_float() -> None:
+def test_part_of_the_network_that_is_named_stays_float() -> None:
     """A network that takes the logarithm of its picture first, which eight bits would round most where it is dark."""
     weights = {
         "half": np.array(128.0, np.float32),
@@ -208,7 +208,7 @@ def test_preparation_inside_the_network_stays_float() -> None:
     ]
     network = model_of(nodes, weights, (1, 1, 8, 8), (1, 2))
     values = np.random.default_rng(0).integers(0, 256, (64, 1, 1, 1)).repeat(8, 1).repeat(8, 2).astype(np.uint8)
-    made = quantize(network, values)
+    made = quantize(network, values, keep_float=["/prepare/"])
     graph = onnx.load_from_string(made.shipped).graph
     maker = {name: node for node in graph.node for name in node.output}
     log = next(node for node in graph.node if node.op_type == "Log")
@@ -216,6 +216,16 @@ def test_preparation_inside_the_network_stays_float() -> None:
     assert (added.op_type, maker[added.input[0]].op_type) == ("Add", "Mul"), "nothing is rounded in between"
     exact = OnnxRunner(network.SerializeToString()).logits(to_network(values)[:, None])
     np.testing.assert_allclose(OnnxRunner(made.shipped).logits(values[:, None]), exact, atol=0.06)
+
+
+def test_layers_that_a_recipe_names_are_float_from_the_start() -> None:
+    network = rough_network()
+    given = rough_data(network)
+    spec = recipe().input.model_copy(update={"width": 8, "height": 8})
+    shipped, figures = ship(replace(recipe(), input=spec, keep_float=("stem",)), network, given)
+    assert figures["kept_float"] == ["stem"]
+    assert "sensitivity" not in figures, "nothing was lost, so nothing was searched for"
+    assert set(shipped) == {"onnx"}
 
 
 def test_ranges_that_a_recipe_has_measured_are_not_chosen_again() -> None:

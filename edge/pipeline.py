@@ -40,10 +40,16 @@ class DecisionStore(EventSink, Protocol):
     """The part of the store that the pipeline needs."""
 
     def append_decision(
-        self, row: DecisionRow, *, input_key: str | None, keep: tuple[bytes, str] | None, wants_outcome: bool
+        self,
+        row: DecisionRow,
+        *,
+        input_key: str | None,
+        keep: tuple[bytes, str] | None,
+        wants_outcome: bool,
+        outcome: OutcomeRow | None,
     ) -> DecisionRow: ...
 
-    def append_outcome(self, row: OutcomeRow) -> OutcomeRow: ...
+    def append_outcome(self, row: OutcomeRow) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ class Pipeline:
             SourceError: the source is gone.
         """
         engine = self._p.serving.current()
-        window = self._p.source.read(WAIT_S)
+        window = self._next_window()
         if window is None:
             self._idle()
             return None
@@ -164,12 +170,24 @@ class Pipeline:
                 return
 
     def finish(self) -> None:
-        """Write what was counted since the last window of telemetry."""
+        """Write what was counted since the last window of telemetry, and the last outcome."""
+        self._acting.settle()
         try:
             self._p.observer.flush()
         except StoreError:
             # Counts can be made again from the decisions; there is nobody left to tell.
             return
+
+    def _next_window(self) -> Window | None:
+        """Return the next window; an outcome waits for its decision only if the window is there already."""
+        window = None
+        if self._acting.owed is not None:
+            try:
+                window = self._p.source.read(0.0)
+            finally:
+                if window is None:
+                    self._acting.settle()
+        return window or self._p.source.read(WAIT_S)
 
     def _idle(self) -> None:
         """Do what has to be done although no window came."""
@@ -203,7 +221,9 @@ class Pipeline:
                 input_key=None if work.window.live else work.window.key,
                 keep=keep,
                 wants_outcome=row.action != "none",
+                outcome=self._acting.owed,
             )
+            self._acting.owed = None
             self._tell_unrecorded()
         except StoreError as error:
             self._not_recorded(row, error)

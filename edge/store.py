@@ -45,6 +45,9 @@ _INSERT = (
     "INSERT INTO rows (kind, station, at_ms, body, input_key, awaits_outcome, outcome_of) VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 
+_INSERT_TWO = f"{_INSERT}, (?, ?, ?, ?, ?, ?, ?)"
+_Values = tuple[str | int | None, ...]
+
 RowType = TypeVar("RowType", DecisionRow, OutcomeRow, EventRow, TelemetryRow)
 
 
@@ -162,6 +165,7 @@ class Store:
         keep: tuple[bytes, str] | None = None,
         upload: bool = True,
         wants_outcome: bool = True,
+        outcome: OutcomeRow | None = None,
     ) -> DecisionRow:
         """Record a decision, all or nothing, and return it with its seq.
 
@@ -172,6 +176,7 @@ class Store:
                 written bytes leaves it out; the returned row and the record say so.
             upload: whether the kept input waits to be sent.
             wants_outcome: whether the action is pending until `append_outcome`.
+            outcome: of an action before, recorded in front of the decision in the same step.
 
         Raises:
             StoreError: nothing of it was recorded, or not so that it lasts; an outcome then says that it failed.
@@ -182,10 +187,10 @@ class Store:
         key = None if input_key is None else _plain(input_key)
         values = ("decision", row.station, row.at_ms, row_text(row), key, wants_outcome, None)
         if keep is None:
-            seq = self._insert_alone(values)
+            seq = self._insert_alone(values, before=outcome)
         else:
             with self._c.write:
-                seq = self._insert(values)
+                seq = self._insert(values, before=outcome)
                 self.inputs.keep(row.input.digest, *keep, row.at_ms, upload=upload)
         try:
             self._make_last()
@@ -194,7 +199,7 @@ class Store:
             raise
         return _numbered(row, seq)
 
-    def append_outcome(self, row: OutcomeRow) -> OutcomeRow:
+    def append_outcome(self, row: OutcomeRow) -> None:
         """Record what became of an action, which is then no longer pending.
 
         It lasts with the next decision: a power cut before that leaves an action whose outcome is unknown, and says so.
@@ -202,8 +207,7 @@ class Store:
         Raises:
             StoreError: nothing of it was recorded.
         """
-        values = ("outcome", None, row.at_ms, row_text(row), None, False, row.decision_seq)
-        return _numbered(row, self._insert_alone(values))
+        self._insert_alone(_of_outcome(row))
 
     def append_event(
         self,
@@ -509,21 +513,28 @@ class Store:
     def _append(self, row: RowType, station: str | None, at_ms: int) -> RowType:
         return _numbered(row, self._insert_alone((row.kind, station, at_ms, row_text(row), None, False, None)))
 
-    def _insert_alone(self, values: tuple[str | int | None, ...]) -> int:
+    def _insert_alone(self, values: _Values, before: OutcomeRow | None = None) -> int:
         # One statement is a transaction of its own, and costs half of one with BEGIN and COMMIT.
         try:
-            return self._insert(values)
+            return self._insert(values, before)
         except sqlite3.Error as error:
             raise store_error(error, self._c.path) from error
 
-    def _insert(self, values: tuple[str | int | None, ...]) -> int:
-        seq = self._c.execute(_INSERT, values).lastrowid
+    def _insert(self, values: _Values, before: OutcomeRow | None = None) -> int:
+        if before is None:
+            seq = self._c.execute(_INSERT, values).lastrowid
+        else:
+            seq = self._c.execute(_INSERT_TWO, _of_outcome(before) + values).lastrowid
         assert seq is not None
         return seq
 
     def _rows(self, where: str, *values: Any) -> list[StoredRow]:
         found = self._c.all(f"SELECT seq, kind, body FROM rows {where}", *values)  # noqa: S608 - `where` is from above
         return [StoredRow(seq, kind, f'{{"seq":{seq},{body[1:]}') for seq, kind, body in found]
+
+
+def _of_outcome(row: OutcomeRow) -> _Values:
+    return "outcome", None, row.at_ms, row_text(row), None, False, row.decision_seq
 
 
 def _numbered(row: RowType, seq: int) -> RowType:

@@ -51,9 +51,11 @@ def sequence(store: Store) -> list[int]:
 
 
 def test_rows_of_every_kind_are_numbered_from_one_and_come_back_as_they_were(store: Store) -> None:
+    decided = store.append_decision(decision(), input_key="k", keep=None, wants_outcome=True)
+    store.append_outcome(outcome(1, detail="ü"))
     made: list[AnyRow] = [
-        store.append_decision(decision(), input_key="k", keep=None, wants_outcome=True),
-        store.append_outcome(outcome(1, detail="ü")),
+        decided,
+        outcome(1, detail="ü", seq=2),
         store.append_event("bundle_promoted", boot_id="b", model="phone_glass", data={"from": None, "to": 2}),
         store.append_telemetry(telemetry()),
     ]

@@ -104,12 +104,11 @@ def _staged(bundle: Bundle, path: Path) -> Iterator[tuple[Shadow, Path]]:
             slot_file,
             lambda slot, book: open_staged(slot, book, lambda made: open_engine(made, settings)),
             lambda: Store.open(data / "lineside.sqlite", clock=clock, durability="process"),
-            lambda: StationSettings(station="bench"),
+            lambda: StationSettings(station="bench", keep="none"),
             clock,
             "boot",
             cpu_share=CPU_SHARE,
             tell_every_s=60.0,
-            keep_inputs=False,
         )
         shadow.start()
         until_s = time.monotonic() + START_S

@@ -7,6 +7,8 @@ Rules:
 
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -67,6 +69,56 @@ class Connection:
             raise StoreError(f"cannot sync {self.path}: {error.strerror}", hint="look at the disk") from error
         finally:
             os.close(descriptor)
+
+    def used_bytes(self) -> int:
+        """Return what the pages in use and the write-ahead log take.
+
+        Raises:
+            StoreError: it could not be read.
+        """
+        log = self.path.with_name(f"{self.path.name}-wal")
+        pages = self.one("PRAGMA page_count") - self.one("PRAGMA freelist_count")
+        return int(pages * self.one("PRAGMA page_size")) + (log.stat().st_size if log.exists() else 0)
+
+    def unused_bytes(self) -> int:
+        """Return what the pages take that are free for what comes.
+
+        Raises:
+            StoreError: it could not be read.
+        """
+        return int(self.one("PRAGMA freelist_count") * self.one("PRAGMA page_size"))
+
+    @contextmanager
+    def overwriting(self) -> Iterator[None]:
+        """Inside `with` it, what is deleted is overwritten with zeros, whole pages too."""
+        self.all("PRAGMA secure_delete = ON")
+        try:
+            yield
+        finally:
+            self.all("PRAGMA secure_delete = FAST")
+
+    def empty_log(self, wait_ms: int) -> bool:
+        """Bring the write-ahead log into the file and cut it to nothing, so that no older page lies on in it.
+
+        Args:
+            wait_ms: longest wait for those who still read from it; those who write wait meanwhile.
+
+        Returns:
+            Whether it is empty now; not while somebody reads from it.
+
+        Raises:
+            StoreError: the disk failed.
+        """
+        before = self.one("PRAGMA busy_timeout")
+        self.all(f"PRAGMA busy_timeout = {wait_ms}")
+        try:
+            return not self.one("PRAGMA wal_checkpoint(TRUNCATE)")
+        except StoreError as error:
+            if not error.retry or "locked" not in str(error):
+                raise
+            return False
+        finally:
+            self.all(f"PRAGMA busy_timeout = {before}")
 
     def close(self) -> None:
         """Close it. Safe to call twice."""

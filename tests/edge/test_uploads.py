@@ -40,8 +40,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @asynccontextmanager
-async def sending(store: Store, url: str) -> AsyncIterator[None]:
-    task = asyncio.create_task(uploads.run(store, cloud_url=url, token="secret", boot_id="boot", times=TIMES))
+async def sending(store: Store, url: str, agreed: frozenset[str] = frozenset()) -> AsyncIterator[None]:
+    sends = uploads.run(store, cloud_url=url, token="secret", boot_id="boot", agreed=lambda: agreed, times=TIMES)
+    task = asyncio.create_task(sends)
     try:
         yield
         assert not task.done(), task

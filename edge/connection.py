@@ -71,14 +71,12 @@ class Connection:
             os.close(descriptor)
 
     def used_bytes(self) -> int:
-        """Return what the pages in use and the write-ahead log take.
+        """Return what the pages in use take; the write-ahead log beside them grows to some 4 MB.
 
         Raises:
             StoreError: it could not be read.
         """
-        log = self.path.with_name(f"{self.path.name}-wal")
-        pages = self.one("PRAGMA page_count") - self.one("PRAGMA freelist_count")
-        return int(pages * self.one("PRAGMA page_size")) + (log.stat().st_size if log.exists() else 0)
+        return int((self.one("PRAGMA page_count") - self.one("PRAGMA freelist_count")) * self.one("PRAGMA page_size"))
 
     def unused_bytes(self) -> int:
         """Return what the pages take that are free for what comes.
@@ -87,6 +85,18 @@ class Connection:
             StoreError: it could not be read.
         """
         return int(self.one("PRAGMA freelist_count") * self.one("PRAGMA page_size"))
+
+    def give_back(self, pages: int) -> None:
+        """Give up to so many free pages back to the disk; the file gets shorter with the next checkpoint.
+
+        Raises:
+            StoreError: the disk does not allow it.
+        """
+        try:
+            # Not `execute`: it takes one step of a statement without columns, which is one page.
+            self._connection.executescript(f"PRAGMA incremental_vacuum({pages})")
+        except sqlite3.Error as error:
+            raise store_error(error, self.path) from error
 
     @contextmanager
     def overwriting(self) -> Iterator[None]:

@@ -277,9 +277,11 @@ def _check_schema(connection: sqlite3.Connection) -> None:
 
 
 def _names(connection: sqlite3.Connection) -> list[tuple[str, str, str | None]]:
-    # Names, not statements: SQLite's own versions word an altered table differently.
+    # Names, not statements: SQLite's own versions word an altered table differently. One table is SQLite's own, and
+    # stays behind in a record that version 1 began.
     return connection.execute(
-        "SELECT s.type, s.name, c.name FROM sqlite_schema s LEFT JOIN pragma_table_xinfo(s.name) c ORDER BY 1, 2, c.cid"
+        "SELECT s.type, s.name, c.name FROM sqlite_schema s LEFT JOIN pragma_table_xinfo(s.name) c "
+        "WHERE s.name <> 'sqlite_sequence' ORDER BY 1, 2, c.cid"
     ).fetchall()
 
 

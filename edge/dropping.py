@@ -97,7 +97,7 @@ def drop_inputs(
             found = connection.all(
                 "SELECT k.digest, i.size_bytes FROM keepers k JOIN inputs i ON i.digest = k.digest "
                 "WHERE k.kind = ? AND i.uploaded = ? AND NOT EXISTS (SELECT 1 FROM keepers o WHERE o.digest = k.digest "
-                "AND o.kind NOT IN (SELECT value FROM json_each(?))) ORDER BY k.kept_at_ms LIMIT ?",
+                "AND o.kind NOT IN (SELECT value FROM json_each(?))) ORDER BY k.kept_at_ms, i.rowid LIMIT ?",
                 kind,
                 int(uploaded),
                 json.dumps(kinds[: place + 1]),

@@ -196,7 +196,7 @@ def wipe(connection: Connection) -> bool:
     """
     while connection.unused_bytes():
         before = connection.unused_bytes()
-        connection.all(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
+        connection.give_back(VACUUM_PAGES)
         if connection.unused_bytes() >= before:
             break  # a file that was not made to give pages back
     return connection.empty_log(EMPTY_WAIT_MS)

@@ -59,7 +59,8 @@ class StoreLimits:
     reserve_bytes: int = 8 * 1024**2
     """Kept for the moment when the disk is full: twice what the write-ahead log grows to before it is emptied."""
     total_bytes: int | None = None
-    """The record with everything in it, its log and its damaged predecessors; None for no limit."""
+    """The record with everything in it and its damaged predecessors, without the log of 4 MB beside it; None for no
+    limit."""
     keep_days: Mapping[str, float | None] = field(default_factory=dict)
     """By station: its kept inputs older than this are dropped, sent or not; None for no limit of its own."""
     drop_first: tuple[Droppable, ...] = DROP_FIRST
@@ -97,9 +98,9 @@ def prune(connection: Connection, limits: StoreLimits, now_ms: int) -> Pruned:
     _telemetry(connection, limits.unsent_telemetry_rows, dropped)
     _seen(connection, limits.seen_keys, dropped)
     _make_room(connection, limits, dropped, free_bytes=free if full else None)
-    connection.all(f"PRAGMA wal_checkpoint({'TRUNCATE' if full else 'PASSIVE'})")
     if dropped.any and not full:
         _give_back(connection, limits)
+    connection.all(f"PRAGMA wal_checkpoint({'TRUNCATE' if full else 'PASSIVE'})")
     if not reserve.exists() and free > limits.low_disk_bytes + limits.reserve_bytes:
         _make_reserve(reserve, limits.reserve_bytes)
     return dropped
@@ -201,7 +202,7 @@ def _make_room(connection: Connection, limits: StoreLimits, dropped: Pruned, *, 
 def _give_back(connection: Connection, limits: StoreLimits) -> None:
     """Give free pages back to the disk: a little each time, and more while the file is larger than it may be."""
     for _ in range(MAX_VACUUMS):
-        connection.all(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
+        connection.give_back(VACUUM_PAGES)
         unused = connection.unused_bytes()
         if not unused or limits.total_bytes is None or connection.used_bytes() + unused <= limits.total_bytes:
             return

@@ -1,4 +1,4 @@
-"""`lineside-edge forget`: erases kept pictures, sounds and understood texts from the device's record, by time or decision.
+"""`lineside-edge forget`: erases kept pictures, sounds and texts from the device's record, by time or by decision.
 
 Rules:
 - The bytes are overwritten, not only unlinked, in the record, its log, free pages and damaged copies of it; the proof,

@@ -1,5 +1,8 @@
 -- A record as software with schema version 3 wrote it; never changed. Made by `iterdump`.
 PRAGMA auto_vacuum = 2;
+-- Left by version 1, and not made by what `iterdump` gives.
+CREATE TABLE numbered (a INTEGER PRIMARY KEY AUTOINCREMENT);
+DROP TABLE numbered;
 BEGIN TRANSACTION;
 CREATE TABLE inputs (
     digest      TEXT    PRIMARY KEY,            -- SHA-256 of `bytes`, lower-case hexadecimal

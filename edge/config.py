@@ -69,9 +69,9 @@ class StoreSection(Section):
     drop_first: tuple[Droppable, ...] = DROP_FIRST
     """What is left out first when the day's budget nears its end (what is not named is always written), and what goes
     first of what only this device has when the record or the disk is full (what is not named goes last)."""
-    max_bytes: int | None = Field(default=4 * 2**30, ge=16 * 2**20)
-    """The record with all that is in it, and its damaged predecessors; only unsent decisions, outcomes and events may go
-    beyond. Twice what `max_input_bytes` keeps leaves room for rows. The log beside the record takes 4 MB more."""
+    max_bytes: int = Field(default=4 * 2**30, ge=16 * 2**20)
+    """The record with all that is in it, and its damaged predecessors; only unsent decisions, outcomes and events may
+    go beyond. Twice what `max_input_bytes` keeps leaves room for rows. The log beside the record takes 4 MB more."""
 
     @model_validator(mode="after")
     def _named_once(self) -> "StoreSection":

@@ -23,6 +23,13 @@ CHUNK_BYTES = 4 * 2**20
 DROPPED_META, LEFT_OUT_META = "dropped.", "left_out."
 """Where the counts since the record was begun lie in `meta`, what was dropped or never written behind it."""
 
+_WORDS: dict[Droppable, str] = {
+    "telemetry": "windows of telemetry",
+    "confident_inputs": "inputs of sure decisions",
+    "disagreement_inputs": "inputs of disagreements",
+    "deferred_inputs": "inputs of deferrals",
+}
+
 Excess = Callable[[], float]
 """Says how many bytes still have to go; asked before each transaction."""
 
@@ -177,6 +184,22 @@ def counted(connection: Connection) -> dict[str, dict[str, int]]:
         rows = connection.all("SELECT key, value FROM meta WHERE key GLOB ? ORDER BY key", f"{prefix}*")
         found[name] = {key.removeprefix(prefix): int(value) for key, value in rows if value.isdigit()}
     return found
+
+
+def counted_words(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """Return what `counted` gives for people; nothing if there is nothing to tell."""
+    parts = []
+    dropped, left_out = counts.get("dropped", {}), counts.get("left_out", {})
+    if gone := _named(dropped):
+        lost = dropped.get("unsent_inputs", 0) + dropped.get("telemetry", 0)
+        parts.append(f"dropped since this record began: {gone}; {lost} of them were nowhere else")
+    if spared := _named(left_out):
+        parts.append(f"not written for the budget of written bytes: {spared}")
+    return "; ".join(parts)
+
+
+def _named(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counts[kind]} {words}" for kind, words in _WORDS.items() if counts.get(kind))
 
 
 def _first_bytes(found: Iterable[tuple[str, int]], bytes_left: float) -> dict[str, int]:

@@ -10,11 +10,11 @@ Rules:
 from collections.abc import Mapping
 from typing import Any
 
-from edge.wire.rows import FORGOTTEN_EVENT, SERVER_ANSWERED_EVENT, SHADOW_DISAGREED_EVENT
+from edge.wire.rows import SERVER_ANSWERED_EVENT, SHADOW_DISAGREED_EVENT
 
 ERASED = "erased on request"
 """In the place of words that held what was erased."""
-_HOLDING = {
+HOLDING = {
     SERVER_ANSWERED_EVENT: ("text",),
     SHADOW_DISAGREED_EVENT: ("texts", "input"),
     "row_damaged": ("text",),
@@ -30,23 +30,18 @@ def forgotten(row: Mapping[str, Any]) -> dict[str, Any]:
     """
     if row.get("kind") == "decision":
         return _decision(row)
-    if row.get("kind") == "event" and row.get("name") in _HOLDING:
-        return _event(row, _HOLDING[row["name"]])
+    if row.get("kind") == "event" and row.get("name") in HOLDING:
+        return _event(row, HOLDING[row["name"]])
     return dict(row)
 
 
 def names_decision(row: Mapping[str, Any]) -> int | None:
     """Return the number of the decision whose text or input an event may hold, or None."""
     data = row.get("data")
-    if row.get("kind") != "event" or row.get("name") not in _HOLDING or not isinstance(data, Mapping):
+    if row.get("kind") != "event" or row.get("name") not in HOLDING or not isinstance(data, Mapping):
         return None
     seq = data.get("decision_seq")
     return seq if isinstance(seq, int) else None
-
-
-def is_request(row: Mapping[str, Any]) -> bool:
-    """Return whether a row asks the control plane to erase."""
-    return row.get("kind") == "event" and row.get("name") == FORGOTTEN_EVENT
 
 
 def _decision(row: Mapping[str, Any]) -> dict[str, Any]:

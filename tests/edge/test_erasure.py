@@ -35,9 +35,9 @@ DAY_MS = 86_400_000
 class Record:
     """A record in which texts and sounds of two stations are kept."""
 
-    def __init__(self, path: Path, **limits: Any) -> None:
+    def __init__(self, path: Path) -> None:
         self.path, self.clock = path, HeldClock()
-        self.store = Store.open(path, clock=self.clock, durability="process", limits=StoreLimits(**limits))
+        self.store = Store.open(path, clock=self.clock, durability="process")
 
     def say(self, words: str, *, station: str = "glass", number: int = 0, pad: int = 3000) -> DecisionRow:
         """Keep a sound and what was understood of it."""
@@ -46,7 +46,15 @@ class Record:
         row = row.model_copy(
             update={"at_ms": self.clock.now_ms(), "input": row.input.model_copy(update={"kept": True})}
         )
-        return self.store.append_decision(row, input_key=f"{station}-{number}", keep=(raw, "audio/wav"))
+        key = f"{station}-{number}"
+        return self.store.append_decision(row, input_key=key, keep=(raw, "audio/wav"), wants_outcome=False)
+
+    def limit(self, **limits: Any) -> None:
+        """Open it again with limits, and drop what is beyond."""
+        self.store.close()
+        set_limits = StoreLimits(low_disk_bytes=0, **limits)
+        self.store = Store.open(self.path, clock=self.clock, durability="process", limits=set_limits)
+        self.store.prune()
 
     def event(self, name: str, data: dict[str, Any], *, station: str = "glass", detail: str = "") -> EventRow:
         return self.store.append_event(name, boot_id="b", station=station, detail=detail, data=data)
@@ -152,11 +160,7 @@ def test_what_was_dropped_before_lies_on_in_no_free_page(record: Record) -> None
     for number in range(60):
         record.say(MARK, number=number, pad=30_000)
     last = record.say(OTHER, number=60)
-    record.store.close()
-    record.store = Store.open(
-        record.path, clock=record.clock, durability="process", limits=StoreLimits(input_bytes=1, low_disk_bytes=0)
-    )
-    record.store.prune()
+    record.limit(input_bytes=1)
     with closing(sqlite3.connect(record.path)) as connection:
         connection.execute("DELETE FROM rows WHERE seq < 60")
         connection.commit()

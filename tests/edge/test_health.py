@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from edge.clock import SystemClock
+from edge.commands.status import as_text
 from edge.errors import StoreError
 from edge.health import measure, memory_of, memory_of_children, temperature_c
-from edge.commands.status import as_text
 from edge.retention import StoreLimits
 from edge.store import Store
 from edge.wear import WriteBudget

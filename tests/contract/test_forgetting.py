@@ -1,4 +1,4 @@
-"""What a device forgets is forgotten at the control plane: a real record's rows, the real ingest, its files and rows."""
+"""What a device forgets is forgotten at the control plane: real rows of a real record, the real ingest, its files."""
 
 import json
 from collections.abc import Iterator

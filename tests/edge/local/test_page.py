@@ -1,6 +1,8 @@
 """The page at the device, asked of a real daemon: state, pictures, answers, metrics, and who may see them."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -91,6 +93,17 @@ def test_prometheus_reads_counts_and_latencies(device: Running) -> None:
     assert device.value('lineside_step_milliseconds_bucket{le="+Inf",station="main",step="total"}') == 6
     assert device.value('lineside_serving{model="brightness",station="main",version="1.0.0"}') == 1
     assert device.value("lineside_memory_bytes") > 10e6
+
+
+def test_what_was_dropped_is_on_the_page_and_in_the_metrics(device: Running) -> None:
+    assert "dropped" not in device.state()["reported"]["health"]["extra"]
+    counts = [("dropped.confident_inputs", "3"), ("dropped.unsent_inputs", "2"), ("left_out.deferred_inputs", "4")]
+    with closing(sqlite3.connect(device.folder / "data" / "lineside.sqlite")) as connection, connection:
+        connection.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", counts)
+    words = device.state()["reported"]["health"]["extra"]["dropped"]["words"]
+    assert "3 inputs of sure decisions; 2 of them were nowhere else" in words
+    assert device.value('lineside_dropped_total{kind="confident_inputs"}') == 3
+    assert device.value('lineside_left_out_total{kind="deferred_inputs"}') == 4
 
 
 def test_health_is_good_while_the_station_turns(device: Running) -> None:

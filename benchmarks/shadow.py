@@ -58,7 +58,7 @@ def _measure(bundle: Bundle, path: Path, folder: Path, blocks: int) -> dict[str,
                 beside += _block(pipeline, source, shadow)
                 shadow.stop(START_S)
                 with Store.open_read_only(data / "lineside.sqlite", clock=SystemClock()) as store:
-                    judged += len(store.shadow_results(10_000))
+                    judged += len(store.shadow.last(10_000))
     p50s = float(np.median(without)), float(np.median(beside))
     p99s = float(np.percentile(without, 99)), float(np.percentile(beside, 99))
     return {

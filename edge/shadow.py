@@ -23,9 +23,10 @@ from edge.clock import Clock
 from edge.engines import Engine
 from edge.errors import LinesideError, StoreError
 from edge.recognised import alike
+from edge.shadowresults import ShadowResult
 from edge.slotfile import SlotFile
 from edge.slots import Slot
-from edge.store import ShadowResult, Store
+from edge.store import Store
 from edge.values import Judgement, StationSettings, Window
 from edge.wire.base import BundleRef
 from edge.wire.rows import SHADOW_DISAGREED_EVENT, DecisionRow
@@ -229,7 +230,7 @@ class Shadow:
     def _write(self, store: Store) -> None:
         results, self._results = self._results, []
         try:
-            store.append_shadow(results)
+            store.shadow.keep(results)
         except StoreError:
             # A full disk: decisions come first, and the counts still go up.
             self._count.kinds["unrecorded"] += len(results)

@@ -10,10 +10,8 @@ Rules:
 """
 
 import contextlib
-import json
 import os
 import sqlite3
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
@@ -31,6 +29,7 @@ from edge.retention import StoreLimits, prune
 from edge.rowtext import AnyRow, StoredRow, read_row, reads, row_text
 from edge.salvage import DAMAGE, salvage
 from edge.setaside import salvaged
+from edge.shadowresults import ShadowResults
 from edge.wear import KeptFor, WriteBudget
 from edge.wire.rows import FORGOTTEN_EVENT, DecisionRow, EventRow, OutcomeRow, TelemetryRow
 
@@ -49,21 +48,6 @@ _INSERT = (
 )
 
 RowType = TypeVar("RowType", DecisionRow, OutcomeRow, EventRow, TelemetryRow)
-
-
-class ShadowResult(NamedTuple):
-    """What a candidate said to a window that the incumbent decided."""
-
-    decision_seq: int
-    digest: str
-    """Of the candidate's bundle."""
-    version: str
-    verdict: str
-    label: str | None
-    confidence: float | None
-    scores: dict[str, float]
-    latency_ms: float
-    at_ms: int
 
 
 class OutboxSize(NamedTuple):
@@ -96,6 +80,8 @@ class Store:
         self._group = group
         self.inputs = KeptInputs(self._c, self._limits.upload_refusals)
         """Raw inputs and which of them wait to be sent."""
+        self.shadow = ShadowResults(self._c)
+        """What candidates said beside the decisions."""
         self.incarnation: str = self._c.one("SELECT incarnation FROM state")
         """Identity of this file: a new one begins a new sequence."""
 
@@ -248,19 +234,6 @@ class Store:
         """
         return self._append(row, row.station, row.ended_at_ms)
 
-    def append_shadow(self, results: Sequence[ShadowResult]) -> None:
-        """Record what a candidate said, all or nothing.
-
-        Raises:
-            StoreError: nothing of it was recorded.
-        """
-        if not results:
-            return
-        with self._c.write:
-            for result in results:
-                values = (*result[:6], json.dumps(result.scores), *result[7:])
-                self._c.execute("INSERT OR REPLACE INTO shadow_results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
-
     def keep_input(self, digest: str, data: bytes, media_type: str, *, station: str) -> bool:
         """Keep the input of a disagreement, which its decision does not keep, and queue it for sending.
 
@@ -343,11 +316,6 @@ class Store:
             limit,
         )
         return [seq for (seq,) in found]
-
-    def shadow_results(self, n: int) -> list[ShadowResult]:
-        """Return the newest results of candidates in the shadow, newest first."""
-        found = self._c.all("SELECT * FROM shadow_results ORDER BY decision_seq DESC, digest LIMIT ?", n)
-        return [ShadowResult._make([*row[:6], json.loads(row[6]), *row[7:]]) for row in found]
 
     def decision(self, seq: int) -> DecisionRow | None:
         """Return one decision, or None if there is none of that number (any more)."""

@@ -97,7 +97,7 @@ def test_both_results_stand_in_the_record_and_counts_go_up(bench: Bench) -> None
     first = bench.decide(BRIGHT, "pass")
     wait_until(lambda: bench.judged() == 1, 20, "the counts of one window")
     bench.shadow.stop(20)
-    (result,) = bench.store.shadow_results(10)
+    (result,) = bench.store.shadow.last(10)
     assert (result.decision_seq, result.version, result.verdict) == (first.seq, "1.1.0", "pass")
     assert result.scores["good"] > 0.95 and result.latency_ms > 0
     counted = bench.events("shadow_counted")

@@ -149,6 +149,6 @@ def test_what_lies_outside_of_the_crop_is_neither_shown_nor_kept(tmp_path: Path)
             answer = device.get(path)
             shown = cv2.imdecode(np.frombuffer(answer.data, np.uint8), cv2.IMREAD_COLOR)
             assert answer.headers["content-type"] == "image/png"
-            assert np.array_equal(shown, np.full((20, 20, 3), 128, np.uint8))
+            assert shown is not None and np.array_equal(shown, np.full((20, 20, 3), 128, np.uint8))
         row = secret[5].tobytes()[:60]
         assert not any(row in path.read_bytes() for path in (tmp_path / "data").glob("lineside.sqlite*"))

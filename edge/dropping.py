@@ -10,7 +10,7 @@ Rules:
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from edge.connection import Connection
@@ -117,20 +117,24 @@ def drop_inputs(
             dropped.input_bytes += sum(first.values())
 
 
-def drop_expired(connection: Connection, station: str, until_ms: int, dropped: Pruned) -> None:
-    """Drop what a station has kept since before a moment, unless another one keeps it as well."""
+def drop_expired(
+    connection: Connection, stations: Collection[str], until_ms: int, dropped: Pruned, *, others: bool = False
+) -> None:
+    """Drop what some stations, or all others, have kept since before a moment, unless another one keeps it as well."""
     while True:
         aged = connection.all(
-            "SELECT k.digest, i.size_bytes, k.kind, i.uploaded, "
+            "SELECT k.digest, k.station, i.size_bytes, k.kind, i.uploaded, "
             "(SELECT count(*) FROM keepers o WHERE o.digest = k.digest) "
-            "FROM keepers k JOIN inputs i ON i.digest = k.digest WHERE k.station = ? AND k.kept_at_ms < ? LIMIT ?",
-            station,
+            "FROM keepers k JOIN inputs i ON i.digest = k.digest "
+            "WHERE k.kept_at_ms < ? AND (k.station IN (SELECT value FROM json_each(?))) <> ? LIMIT ?",
             until_ms,
+            json.dumps([*stations]),
+            others,
             CHUNK_ROWS,
         )
         if not aged:
             return
-        for digest, size, kind, uploaded, keepers in aged:
+        for digest, station, size, kind, uploaded, keepers in aged:
             if keepers == 1:
                 _drop(connection, [digest], kind, dropped, uploaded=bool(uploaded), expired=True)
                 dropped.input_bytes += size

@@ -66,11 +66,6 @@ class StoreLimits:
     drop_first: tuple[Droppable, ...] = DROP_FIRST
     """What goes first when something has to go that only this device has."""
 
-    def days_of(self, station: str) -> float | None:
-        """Return how long a station's inputs stay; of one that nobody knows (any more), the shortest of all."""
-        days = [self.keep_days[station]] if station in self.keep_days else [*self.keep_days.values()]
-        return min((number for number in (*days, self.input_age_days) if number is not None), default=None)
-
 
 def prune(connection: Connection, limits: StoreLimits, now_ms: int) -> Pruned:
     """Drop what is beyond the limits.
@@ -97,7 +92,8 @@ def prune(connection: Connection, limits: StoreLimits, now_ms: int) -> Pruned:
     _inputs(connection, limits, dropped, drop_uploaded=full)
     _telemetry(connection, limits.unsent_telemetry_rows, dropped)
     _seen(connection, limits.seen_keys, dropped)
-    _make_room(connection, limits, dropped, free_bytes=free if full else None)
+    now_free = shutil.disk_usage(connection.path.parent).free
+    _make_room(connection, limits, dropped, free_bytes=now_free if full else None)
     if dropped.any and not full:
         _give_back(connection, limits)
     connection.all(f"PRAGMA wal_checkpoint({'TRUNCATE' if full else 'PASSIVE'})")
@@ -109,21 +105,26 @@ def prune(connection: Connection, limits: StoreLimits, now_ms: int) -> Pruned:
 def _expired(connection: Connection, limits: StoreLimits, now_ms: int, dropped: Pruned) -> None:
     # What a promise about time stands behind is overwritten, not only freed.
     with connection.overwriting():
-        station = connection.one("SELECT min(station) FROM keepers")
-        while station is not None:
-            days = limits.days_of(station)
+        for station, own in limits.keep_days.items():
+            days = _shorter(own, limits.input_age_days)
             if days is not None:
-                drop_expired(connection, station, now_ms - round(days * DAY_MS), dropped)
-            station = connection.one("SELECT min(station) FROM keepers WHERE station > ?", station)
+                drop_expired(connection, [station], now_ms - round(days * DAY_MS), dropped)
+        # Of a station that nobody knows any more, as short as the shortest.
+        shortest = _shorter(*limits.keep_days.values(), limits.input_age_days)
+        if shortest is not None:
+            drop_expired(connection, limits.keep_days, now_ms - round(shortest * DAY_MS), dropped, others=True)
     if dropped.expired_inputs:
         connection.empty_log(EMPTIED_BUSY_MS)
-    shortest = limits.days_of("")
     if shortest is None:
         return
     for copy in damaged_copies(connection.path):
         if copy.set_aside_ms < now_ms - round(shortest * DAY_MS):
             copy.erase()
             dropped.damaged_copies += 1
+
+
+def _shorter(*days: float | None) -> float | None:
+    return min((number for number in days if number is not None), default=None)
 
 
 def _stored_rows(connection: Connection, keep: int, dropped: Pruned) -> None:

@@ -69,9 +69,8 @@ CREATE TABLE keepers (
     PRIMARY KEY (digest, station)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX keepers_to_drop ON keepers (kind, kept_at_ms);
-
-CREATE INDEX keepers_by_age ON keepers (station, kept_at_ms);
+-- The order in which they go. One index for all stations and uses: each more is one more page written with each input.
+CREATE INDEX keepers_by_age ON keepers (kept_at_ms);
 
 -- Which kept inputs wait to be sent.
 CREATE TABLE uploads (

@@ -304,6 +304,11 @@ class Store:
         """Return whether this input of this station was decided."""
         return self._c.one("SELECT 1 FROM seen WHERE station = ? AND key = ?", station, _plain(key)) is not None
 
+    def knows(self, station: str) -> bool:
+        """Return whether there is anything of a station in the record."""
+        found = "SELECT 1 FROM keepers WHERE station = ?1 UNION ALL SELECT 1 FROM rows WHERE station = ?1 LIMIT 1"
+        return self._c.one(found, station) is not None
+
     def pending_actions(self, station: str | None = None, *, limit: int = -1) -> list[int]:
         """Return the decisions without an outcome, oldest first, of one station or all.
 

@@ -61,6 +61,8 @@ def run(
         raise ConfigError(f"no record at {path}", hint="nothing was ever kept here")
     with Store.open(path, clock=SystemClock(), durability="power") as store:
         _known(store, request)
+        if station is not None and station not in config.station and not store.knows(station):
+            raise ConfigError(f"no station {station} in this record", hint=f"the file has: {', '.join(config.station)}")
         if store.last_seq() > SLOW_ROWS:
             print(f"looking through {store.last_seq()} rows …", file=out, flush=True)
         done = store.forget(request)

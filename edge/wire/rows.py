@@ -40,7 +40,7 @@ class Peak(WireModel):
     """A place that speaks for a defect."""
 
     x: float = Field(ge=0, le=1)
-    """From the left of the picture as it came, as a share of its width."""
+    """From the left of the picture as it came (or as it was cut), as a share of its width."""
     y: float = Field(ge=0, le=1)
     """From its top, as a share of its height."""
     value: float

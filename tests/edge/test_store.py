@@ -404,6 +404,21 @@ def test_full_disk_pruning_makes_room_from_what_the_control_plane_has(small_disk
         assert store.outbox_size().rows >= 8
 
 
+def test_disk_that_gets_full_while_nothing_can_be_sent_keeps_taking_decisions(small_disk: Path) -> None:
+    kinds = []
+    with reopened(small_disk / "record.db", low_disk_bytes=300_000, reserve_bytes=200_000) as store:
+        for number in range(200):
+            raw = random.randbytes(20_000)
+            row = decision(raw=raw, reason="unsure" if number % 2 else None)
+            store.append_decision(row, input_key=None, keep=(raw, "image/jpeg"), wants_outcome=False)
+            dropped = store.prune()
+            kinds += ["confident"] * dropped.confident_inputs + ["deferred"] * dropped.deferred_inputs
+        assert store.outbox_size().rows >= 200
+        decided = [row for row in store.rows(limit=10_000) if row.kind == "decision"]
+    assert len(decided) == 200, "no decision is dropped for it"
+    assert kinds[:5] == ["confident"] * 5 and "deferred" in kinds
+
+
 # ── damaged ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

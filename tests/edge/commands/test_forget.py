@@ -73,6 +73,8 @@ def test_everything_before_a_time_is_forgotten(device: Path) -> None:
         ((), "expected either"),
         (("1", "--before", "2026-01-01"), "expected either"),
         (("99",), "no decision 99"),
+        (("1", "--station", "main"), "expected either"),
+        (("--before", "now", "--station", "mian"), "no station mian in this record"),
         (("--before", "soon"), "expected a time"),
     ],
 )

@@ -181,7 +181,8 @@ class StationSection(Section):
     source: dict[str, Any]
     actuator: dict[str, Any] = Field(default_factory=lambda: {"kind": "log", "path": "actions.jsonl"})
     keep_days: float | None = Field(default=None, gt=0, le=36_500)
-    """How long what is kept stays, sent or not; it is overwritten then. Without it, as long as [store] says."""
+    """How long what is kept stays on this device, sent or not; it is overwritten then. Without it, as long as [store]
+    says. What the control plane has stays there until `forget`."""
     crop: Region | None = None
     """The only part of every picture that anybody may see, in shares of the picture as it came; what lies outside is
     cut off before the network, the record or the page see it."""

@@ -24,6 +24,7 @@ from edge.reporter import Reporter
 from edge.store import Store
 from edge.update import Fetch, Updater
 from edge.uploads import UploadTimes
+from edge.values import StationSettings
 from edge.wire.base import BundleRef
 from edge.wire.messages import Reported
 
@@ -40,6 +41,7 @@ async def stay_connected(
     open_store: Callable[[], Store],
     updater: Updater,
     reporter: Reporter,
+    settings: Callable[[str], StationSettings],
     clock: Clock,
     boot_id: str,
 ) -> None:
@@ -56,6 +58,7 @@ async def stay_connected(
                 cloud_url=cloud.url,
                 token=identity.token,
                 boot_id=boot_id,
+                agreed=lambda: frozenset(name for name in config.station if settings(name).sound_consent),
                 times=UploadTimes(backoff_max_s=longest_s),
             )
             tasks.create_task(sending, name="uploads")

@@ -17,6 +17,7 @@ from edge import slots
 from edge.bundle import load
 from edge.clock import Clock, new_boot_id
 from edge.config import CloudSection, Config, LocalSection, load_config
+from edge.consent import tell_changes
 from edge.errors import ConfigError, LinesideError, StoreError
 from edge.files import make_directory, write_atomic
 from edge.groupsync import GroupSync
@@ -109,6 +110,7 @@ class Daemon:
         self._config = found.config
         with contextlib.suppress(StoreError):  # a full disk: it holds all the same, and the next report says so
             self._overrides.reload({name: _settings(name, self._config) for name in self._config.station})
+            self._tell_consent()
         words = ", ".join(found.changed) or "nothing"
         waits = f"; needs a restart: {', '.join(found.restart)}" if found.restart else ""
         self._tell("config_reloaded", "warning" if found.restart else "info", f"changed: {words}{waits}")
@@ -165,7 +167,10 @@ class Daemon:
         """Enrol once, then stay connected."""
         from edge.cloudside import stay_connected
 
-        await stay_connected(self._config, cloud, self._open_store, updater, reporter, self._clock, self._boot_id)
+        settings = self._overrides.settings
+        await stay_connected(
+            self._config, cloud, self._open_store, updater, reporter, settings, self._clock, self._boot_id
+        )
 
     async def _look_for_switches(self) -> None:
         while True:
@@ -241,9 +246,14 @@ class Daemon:
 
         return make_fetch(self._config, cloud)
 
+    def _tell_consent(self) -> None:
+        agreed = {name: section.sound_agreed for name, section in self._config.station.items()}
+        tell_changes(self._store, agreed, self._boot_id)
+
     def _tell_start(self) -> None:
         self._tell("daemon_started", "info", f"lineside {version('lineside')}")
         try:
+            self._tell_consent()
             self._tell_unknown()
         except StoreError:
             # No room to tell of them: they stay pending and are told at the next start. Deciding comes first.
@@ -284,6 +294,9 @@ class Daemon:
             row_age_days=section.max_row_age_days,
             input_bytes=section.max_input_bytes,
             input_age_days=section.max_input_age_days,
+            total_bytes=section.max_bytes,
+            keep_days={name: station.keep_days for name, station in self._config.station.items()},
+            drop_first=section.drop_first,
         )
         path = store_path(self._config)
         return Store.open(
@@ -305,4 +318,5 @@ def _settings(name: str, config: Config) -> StationSettings:
         deadline_ms=section.deadline_ms,
         defer_budget_per_h=section.defer_budget_per_h,
         keep=section.keep,
+        sound_consent=section.sound_agreed,
     )

@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from edge.dropping import counted_words
 from edge.store import WRITTEN_TODAY, Store
 from edge.wire.messages import Health
 
@@ -41,7 +42,7 @@ def measure(store: Store, folder: Path, *, uptime_s: float, children_bytes: int 
         oldest_unsent_ms=outbox.oldest_at_ms,
         uploads_waiting=store.inputs.waiting(),
         temperature_c=temperature_c(),
-        extra={**_extra(), **_written(store)},
+        extra={**_extra(), **_written(store), **_dropped(store)},
     )
 
 
@@ -97,6 +98,13 @@ def _written(store: Store) -> dict[str, Any]:
     """What was written today and what was left out for it, once the daemon has counted it."""
     kept = store.get_meta(WRITTEN_TODAY)
     return {} if kept is None else {"written_today": json.loads(kept)}
+
+
+def _dropped(store: Store) -> dict[str, Any]:
+    """What is in the record no more, or was never written to it, in numbers and for people; nothing for nothing."""
+    counts = store.dropped()
+    words = counted_words(counts)
+    return {"dropped": {**counts, "words": words}} if words else {}
 
 
 def _extra() -> dict[str, Any]:

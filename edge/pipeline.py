@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edge import steps
+from edge import privacy, steps
 from edge.acting import Acting
 from edge.actuators.interface import Actuator
 from edge.clock import Clock
@@ -26,7 +26,7 @@ from edge.serving import Serving
 from edge.shadow import Shadow
 from edge.sources.interface import Source
 from edge.values import Judgement, StationSettings, Window
-from edge.wire.rows import DecisionRow, InputRef, OutcomeRow
+from edge.wire.rows import FEATURES_MEDIA_TYPE, DecisionRow, InputRef, OutcomeRow
 from edge.work import DeferBudget, Unjudged, Work
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Pipeline:
                 self._line.decided(decision)
         self._feedback(work)
         self._observe(work, decision)
-        self.last = window, decision
+        self.last = privacy.shown(work.settings, window, decision)
         if self._p.shadow is not None and decision is not None:
             self._p.shadow.offer(window, decision)
         if self._p.asking is not None and decision is not None:
@@ -208,13 +208,14 @@ class Pipeline:
             self._p.serving.window_served(deadline_missed=work.late)
 
     def _commit(self, work: Work, judgement: Judgement) -> DecisionRow | None:
-        raw = work.window.raw
-        kept = _keeps(work.settings, judgement)
-        if raw is None and kept and work.window.encode is not None:
+        raw, keeps = work.window.raw, privacy.keeps(work.settings, judgement, work.window)
+        if raw is None and keeps == "input" and work.window.encode is not None:
             raw = work.window.encode()
-        kept = kept and raw is not None and len(raw) > 0
-        row = self._record(work, judgement, raw, kept=kept)
-        keep = (raw, work.window.media_type) if kept and raw is not None else None
+        keep = (raw, work.window.media_type) if keeps == "input" and raw else None
+        row = self._record(work, judgement, raw, kept=keep is not None)
+        if keeps == "features" and (features := steps.features(work)) is not None:
+            named = row.input.model_copy(update={"features": hashlib.sha256(features).hexdigest()})
+            row, keep = row.model_copy(update={"input": named}), (features, FEATURES_MEDIA_TYPE)
         try:
             decision = self._p.store.append_decision(
                 row,
@@ -232,7 +233,8 @@ class Pipeline:
             self._budget.spend()
         self.decisions += 1
         self.last_decision_at_ms = decision.at_ms
-        return decision
+        # Whoever asked gets the text, and it is counted, also where it must not stand in the record.
+        return decision if decision.text == work.text else decision.model_copy(update={"text": work.text})
 
     def _record(self, work: Work, judgement: Judgement, raw: bytes | None, *, kept: bool) -> DecisionRow:
         window = work.window
@@ -268,7 +270,7 @@ class Pipeline:
             ),
             metrics=work.metrics,
             where=steps.where(work, judgement),
-            text=work.text,
+            text=work.text if privacy.may_use(work.settings, window) else None,
             latency_ms={"decode": window.decode_ms, **work.steps_ms, "total": work.elapsed_ms},
         )
 
@@ -294,9 +296,3 @@ class Pipeline:
             )
         except StoreError:
             self.unrecorded += count
-
-
-def _keeps(settings: StationSettings, judgement: Judgement) -> bool:
-    if settings.keep == "deferred":
-        return judgement.verdict == "defer" or judgement.reason is not None
-    return settings.keep == "all"

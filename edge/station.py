@@ -167,7 +167,6 @@ class Station:
             shared.boot_id,
             cpu_share=config.shadow_cpu_share,
             tell_every_s=shared.config.link.telemetry_window_s,
-            keep_inputs=config.keep != "none",
         )
 
     def _make_asking(self) -> "Asking | None":
@@ -176,7 +175,8 @@ class Station:
             return None
         from edge.asking import Asking
 
-        return Asking(self.name, self._config.model, ask, shared.open_store, shared.clock, shared.boot_id)
+        settings = lambda: shared.settings(self.name)  # noqa: E731
+        return Asking(self.name, self._config.model, ask, shared.open_store, settings, shared.clock, shared.boot_id)
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -255,11 +255,11 @@ class Station:
         return ReopeningSource(kind, open_inner, self._shared.clock, self._tell_source, self._tell_news)
 
     def _with_masks(self, source: Source) -> Source:
-        if not self._config.mask:
+        if not self._config.mask and self._config.crop is None:
             return source
         from edge.sources.masked import MaskedSource
 
-        return MaskedSource(source, self._config.mask)
+        return MaskedSource(source, self._config.mask, self._config.crop)
 
     def _open_actuator(self) -> Actuator:
         settings = dict(self._config.actuator)

@@ -25,6 +25,7 @@ LOW_DISK_BYTES = 512 * 2**20
 FIRST_WINDOW_S = 5.0
 """Longest wait for a source's first picture or sound; a camera needs a second or two."""
 REACH_S = 5.0
+_CONSENT_HINT = "set sound_consent = true once those who are heard have agreed"
 SENSIBLE_YEAR = 2025
 """A clock before this was never set."""
 
@@ -66,6 +67,8 @@ def checks(config_path: Path) -> Iterator[Found]:
         yield _tried(f"{name}: bundle", lambda station=station: _bundle(config, station))  # type: ignore[misc]
         yield _tried(f"{name}: source", lambda name=name, station=station: _source(config, name, station))  # type: ignore[misc]
         yield _tried(f"{name}: actuator", lambda station=station: _actuator(station))  # type: ignore[misc]
+        if _heard_without_consent(station):
+            yield Found(None, f"{name}: sound", "no consent: none of it is kept, sent or shown", _CONSENT_HINT)
         if station.ask is not None:
             yield _tried(f"{name}: server", lambda url=station.ask.url: _reachable(*_address(url)))  # type: ignore[misc]
     if config.cloud is None:
@@ -131,7 +134,14 @@ def _bundle(config: Config, station: StationSection) -> Found:
     engine.session.close()
     took_ms = (time.perf_counter() - started) * 1000
     words = f"{engine.ref.name} {engine.ref.version} gives its golden outputs on {engine.session.description}"
+    if station.keep == "features" and engine.spec.features is None:
+        return Found(False, "", f"{words}, but no features", 'keep = "features" keeps nothing with it')
     return Found(True, "", f"{words} ({took_ms:.0f} ms)", engine.note)
+
+
+def _heard_without_consent(station: StationSection) -> bool:
+    hears = station.source.get("kind") == "microphone" or station.sound_consent is not None
+    return hears and not station.sound_agreed
 
 
 def _source(config: Config, name: str, station: StationSection) -> Found:

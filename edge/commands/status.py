@@ -88,4 +88,12 @@ def as_text(
         f"  outbox {outbox_rows} rows, {health.uploads_waiting} uploads waiting, "
         f"memory {health.memory_bytes / 2**20:.0f} MiB, disk free {health.disk_free_bytes / 2**30:.1f} GiB"
     )
+    if gone := dropped_words(reported):
+        lines.append(f"  {gone}")
     return "\n".join(lines)
+
+
+def dropped_words(reported: Reported) -> str:
+    """Return what the device has dropped, or not written, in words; nothing for nothing."""
+    dropped = reported.health.extra.get("dropped")
+    return str(dropped.get("words", "")) if isinstance(dropped, dict) else ""

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edge.clock import Clock, SystemClock
-from edge.commands.status import STALE_AFTER_INTERVALS
+from edge.commands.status import STALE_AFTER_INTERVALS, dropped_words
 from edge.config import Config, load_config
 from edge.errors import StoreError
 from edge.report import REPORTED_META
@@ -86,6 +86,7 @@ def _head(config: Config, reported: Reported | None, outbox: OutboxSize, clock: 
         f"  {reported.profile} at {reported.site} · config {reported.config_version}\n",
         f"queue {outbox.rows} rows{oldest} · {health.uploads_waiting} inputs to send · "
         f"disk {health.disk_free_bytes / 2**30:.1f} GiB free · memory {health.memory_bytes / 2**20:.0f} MiB{warm}",
+        f"\n{gone}" if (gone := dropped_words(reported)) else "",
     )
 
 

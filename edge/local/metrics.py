@@ -1,7 +1,8 @@
 """The device's figures for Prometheus, in its text format, made when they are asked for.
 
 Rules:
-- Counters only grow while the daemon runs, and begin at 0 with it, as Prometheus expects.
+- Counters only grow while the daemon runs, and begin at 0 with it, as Prometheus expects; those of what was dropped
+  begin with the record.
 - Names and labels are those of the telemetry: what goes up and what is scraped are the same counts.
 """
 
@@ -39,6 +40,7 @@ class _Figures:
     def collect(self) -> Iterable[Metric]:
         """Give every metric."""
         yield from self._device()
+        yield from self._dropped()
         yield from self._stations()
 
     def _device(self) -> Iterable[Metric]:
@@ -54,6 +56,14 @@ class _Figures:
             yield GaugeMetricFamily(f"lineside_{name}", words, value=value)
         if health.temperature_c is not None:
             yield GaugeMetricFamily("lineside_temperature_celsius", "hottest sensor", value=health.temperature_c)
+
+    def _dropped(self) -> Iterable[Metric]:
+        found = self._reported.health.extra.get("dropped", {})
+        for name, words in (("dropped", "gone from the record"), ("left_out", "not written, for the day's budget")):
+            family = CounterMetricFamily(f"lineside_{name}", words, labels=["kind"])
+            for kind, count in sorted(found.get(name, {}).items()):
+                family.add_metric([kind], count)
+            yield family
 
     def _stations(self) -> Iterable[Metric]:
         serving = GaugeMetricFamily(

@@ -139,11 +139,25 @@ def test_address_of_the_server_that_is_none_is_refused(tmp_path: Path, url: str)
         load_config(write(tmp_path, SMALLEST + ASKING.replace("http://127.0.0.1:8470", url)))
 
 
-def test_sound_of_a_microphone_leaves_the_device_only_with_consent(tmp_path: Path) -> None:
-    heard = SMALLEST.replace('kind = "folder", path = "inbox"', 'kind = "microphone"') + 'keep = "none"\n'
-    with pytest.raises(ConfigError, match="sent only with sound_consent"):
-        load_config(write(tmp_path, heard + ASKING))
-    assert load_config(write(tmp_path, heard + "sound_consent = true\n" + ASKING)).station["main"].ask is not None
+@pytest.mark.parametrize(
+    ("kind", "said", "agreed"),
+    [
+        ("microphone", "", False),
+        ("microphone", "sound_consent = true\n", True),
+        ("http", "", False),
+        ("http", "sound_consent = true\n", True),
+        ("audio_file", "", True),
+        ("audio_file", "sound_consent = false\n", False),
+        ("replay", "", True),
+        ("folder", "sound_consent = false\n", False),
+        ("camera", "", False),
+    ],
+)
+def test_sound_needs_consent_unless_the_operator_has_the_recording(
+    tmp_path: Path, kind: str, said: str, agreed: bool
+) -> None:
+    heard = SMALLEST.replace('kind = "folder", path = "inbox"', f'kind = "{kind}"') + said
+    assert load_config(write(tmp_path, heard + ASKING)).station["main"].sound_agreed is agreed
 
 
 def test_stations_of_one_model_with_two_bundles_are_refused(tmp_path: Path) -> None:

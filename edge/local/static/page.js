@@ -33,6 +33,7 @@ function showHead(reported, alone) {
     text("span", `${gib} GiB free`),
     text("span", `${mib} MiB memory`),
     text("span", `lineside ${reported.software}`),
+    ...[health.extra.dropped?.words].filter(Boolean).map((words) => text("span", words)),
   );
 }
 

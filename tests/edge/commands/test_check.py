@@ -41,6 +41,19 @@ def test_device_that_has_all_it_needs_is_all_ok(device: Path) -> None:
     assert "main: source: folder: 1.png" in result.stdout
 
 
+def test_bundle_without_features_for_a_station_that_keeps_nothing_else_is_not_ok(device: Path) -> None:
+    (device / "box.toml").write_text(CONFIG.replace("audit_share", 'keep = "features"\naudit_share'))
+    result = edge("check", "-c", "box.toml", cwd=device)
+    assert result.returncode == 1
+    assert "but no features" in result.stdout and 'keep = "features" keeps nothing with it' in result.stdout
+
+
+def test_sound_without_consent_is_said(device: Path) -> None:
+    assert "no consent" not in edge("check", "-c", "box.toml", cwd=device).stdout
+    (device / "box.toml").write_text(CONFIG.replace("audit_share", "sound_consent = false\naudit_share"))
+    assert "main: sound: no consent" in edge("check", "-c", "box.toml", cwd=device).stdout
+
+
 def test_check_decides_nothing(device: Path) -> None:
     edge("check", "-c", "box.toml", cwd=device)
     assert not (device / "data" / "lineside.sqlite").exists()

@@ -31,6 +31,7 @@ bundle = "glass.lsb"
 audit_share = 0
 isolation = "inline"
 source = {{ kind = "folder", path = "inbox", watch = true }}
+{station}
 """
 BRIGHTNESS = (250, 5, 128, 126, 130)
 
@@ -65,11 +66,12 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, token: str | None = None) -> Iterator[Running]:
-    """Start the daemon and wait until it has decided everything."""
+def running(folder: Path, token: str | None = None, station: str = "") -> Iterator[Running]:
+    """Start the daemon, with more lines for its station, and wait until it has decided everything."""
     port = free_port()
     (folder / "glass.lsb").write_bytes(bundle_bytes())
-    (folder / "box.toml").write_text(CONFIG.format(port=port, token=f'token = "{token}"' if token else ""))
+    said = f'token = "{token}"' if token else ""
+    (folder / "box.toml").write_text(CONFIG.format(port=port, token=said, station=station))
     for number, brightness in enumerate(BRIGHTNESS):
         picture(folder / "inbox" / f"{number}.png", brightness)
     (folder / "inbox" / "5.png").write_bytes(b"rubbish")

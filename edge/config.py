@@ -38,6 +38,9 @@ class DeviceSection(Section):
     site: str = Field(default="default", max_length=64)
     data: Path = Path("data")
     """Folder for the store, bundles and identity."""
+    drain_s: float = Field(default=20.0, ge=0, le=3600)
+    """Longest time that a daemon which is told to end still decides what it had taken in before; with the ten seconds
+    that ending itself may take it stays below `TimeoutStopSec` of the systemd unit."""
 
 
 class CloudSection(Section):

@@ -37,7 +37,10 @@ from edge.wear import WriteBudget
 from edge.wire.rows import OutcomeRow
 
 JOIN_S = 10.0
-"""Longest wait for a station to finish the window it is on when the daemon stops."""
+"""Longest wait for a station to finish the window it is on when the daemon stops, after what `drain_s` allows."""
+HURRY_S = 2.0
+"""The same when it is told a second time to stop: enough for a window, not for a network that hangs."""
+STOP_LOOK_S = 0.02
 RESTART_WAIT_S = 1.0
 """Pause before a task that failed is started again."""
 LOOK_EVERY_S = 0.2
@@ -79,13 +82,20 @@ class Daemon:
         heard = {station.name: station.listening for station in self._stations}
         return {name: now for name, now in heard.items() if now is not None}
 
-    async def run(self, stop: asyncio.Event, *, drain: bool = False) -> None:
-        """Run until told to stop; with `drain`, until every source is exhausted and everything is sent."""
+    async def run(self, stop: asyncio.Event, hurry: asyncio.Event | None = None, *, drain: bool = False) -> None:
+        """Run until told to stop; with `drain`, until every source is exhausted and everything is sent.
+
+        Args:
+            stop: set when it is to end; what was taken in before is still decided, for `device.drain_s` at most.
+            hurry: set when it is to end at once.
+            drain: end by itself.
+        """
         self._tell_start()
         for station in self._stations:
             station.start()
         self._notifier.say("READY=1")
         work = asyncio.create_task(self._work(), name="tasks")
+        fed = asyncio.create_task(self._kept_running("watchdog", lambda: feed(self._notifier, self._turns)))
         try:
             await self._until_done(stop, drain=drain)
         finally:
@@ -95,8 +105,9 @@ class Daemon:
             # Reports end first: the last one says what decided, not that nothing does while it stops.
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
-            ended = [await asyncio.to_thread(station.join, JOIN_S) for station in self._stations]
-            self._tell("daemon_stopped", "info", "" if all(ended) else "a station did not end in time")
+            ended = await self._stations_ended(hurry)
+            fed.cancel()
+            self._tell("daemon_stopped", "info", "" if ended else "a station did not end in time")
             self._store.close()
 
     def reload(self, path: Path) -> None:
@@ -128,7 +139,6 @@ class Daemon:
             tasks.create_task(self._kept_running("reports", reporter.run))
             tasks.create_task(self._kept_running("retention", self._keep_bounded))
             tasks.create_task(self._kept_running("switches", self._look_for_switches))
-            tasks.create_task(self._kept_running("watchdog", lambda: feed(self._notifier, self._turns)))
             if self._config.local is not None:
                 local = self._config.local
                 tasks.create_task(self._kept_running("local page", lambda: self._local(local, reporter)))
@@ -194,6 +204,18 @@ class Daemon:
                 problem = f"{name}: {type(error).__name__}: {error}"
                 self._tell("task_failed", "alarm", f"{problem}\n{traceback.format_exc()[-2000:]}")
                 await asyncio.sleep(RESTART_WAIT_S)
+
+    async def _stations_ended(self, hurry: asyncio.Event | None) -> bool:
+        """Wait for the stations to end what they are on; return whether all did in time."""
+        until_s, hurried = self._clock.monotonic_s() + self._config.device.drain_s + JOIN_S, False
+        while not all(station.ended for station in self._stations) and self._clock.monotonic_s() < until_s:
+            if hurry is not None and hurry.is_set() and not hurried:
+                until_s, hurried = self._clock.monotonic_s() + HURRY_S, True
+                for station in self._stations:
+                    station.hurry()
+            await asyncio.sleep(STOP_LOOK_S)
+        left_s = HURRY_S if hurried else JOIN_S
+        return all([await asyncio.to_thread(station.join, left_s) for station in self._stations])
 
     async def _until_done(self, stop: asyncio.Event, *, drain: bool) -> None:
         while not stop.is_set():

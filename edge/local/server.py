@@ -1,21 +1,11 @@
 """Serves the device's own page from within the daemon's event loop, until it is cancelled."""
 
-import contextlib
-from collections.abc import Iterator
-
-import uvicorn
 from starlette.applications import Starlette
+
+from edge.httpserver import make_server
 
 MAX_CONNECTIONS = 32
 """A person, a scraper, and some tabs that were left open."""
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: the daemon has them."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def serve(app: Starlette, host: str, port: int) -> None:
@@ -24,16 +14,7 @@ async def serve(app: Starlette, host: str, port: int) -> None:
     Raises:
         OSError: the address cannot be bound.
     """
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        limit_concurrency=MAX_CONNECTIONS,
-    )
-    server = _Server(config)
+    server = make_server(app, max_connections=MAX_CONNECTIONS, refused=lambda: None, host=host, port=port)
     try:
         # uvicorn ends the process where it cannot bind; here that is one task's trouble, told and tried again.
         await server.serve()

@@ -140,6 +140,16 @@ class CameraSource:
     def news(self) -> list[News]:
         return self._shots.news()
 
+    def drain(self) -> None:
+        """Hear the trigger no more; the parts that it named are still seen. What runs free has no parts."""
+        if self._trigger is not None:
+            self._trigger.close()
+        self._shots.drain()
+
+    @property
+    def waiting(self) -> int:
+        return self._shots.waiting
+
     def close(self) -> None:
         if self._trigger is not None:
             self._trigger.close()

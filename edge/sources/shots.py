@@ -81,7 +81,7 @@ class Shots:
         self._told_problem: str | None = None
         self._problem_due_s = 0.0
         self._last_part: tuple[U8, U8] | None = None
-        self._ended = self._closed = False
+        self._ended = self._draining = self._closed = False
         self.skipped = self.overrun = 0
         self._told_skipped = self._told_overrun = 0
         self._news_due_s = self._opened_s + NEWS_EVERY_S
@@ -95,6 +95,8 @@ class Shots:
         with self._changed:
             self._seen_s = now_s
             self._note(problem, now_s)
+            if self._draining and not self._firings:
+                return
             if self._rules.triggered:
                 self._serve_firings(frame, problem, now_s)
             elif self._rules.order == "every":
@@ -122,6 +124,8 @@ class Shots:
     def fire(self, text: str) -> None:
         """Ask for the next frame: a part is in place."""
         with self._changed:
+            if self._draining:
+                return
             if not self._rules.parts:
                 self.skipped += len(self._ready)
                 self._ready.clear()
@@ -151,7 +155,7 @@ class Shots:
                     shot = self._ready.popleft()
                     self._changed.notify_all()
                     return shot
-                if self._ended or now_s >= until_s:
+                if self._ended or (self._draining and not self._firings) or now_s >= until_s:
                     return None
                 self._changed.wait(min(until_s - now_s, _POLL_S))
 
@@ -165,8 +169,12 @@ class Shots:
 
     @property
     def exhausted(self) -> bool:
-        parts_wait = bool(self._firings) and self._rules.parts
-        return self._closed or (self._ended and not self._ready and not parts_wait)
+        return self._closed or ((self._ended or self._draining) and not self.waiting)
+
+    @property
+    def waiting(self) -> int:
+        """Shots that were not taken yet, and parts that wait for their frame."""
+        return len(self._ready) + (len(self._firings) if self._rules.parts else 0)
 
     def news(self) -> list[News]:
         """Return what was passed over since it was told last, at most every `NEWS_EVERY_S`; lost parts at once."""
@@ -182,6 +190,15 @@ class Shots:
                 News("frames_skipped", f"{count} frames were passed over for newer ones", "info", {"count": count})
             )
         return found
+
+    def drain(self) -> None:
+        """Take no more parts in; those that were named still come, frames that are no parts do not."""
+        with self._changed:
+            self._draining = True
+            if not (self._rules.triggered and self._rules.parts):
+                self._ready.clear()
+                self._firings.clear()
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Wake whoever waits. Safe to call twice."""

@@ -23,6 +23,7 @@ from edge.groupsync import GroupSync
 from edge.health import written_bytes
 from edge.host import LinuxHost
 from edge.overrides import StationOverrides
+from edge.processor import hold
 from edge.reload import compare
 from edge.reporter import Reporter
 from edge.retention import StoreLimits
@@ -59,6 +60,8 @@ class Daemon:
         self._clock = clock
         self._notifier = Notifier(environment or {})
         self._boot_id = new_boot_id()
+        # Before any thread or child is there to be forgotten.
+        self._held = hold(config.device.cores)
         self._group = GroupSync()
         make_directory(config.device.data)
         self._budget = WriteBudget(config.store.max_written_bytes_per_day, config.store.drop_first)
@@ -134,7 +137,10 @@ class Daemon:
             self._clock,
             self._boot_id,
         )
-        reporter = Reporter(self._config, self._store, self._units, self._stations, updater, self._clock, self._boot_id)
+        cores = self._held.cores if self._held else None
+        reporter = Reporter(
+            self._config, self._store, self._units, self._stations, updater, self._clock, self._boot_id, cores
+        )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._kept_running("reports", reporter.run))
             tasks.create_task(self._kept_running("retention", self._keep_bounded))
@@ -162,6 +168,7 @@ class Daemon:
             last=lambda name: stations[name].last if name in stations else None,
             totals=lambda: {name: station.totals() for name, station in stations.items()},
             stuck=TurnWatch(self._turns, self._clock).stuck,
+            trouble=lambda: [name for name, station in stations.items() if station.view().problem],
             alone=self._config.cloud is None,
             token=local.token,
             hosts=["127.0.0.1", "localhost", "[::1]"] if local.token is None else ["*"],
@@ -265,6 +272,8 @@ class Daemon:
 
     def _tell_start(self) -> None:
         self._tell("daemon_started", "info", f"lineside {version('lineside')}")
+        if self._held is not None and self._held.problem is not None:
+            self._tell("cores_missing", "warning", self._held.problem)
         try:
             self._tell_unknown()
         except StoreError:

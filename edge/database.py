@@ -88,6 +88,11 @@ def open_read_only(path: Path) -> sqlite3.Connection:
         raise store_error(error, path) from error
     if version != SCHEMA_VERSION:
         connection.close()
+        if version < SCHEMA_VERSION:
+            raise StoreError(
+                f"{path}: expected schema version {SCHEMA_VERSION}, got {version}",
+                hint="the daemon brings an older or a new record to it as it starts",
+            )
         raise ConfigError(f"{path}: expected schema version {SCHEMA_VERSION}, got {version}")
     return connection
 

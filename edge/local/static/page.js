@@ -21,17 +21,35 @@ function trouble(words) {
   $("trouble").hidden = !words;
 }
 
-function showHead(reported, alone) {
+function clock(ms) {
+  const at = new Date(ms);
+  const day = Date.now() - ms < 86400000 ? "" : `${at.toLocaleDateString()} `;
+  return `${day}${at.toLocaleTimeString([], { hour12: false })}`;
+}
+
+function showLink(link, alone, health) {
+  const rows = `${health.outbox_rows} unsent${health.uploads_waiting ? `, ${health.uploads_waiting} inputs to send` : ""}`;
+  const away = !alone && !link?.connected;
+  $("link").className = alone ? "" : away ? "away" : "connected";
+  $("link").title = link?.problem ?? "";
+  if (alone) $("link").textContent = "works alone";
+  else if (!link) $("link").textContent = `control plane not reached yet · ${rows}`;
+  else $("link").textContent = `${away ? "control plane away" : "connected"} since ${clock(link.since_ms)} · ${rows}`;
+}
+
+function showHead(reported, alone, link) {
   $("device").textContent = reported.device;
   $("where").textContent = `${reported.profile} at ${reported.site}`;
   const health = reported.health;
-  $("link").textContent = !alone && health.outbox_rows > 100 ? `${health.outbox_rows} rows wait for the cloud` : "";
+  showLink(link, alone, health);
   const gib = (health.disk_free_bytes / 2 ** 30).toFixed(1);
   const mib = Math.round(health.memory_bytes / 2 ** 20);
   $("health").replaceChildren(
     text("span", `up ${Math.round(health.uptime_s / 60)} min`),
     text("span", `${gib} GiB free`),
     text("span", `${mib} MiB memory`),
+    ...(health.cpu_percent == null ? [] : [text("span", `${Math.round(health.cpu_percent)} % of a core`)]),
+    ...(health.temperature_c == null ? [] : [text("span", `${Math.round(health.temperature_c)} °C`)]),
     text("span", `lineside ${reported.software}`),
   );
 }
@@ -127,7 +145,7 @@ async function look() {
     trouble(`The device does not answer: ${error.message}`);
     return;
   }
-  showHead(state.reported, state.alone);
+  showHead(state.reported, state.alone, state.link);
   const names = Object.keys(state.reported.stations);
   trouble(names.map((name) => showStation(name, state.reported.stations[name], state.last[name])).filter(Boolean).join(" · "));
   open = state.open;

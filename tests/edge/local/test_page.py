@@ -94,7 +94,10 @@ def test_prometheus_reads_counts_and_latencies(device: Running) -> None:
 
 
 def test_health_is_good_while_the_station_turns(device: Running) -> None:
-    assert (device.get("/healthz").status, device.get("/healthz").json()) == (200, {"ok": True, "stuck": []})
+    assert (device.get("/healthz").status, device.get("/healthz").json()) == (
+        200,
+        {"ok": True, "stuck": [], "trouble": []},
+    )
 
 
 def test_page_forbids_foreign_scripts_and_frames(device: Running) -> None:

@@ -97,7 +97,9 @@ class Daemon:
         for station in self._stations:
             station.start()
         self._notifier.say("READY=1")
-        work = asyncio.create_task(self._work(), name="tasks")
+        updater = self._make_updater()
+        reporter = self._make_reporter(updater)
+        work = asyncio.create_task(self._work(updater, reporter), name="tasks")
         fed = asyncio.create_task(self._kept_running("watchdog", lambda: feed(self._notifier, self._turns)))
         try:
             await self._until_done(stop, drain=drain)
@@ -105,11 +107,11 @@ class Daemon:
             self._notifier.say("STOPPING=1")
             for station in self._stations:
                 station.stop()
-            # Reports end first: the last one says what decided, not that nothing does while it stops.
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
             ended = await self._stations_ended(hurry)
             fed.cancel()
+            reporter.write()
             self._tell("daemon_stopped", "info", "" if ended else "a station did not end in time")
             self._store.close()
 
@@ -127,8 +129,8 @@ class Daemon:
         waits = f"; needs a restart: {', '.join(found.restart)}" if found.restart else ""
         self._tell("config_reloaded", "warning" if found.restart else "info", f"changed: {words}{waits}")
 
-    async def _work(self) -> None:
-        updater = Updater(
+    def _make_updater(self) -> Updater:
+        return Updater(
             self._units,
             self._overrides,
             self._store,
@@ -137,10 +139,14 @@ class Daemon:
             self._clock,
             self._boot_id,
         )
+
+    def _make_reporter(self, updater: Updater) -> Reporter:
         cores = self._held.cores if self._held else None
-        reporter = Reporter(
+        return Reporter(
             self._config, self._store, self._units, self._stations, updater, self._clock, self._boot_id, cores
         )
+
+    async def _work(self, updater: Updater, reporter: Reporter) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._kept_running("reports", reporter.run))
             tasks.create_task(self._kept_running("retention", self._keep_bounded))

@@ -78,17 +78,22 @@ class Reporter:
 
     async def send(self) -> None:
         """Write one report down and send it if there is a link."""
-        self._meter.look()
-        document = self.build(self._store)
-        # Without room on disk the cloud is told all the same, and `status` says how old its state is.
-        with contextlib.suppress(StoreError):
-            self._store.set_meta(REPORTED_META, document.model_dump_json())
+        document = self.write()
         if self.publish is not None:
             try:
                 await self.publish(document)
             except LinkError:
                 # The link went away: the next report holds everything.
                 return
+
+    def write(self) -> Reported:
+        """Write one report down and return it."""
+        self._meter.look()
+        document = self.build(self._store)
+        # Without room on disk the cloud is told all the same, and `status` says how old its state is.
+        with contextlib.suppress(StoreError):
+            self._store.set_meta(REPORTED_META, document.model_dump_json())
+        return document
 
     def build(self, store: Store) -> Reported:
         """Return the device's full state; also from another thread, with a connection of its own to the record."""

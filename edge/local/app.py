@@ -67,6 +67,7 @@ def make_app(device: Device) -> Starlette:
     page = _Page(device)
     routes = [
         Route("/", page.index),
+        Route("/favicon.ico", page.nothing),
         Route("/page.js", page.script),
         Route("/page.css", page.style),
         Route("/healthz", page.healthz),
@@ -95,6 +96,9 @@ class _Page:
         if not self._may(request):
             return PlainTextResponse("open this page as /?token=…, with the token of the device's config\n", 401)
         return HTMLResponse(_static("page.html"), headers=_SECURE)
+
+    async def nothing(self, _request: Request) -> Response:
+        return Response(status_code=204)  # every browser asks for an icon
 
     async def script(self, _request: Request) -> Response:
         return Response(_static("page.js"), media_type="text/javascript", headers=_SECURE)
@@ -155,13 +159,12 @@ class _Page:
         with self._d.open_store() as store:
             waiting = open_parts(store)
             reported, link = self._d.reported(store), self._link(store)
-        stations = {}
-        for name in reported.stations:
-            last = self._d.last(name)
-            stations[name] = last[1].model_dump(mode="json") if last and last[1] else None
+        lasts = {name: self._d.last(name) for name in reported.stations}
+        decided = {name: last[1].model_dump(mode="json") if last and last[1] else None for name, last in lasts.items()}
         document = {
             "reported": reported.model_dump(mode="json"),
-            "last": stations,
+            "last": decided,
+            "seen": [name for name, last in lasts.items() if last and _can_be_shown(last[0])],
             "open": [row.model_dump(mode="json") for row in waiting.parts[:LISTED]],
             "open_count": waiting.count,
             "alone": self._d.alone,
@@ -171,7 +174,7 @@ class _Page:
 
     def _live(self, station: str) -> Response:
         last = self._d.last(station)
-        if last is None or last[0].data is None:
+        if last is None or not _can_be_shown(last[0]):
             return JSONResponse({"error": f"no picture of {station} yet"}, 404)
         return _as_shown(last[0])
 
@@ -202,9 +205,16 @@ async def _document(request: Request) -> dict[str, Any]:
     return found
 
 
+def _can_be_shown(window: Window) -> bool:
+    """Return whether there is something to see or hear: also of a camera that is black, not of a file that is none."""
+    return window.data is not None or (window.raw is None and window.encode is not None)
+
+
 def _as_shown(window: Window) -> Response:
     if window.raw is not None:
         return Response(window.raw, media_type=window.media_type, headers=_SECURE)
+    if window.encode is not None:
+        return Response(window.encode(), media_type=window.media_type, headers=_SECURE)
     from edge.imaging import encode_png
 
     assert window.data is not None

@@ -67,17 +67,18 @@ function stationCard(name) {
   return card;
 }
 
-function showStation(name, station, last) {
+function showStation(name, station, last, seen) {
   const card = stationCard(name);
   const [picture, verdict] = [card.querySelector("img"), card.querySelector(".verdict")];
   if (last) {
     verdict.textContent = last.verdict;
     verdict.className = `verdict ${last.verdict}`;
     const sure = last.confidence == null ? "" : ` ${(100 * last.confidence).toFixed(1)} %`;
+    const said = `${last.text ? `“${last.text}” ` : ""}${last.label ?? ""}${sure}`;
     const why = [last.reason, last.detail].filter(Boolean).join(": ");
-    const took = (last.latency_ms.total ?? 0).toFixed(1);
-    card.querySelector(".words").textContent = `${last.text ? `“${last.text}” ` : ""}${last.label ?? ""}${sure} · ${took} ms · ${last.input.name}${why ? ` · ${why}` : ""}`;
-    picture.hidden = !last.input.media_type.startsWith("image/");
+    const took = `${(last.latency_ms.total ?? 0).toFixed(1)} ms`;
+    card.querySelector(".words").textContent = [said, took, last.input.name, why].filter(Boolean).join(" · ");
+    picture.hidden = !seen || !last.input.media_type.startsWith("image/");
     if (!picture.hidden && picture.dataset.seq !== String(last.seq)) {
       picture.dataset.seq = last.seq;
       picture.src = `/api/live/${encodeURIComponent(name)}?${last.seq}`;
@@ -99,6 +100,7 @@ function showPart() {
   const image = part.input.media_type.startsWith("image/");
   $("picture").hidden = !image;
   $("sound").hidden = image;
+  $("unseen").hidden = true;
   (image ? $("picture") : $("sound")).src = `/api/inputs/${part.seq}`;
   const said = part.text ? `“${part.text}”, ${(100 * (part.confidence ?? 0)).toFixed(1)} % sure` : part.label ? `${part.label}, ${(100 * (part.confidence ?? 0)).toFixed(1)} % sure` : "no answer of the model";
   $("said").textContent = `${part.station} · ${part.input.name} · ${part.reason}${part.detail ? `: ${part.detail}` : ""} · ${said}`;
@@ -147,12 +149,16 @@ async function look() {
   }
   showHead(state.reported, state.alone, state.link);
   const names = Object.keys(state.reported.stations);
-  trouble(names.map((name) => showStation(name, state.reported.stations[name], state.last[name])).filter(Boolean).join(" · "));
+  trouble(names.map((name) => showStation(name, state.reported.stations[name], state.last[name], state.seen.includes(name))).filter(Boolean).join(" · "));
   open = state.open;
   $("open_count").textContent = open.filter((row) => !answered.has(row.seq)).length + Math.max(0, state.open_count - open.length);
   showPart();
 }
 
+$("picture").addEventListener("error", () => {
+  $("picture").hidden = true;
+  $("unseen").hidden = false;
+});
 document.querySelectorAll("[data-answer]").forEach((button) => {
   button.addEventListener("click", () => give(button.dataset.answer));
 });

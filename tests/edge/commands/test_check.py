@@ -86,8 +86,9 @@ def test_watching_shows_what_was_decided_and_what_runs(device: Path) -> None:
     out = io.StringIO()
     assert watch(device / "box.toml", console=Console(file=out, width=120), frames=1) == 0
     shown = out.getvalue()
-    for word in ("box-1", "partial", "pass 1", "1.png", "1.0.0:good", "queue"):
+    for word in ("box-1", "partial", "pass 1", "1.png", "1.0.0:good", "works alone", "brightness 1.0.0"):
         assert word in shown, shown
+    assert "no bundle" not in shown, "what decided is said, also when it has ended"
 
 
 def test_watching_a_device_that_never_ran_says_so(device: Path) -> None:

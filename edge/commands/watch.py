@@ -88,16 +88,18 @@ def _head(
         "  ",
         state,
         f"  {reported.profile} at {reported.site} · lineside {reported.software} · config {reported.config_version}\n",
-        *_link(link),
+        *_link(link, fresh=fresh),
         f"{outbox.rows} rows unsent{oldest} · {health.uploads_waiting} inputs to send\n" if link is not None else "",
         processor(health),
         f"disk {health.disk_free_bytes / 2**30:.1f} GiB free · memory {health.memory_bytes / 2**20:.0f} MiB{warm}",
     )
 
 
-def _link(words: str | None) -> list[str | tuple[str, str]]:
+def _link(words: str | None, *, fresh: bool) -> list[str | tuple[str, str]]:
     if words is None:
         return [("no control plane is configured: the device works alone\n", "dim")]
+    if not fresh:
+        return [(f"link unknown, the daemon is silent; it was: {words}", "yellow"), " · "]
     return [(words, "green" if words.startswith("connected") else "bold red"), " · "]
 
 

@@ -38,7 +38,8 @@ from edge.wear import WriteBudget
 from edge.wire.rows import OutcomeRow
 
 JOIN_S = 10.0
-"""Longest wait for a station to finish the window it is on when the daemon stops, after what `drain_s` allows."""
+"""Longest wait for a station to finish the window it is on when the daemon stops, after what `drain_s` allows; and once
+more for whoever asks a server or writes a shadow's results."""
 HURRY_S = 2.0
 """The same when it is told a second time to stop: enough for a window, not for a network that hangs."""
 STOP_LOOK_S = 0.02
@@ -228,7 +229,7 @@ class Daemon:
                     station.hurry()
             await asyncio.sleep(STOP_LOOK_S)
         left_s = HURRY_S if hurried else JOIN_S
-        return all([await asyncio.to_thread(station.join, left_s) for station in self._stations])
+        return all(await asyncio.gather(*(asyncio.to_thread(station.join, left_s) for station in self._stations)))
 
     async def _until_done(self, stop: asyncio.Event, *, drain: bool) -> None:
         while not stop.is_set():

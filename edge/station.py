@@ -86,6 +86,8 @@ class Station:
     def stop(self) -> None:
         """Ask the thread to end after the window it is on, or after what somebody waits for (`device.drain_s`)."""
         self._stop.set()
+        if self._shadow is not None:
+            self._shadow.stop(0.0)
 
     def hurry(self) -> None:
         """Ask it to end after the window it is on, whoever waits."""
@@ -93,12 +95,17 @@ class Station:
         self._stop.set()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the thread; return whether it has ended."""
+        """Wait for all its threads together; return whether the one that decides has ended."""
+        until_s = self._shared.clock.monotonic_s() + timeout_s
+
+        def left_s() -> float:
+            return max(0.0, until_s - self._shared.clock.monotonic_s())
+
+        self._thread.join(left_s())
         if self._shadow is not None:
-            self._shadow.stop(timeout_s)
-        self._thread.join(timeout_s)
+            self._shadow.stop(left_s())
         if self._asking is not None:
-            self._asking.stop(timeout_s)
+            self._asking.stop(left_s())
         return not self._thread.is_alive()
 
     @property

@@ -91,7 +91,13 @@ class Shots:
     def frame(self, frame: U8) -> None:
         """Take a frame that came just now."""
         now_s = self._clock.monotonic_s()
-        problem = self._check.problem(frame, now_s)
+        self._came(frame, self._check.problem(frame, now_s), now_s)
+
+    def damaged(self, why: str) -> None:
+        """Take note of a frame that came just now and cannot be judged."""
+        self._came(None, f"damaged: {why}", self._clock.monotonic_s())
+
+    def _came(self, frame: U8 | None, problem: str | None, now_s: float) -> None:
         with self._changed:
             self._seen_s = now_s
             self._note(problem, now_s)
@@ -214,7 +220,7 @@ class Shots:
         if problem is not None:
             self._standing = problem, now_s
 
-    def _put_newest(self, frame: U8, problem: str | None, now_s: float) -> None:
+    def _put_newest(self, frame: U8 | None, problem: str | None, now_s: float) -> None:
         if problem is not None:
             if self._told_problem == problem.partition(":")[0] and now_s < self._problem_due_s:
                 self.skipped += 1
@@ -225,7 +231,7 @@ class Shots:
         self._ready.clear()
         self._add(frame, problem)
 
-    def _put_in_order(self, frame: U8, problem: str | None) -> None:
+    def _put_in_order(self, frame: U8 | None, problem: str | None) -> None:
         while self._rules.ends and len(self._ready) >= self._rules.queue and not self._closed:
             self._changed.wait(_POLL_S)
         self._told_problem = None
@@ -234,7 +240,7 @@ class Shots:
         elif not self._closed:
             self._add(frame, problem)
 
-    def _serve_firings(self, frame: U8, problem: str | None, now_s: float) -> None:
+    def _serve_firings(self, frame: U8 | None, problem: str | None, now_s: float) -> None:
         while self._firings and self._firings[0][0] <= now_s:
             _, text = self._firings.popleft()
             if not self._rules.parts:
@@ -244,8 +250,8 @@ class Shots:
             else:
                 self._add(frame, problem or self._same_as_last_part(frame), text)
 
-    def _same_as_last_part(self, frame: U8) -> str | None:
-        if not self._check.watches_frozen:
+    def _same_as_last_part(self, frame: U8 | None) -> str | None:
+        if frame is None or not self._check.watches_frozen:
             return None
         small, before = thumbnail(frame), self._last_part
         self._last_part = frame, small

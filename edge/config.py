@@ -41,7 +41,7 @@ class DeviceSection(Section):
     cores: int | tuple[int, ...] | None = None
     """How many cores the daemon and all its children may use, or which, by their numbers; None for all."""
     drain_s: float = Field(default=20.0, ge=0, le=3600)
-    """Longest time that a daemon which is told to end still decides what it had taken in before; with the twenty seconds
+    """Longest time that a daemon which is told to end still decides what it had taken in before; with the 20 seconds
     that ending itself may take it stays below `TimeoutStopSec` of the systemd unit."""
 
     @field_validator("cores", mode="before")

@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edge.actuators import CONFIRM_LATER
 from edge.errors import ConfigError
@@ -39,6 +39,21 @@ class DeviceSection(Section):
     site: str = Field(default="default", max_length=64)
     data: Path = Path("data")
     """Folder for the store, bundles and identity."""
+    cores: int | tuple[int, ...] | None = None
+    """How many cores the daemon and all its children may use, or which, by their numbers; None for all."""
+    drain_s: float = Field(default=20.0, ge=0, le=3600)
+    """Longest time that a daemon which is told to end still decides what it had taken in before; with the 20 seconds
+    that ending itself may take it stays below `TimeoutStopSec` of the systemd unit."""
+
+    @field_validator("cores", mode="before")
+    @classmethod
+    def _some_each_once(cls, cores: Any) -> Any:
+        if type(cores) is int and cores >= 1:
+            return cores
+        named = isinstance(cores, list) and cores and all(type(core) is int and core >= 0 for core in cores)
+        if not named or len(set(cores)) != len(cores):
+            raise ValueError("expected how many cores, or a list of their numbers, each once, such as [2, 3]")
+        return cores
 
 
 class CloudSection(Section):
@@ -222,6 +237,17 @@ class Config(Section):
     local: LocalSection | None = None
     probation: ProbationSection = ProbationSection()
     station: dict[Name, StationSection] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _threads_within_the_cores(self) -> "Config":
+        cores = self.device.cores
+        most = len(cores) if isinstance(cores, tuple) else cores
+        over = [name for name, section in self.station.items() if most is not None and section.threads > most]
+        if over:
+            raise ValueError(
+                f"station {', '.join(over)}: more threads than device.cores allows, expected at most {most}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_bundle_a_model(self) -> "Config":

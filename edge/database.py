@@ -91,6 +91,11 @@ def open_read_only(path: Path) -> sqlite3.Connection:
         raise store_error(error, path) from error
     if not 1 <= version <= SCHEMA_VERSION:
         connection.close()
+        if version < 1:
+            raise StoreError(
+                f"{path}: expected schema version {SCHEMA_VERSION} or lower, got {version}",
+                hint="the daemon makes a new record as it starts",
+            )
         raise ConfigError(f"{path}: expected schema version {SCHEMA_VERSION} or lower, got {version}")
     return connection
 

@@ -156,14 +156,15 @@ class Pipeline:
                 # Telemetry or an event found no room; decisions have a way of their own (`_commit`).
                 stop.wait(WAIT_S)
 
-    def run_out(self, limit_s: float) -> None:
-        """Decide on what a source that takes nothing more in still holds, for at most `limit_s` seconds.
+    def run_out(self, limit_s: float, hurry: threading.Event) -> None:
+        """Decide on what a source that takes nothing more in still holds, for `limit_s` seconds or until it hurries.
 
         Raises:
             SourceError: the source is gone.
         """
         until_s = self._p.clock.monotonic_s() + limit_s
-        while not self._p.source.exhausted and self._p.clock.monotonic_s() < until_s:
+        while not self._p.source.exhausted and not hurry.is_set() and self._p.clock.monotonic_s() < until_s:
+            self.turns += 1
             try:
                 self.run_once()
             except StoreError:

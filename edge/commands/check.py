@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from edge.clock import SystemClock
 from edge.config import CloudSection, Config, StationSection, load_config
 from edge.errors import LinesideError, SourceError
+from edge.processor import choose
 
 LOW_DISK_BYTES = 512 * 2**20
 """Less does not hold a day of deferred pictures."""
@@ -63,6 +64,8 @@ def checks(config_path: Path) -> Iterator[Found]:
     yield _tried("disk", lambda: _disk(config.device.data))
     yield _tried("record", lambda: _record(config))
     yield _clock()
+    if config.device.cores is not None:
+        yield _cores(config.device.cores)
     for name, station in config.station.items():
         yield _tried(f"{name}: bundle", lambda station=station: _bundle(config, station))  # type: ignore[misc]
         yield _tried(f"{name}: source", lambda name=name, station=station: _source(config, name, station))  # type: ignore[misc]
@@ -115,6 +118,12 @@ def _clock() -> Found:
     now = datetime.now(UTC)
     hint = "set the time (timedatectl set-ntp true); records carry a monotonic clock as well, so nothing is lost"
     return Found(now.year >= SENSIBLE_YEAR, "clock", now.isoformat(timespec="seconds"), hint)
+
+
+def _cores(wanted: int | tuple[int, ...]) -> Found:
+    held = choose(wanted, os.sched_getaffinity(0))
+    words = f"held to {len(held.cores)} of {os.cpu_count()}: {', '.join(map(str, held.cores))}"
+    return Found(held.problem is None, "cores", held.problem or words, "lower device.cores, or give the box more")
 
 
 def _bundle(config: Config, station: StationSection) -> Found:

@@ -65,6 +65,25 @@ def test_sample_shows_the_defaults() -> None:
     assert config.probation == ProbationSection()
 
 
+@pytest.mark.parametrize("cores", ["0", "-1", "1.5", "true", "[]", "[0, 0]", "[-1]", '"all"'])
+def test_cores_that_mean_nothing_are_one_mistake_with_its_line(tmp_path: Path, cores: str) -> None:
+    text = SMALLEST.replace('name = "box-1"', f'name = "box-1"\ncores = {cores}')
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, text))
+    assert "1 mistake(s)" in str(caught.value) and "line 4: device.cores: " in str(caught.value)
+    assert "expected how many cores, or a list of their numbers" in str(caught.value)
+
+
+@pytest.mark.parametrize("cores", ["1", "[0]"])
+def test_more_threads_than_cores_are_a_mistake(tmp_path: Path, cores: str) -> None:
+    text = SMALLEST.replace('name = "box-1"', f'name = "box-1"\ncores = {cores}') + "threads = 2\n"
+    text = text.replace(
+        'source = { kind = "folder", path = "inbox" }\nthreads = 2', 'threads = 2\nsource.kind = "folder"'
+    )
+    with pytest.raises(ConfigError, match=r"station main: more threads than device\.cores allows, expected at most 1"):
+        load_config(write(tmp_path, text))
+
+
 def test_smallest_file_is_enough(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, SMALLEST))
     assert config.cloud is None

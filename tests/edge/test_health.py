@@ -61,7 +61,7 @@ def test_what_was_dropped_and_left_out_is_reported_in_numbers_and_words(tmp_path
     )
     (sample,) = (sample for sample in SAMPLES if isinstance(sample, Reported))
     reported = sample.model_copy(update={"health": sample.health.model_copy(update={"extra": {"dropped": told}})})
-    assert told["words"] in as_text(reported, 1, fresh=True, outbox_rows=0)
+    assert told["words"] in as_text(reported, 1, fresh=True, outbox_rows=0, rules={}, link="connected")
 
 
 def test_memory_given_for_children_is_added_not_measured_again(tmp_path: Path) -> None:

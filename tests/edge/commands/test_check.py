@@ -1,12 +1,9 @@
-"""`check` and `status --watch` of real devices: what is fine, what is not, and what to do."""
+"""`check` of real devices: what is fine, what is not, and what to do."""
 
-import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from edge.commands.watch import run as watch
 from tests.bundles import bundle_bytes
 from tests.edge.commands.test_infer import edge, picture
 
@@ -92,18 +89,3 @@ def test_mistakes_of_the_config_stand_with_their_lines(device: Path) -> None:
     assert result.returncode == 1
     assert "line 7: station.main.audit_shar: unknown key; did you mean 'audit_share'?" in result.stdout
     assert "line 8: station.main.threads" in result.stdout
-
-
-def test_watching_shows_what_was_decided_and_what_runs(device: Path) -> None:
-    assert edge("run", "-c", "box.toml", "--drain", cwd=device).returncode == 0
-    out = io.StringIO()
-    assert watch(device / "box.toml", console=Console(file=out, width=120), frames=1) == 0
-    shown = out.getvalue()
-    for word in ("box-1", "partial", "pass 1", "1.png", "1.0.0:good", "queue"):
-        assert word in shown, shown
-
-
-def test_watching_a_device_that_never_ran_says_so(device: Path) -> None:
-    out = io.StringIO()
-    assert watch(device / "box.toml", console=Console(file=out, width=120), frames=1) == 0
-    assert "no record" in out.getvalue()

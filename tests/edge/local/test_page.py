@@ -111,7 +111,10 @@ def test_what_was_dropped_is_on_the_page_and_in_the_metrics(device: Running) -> 
 
 
 def test_health_is_good_while_the_station_turns(device: Running) -> None:
-    assert (device.get("/healthz").status, device.get("/healthz").json()) == (200, {"ok": True, "stuck": []})
+    assert (device.get("/healthz").status, device.get("/healthz").json()) == (
+        200,
+        {"ok": True, "stuck": [], "trouble": []},
+    )
 
 
 def test_page_forbids_foreign_scripts_and_frames(device: Running) -> None:

@@ -17,18 +17,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from edge import steps
+from edge import privacy, steps
 from edge.bundle import load
 from edge.clock import Clock
 from edge.engines import Engine
 from edge.errors import LinesideError, StoreError
 from edge.recognised import alike
+from edge.shadowresults import ShadowResult
 from edge.slotfile import SlotFile
 from edge.slots import Slot
-from edge.store import ShadowResult, Store
+from edge.store import Store
 from edge.values import Judgement, StationSettings, Window
 from edge.wire.base import BundleRef
-from edge.wire.rows import DecisionRow
+from edge.wire.rows import SHADOW_DISAGREED_EVENT, DecisionRow
 from edge.work import Work
 
 LOOK_S = 1.0
@@ -69,7 +70,6 @@ class Shadow:
         *,
         cpu_share: float,
         tell_every_s: float,
-        keep_inputs: bool,
     ) -> None:
         """Prepare it.
 
@@ -83,13 +83,12 @@ class Shadow:
             boot_id: of this start of the daemon.
             cpu_share: of one core, above 0 and at most 1.
             tell_every_s: how often counts go up.
-            keep_inputs: whether inputs may be kept at all.
         """
         self._station, self._slots = station, slot_file
         self._open, self._open_store = open_candidate, open_store
         self._settings, self._clock, self._boot_id = settings, clock, boot_id
         self._rest = 1.0 / cpu_share - 1.0
-        self._tell_every_s, self._keep_inputs = tell_every_s, keep_inputs
+        self._tell_every_s = tell_every_s
         self._stop, self._wake = threading.Event(), threading.Event()
         self._box: tuple[Window, DecisionRow] | None = None
         self._engine: Engine | None = None
@@ -220,17 +219,18 @@ class Shadow:
             "incumbent": {"verdict": decision.verdict, "label": decision.label, "confidence": decision.confidence},
             "candidate": {"verdict": judgement.verdict, "label": judgement.label, "confidence": judgement.confidence},
         }
-        if work.text is not None:
+        may_use = privacy.may_use(self._settings(), work.window)
+        if work.text is not None and may_use:
             data["texts"] = {"incumbent": decision.text, "candidate": work.text}
-        if self._keep_inputs:
+        if may_use and self._settings().keep in ("deferred", "all"):
             data["input"] = _keep_input(store, work.window, decision)
         detail = f"{decision.input.name}: {decision.verdict} decides, {_words(ref)} would {judgement.verdict}"
-        self._event(store, "shadow_disagreed", "info", detail, data)
+        self._event(store, SHADOW_DISAGREED_EVENT, "info", detail, data)
 
     def _write(self, store: Store) -> None:
         results, self._results = self._results, []
         try:
-            store.append_shadow(results)
+            store.shadow.keep(results)
         except StoreError:
             # A full disk: decisions come first, and the counts still go up.
             self._count.kinds["unrecorded"] += len(results)
@@ -304,8 +304,8 @@ def _keep_input(store: Store, window: Window, decision: DecisionRow) -> str | No
         return None
     digest = hashlib.sha256(raw).hexdigest()
     with contextlib.suppress(StoreError):
-        store.keep_input(digest, raw, window.media_type)
-        return digest
+        if store.keep_input(digest, raw, window.media_type, station=decision.station):
+            return digest
     return None
 
 

@@ -73,8 +73,10 @@ class StationSettings:
     audit_share: float = 0.0
     deadline_ms: float = 1000.0
     defer_budget_per_h: int | None = None
-    keep: Literal["none", "deferred", "all"] = "deferred"
-    """Which inputs are kept: of deferred and audited decisions, of all, or none."""
+    keep: Literal["none", "features", "deferred", "all"] = "deferred"
+    """Which inputs are kept: of deferred and audited decisions, of all, none, or of all the network's features only."""
     policy_overrides: dict[str, float] = field(default_factory=dict)
     acknowledged: str | None = None
     """The stop of the line that a person has acknowledged last, see `edge.linewatch`."""
+    sound_consent: bool = False
+    """Whether those who are heard have agreed that sound is kept and sent."""

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-import uvicorn
 from pydantic import Field, model_validator
 
 from edge.clock import new_boot_id
 from edge.errors import SourceError
+from edge.httpserver import make_server
 from edge.settings import Settings, read_settings
 from edge.sources.files import decode_window
 from edge.sources.inbox import Inbox, Item
@@ -52,7 +52,9 @@ class HttpSettings(Settings):
     max_waiting: int = Field(default=32, ge=1, le=10_000)
     """Inputs that wait to be decided; beyond, 429 with Retry-After."""
     max_waiting_bytes: int = Field(default=256 * 2**20, ge=1024)
+    """What waits together, and what arrives together; beyond, 429 with Retry-After."""
     max_connections: int = Field(default=256, ge=1, le=10_000)
+    """Beyond, 429 with Retry-After."""
     upload_s: float = Field(default=30.0, gt=0, le=600)
     """Longest time for a request to arrive whole; then 408."""
     answer_s: float = Field(default=10.0, gt=0, le=600)
@@ -95,17 +97,12 @@ class HttpSource:
         self.port = int(listening.getsockname()[1])
         """The port it listens at, also where the settings leave the choice to the system (0)."""
         app = make_app(settings, self._inbox, self._expired, clock, new_boot_id()[:12])
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                limit_concurrency=settings.max_connections,
-                timeout_keep_alive=5,
-                timeout_graceful_shutdown=_GRACE_S,
-            )
+        self._server = make_server(
+            app,
+            max_connections=settings.max_connections,
+            refused=self._inbox.refuse,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=_GRACE_S,
         )
         run = partial(self._server.run, sockets=[listening])
         self._thread = threading.Thread(target=run, name="http-source", daemon=True)
@@ -134,12 +131,18 @@ class HttpSource:
             return []
         self._told = busy + late
         self._news_due_s = self._clock.monotonic_s() + NEWS_EVERY_S
-        detail = f"since the start {busy} inputs found no room (429), {late} were not decided in time (504)"
+        detail = (
+            f"since the start {busy} inputs or connections found no room (429), {late} were not decided in time (504)"
+        )
         return [News("requests_refused", detail, "warning", {"busy": busy, "late": late})]
 
     def drain(self) -> None:
         """Take nothing more in; what waits can still be read."""
         self._inbox.drain()
+
+    @property
+    def waiting(self) -> int:
+        return self._inbox.waiting
 
     def close(self) -> None:
         self._inbox.close()

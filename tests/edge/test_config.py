@@ -65,6 +65,25 @@ def test_sample_shows_the_defaults() -> None:
     assert config.probation == ProbationSection()
 
 
+@pytest.mark.parametrize("cores", ["0", "-1", "1.5", "true", "[]", "[0, 0]", "[-1]", '"all"'])
+def test_cores_that_mean_nothing_are_one_mistake_with_its_line(tmp_path: Path, cores: str) -> None:
+    text = SMALLEST.replace('name = "box-1"', f'name = "box-1"\ncores = {cores}')
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, text))
+    assert "1 mistake(s)" in str(caught.value) and "line 4: device.cores: " in str(caught.value)
+    assert "expected how many cores, or a list of their numbers" in str(caught.value)
+
+
+@pytest.mark.parametrize("cores", ["1", "[0]"])
+def test_more_threads_than_cores_are_a_mistake(tmp_path: Path, cores: str) -> None:
+    text = SMALLEST.replace('name = "box-1"', f'name = "box-1"\ncores = {cores}') + "threads = 2\n"
+    text = text.replace(
+        'source = { kind = "folder", path = "inbox" }\nthreads = 2', 'threads = 2\nsource.kind = "folder"'
+    )
+    with pytest.raises(ConfigError, match=r"station main: more threads than device\.cores allows, expected at most 1"):
+        load_config(write(tmp_path, text))
+
+
 def test_smallest_file_is_enough(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, SMALLEST))
     assert config.cloud is None
@@ -139,11 +158,25 @@ def test_address_of_the_server_that_is_none_is_refused(tmp_path: Path, url: str)
         load_config(write(tmp_path, SMALLEST + ASKING.replace("http://127.0.0.1:8470", url)))
 
 
-def test_sound_of_a_microphone_leaves_the_device_only_with_consent(tmp_path: Path) -> None:
-    heard = SMALLEST.replace('kind = "folder", path = "inbox"', 'kind = "microphone"') + 'keep = "none"\n'
-    with pytest.raises(ConfigError, match="sent only with sound_consent"):
-        load_config(write(tmp_path, heard + ASKING))
-    assert load_config(write(tmp_path, heard + "sound_consent = true\n" + ASKING)).station["main"].ask is not None
+@pytest.mark.parametrize(
+    ("kind", "said", "agreed"),
+    [
+        ("microphone", "", False),
+        ("microphone", "sound_consent = true\n", True),
+        ("http", "", False),
+        ("http", "sound_consent = true\n", True),
+        ("audio_file", "", True),
+        ("audio_file", "sound_consent = false\n", False),
+        ("replay", "", True),
+        ("folder", "sound_consent = false\n", False),
+        ("camera", "", False),
+    ],
+)
+def test_sound_needs_consent_unless_the_operator_has_the_recording(
+    tmp_path: Path, kind: str, said: str, agreed: bool
+) -> None:
+    heard = SMALLEST.replace('kind = "folder", path = "inbox"', f'kind = "{kind}"') + said
+    assert load_config(write(tmp_path, heard + ASKING)).station["main"].sound_agreed is agreed
 
 
 def test_stations_of_one_model_with_two_bundles_are_refused(tmp_path: Path) -> None:

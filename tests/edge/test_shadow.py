@@ -34,16 +34,17 @@ class Bench:
         self.slot_file = SlotFile(folder, "brightness", self.clock)
         self.store = Store.open(folder / "record.db", clock=self.clock, durability="process")
         self.session: FakeSession | None = None
-        settings: dict[str, Any] = {"cpu_share": 1.0, "tell_every_s": 0.0, "keep_inputs": True, **changes}
+        self.settings = StationSettings(station="main", **changes)
         self.shadow = Shadow(
             "main",
             self.slot_file,
             self._open,
             lambda: Store.open(folder / "record.db", clock=self.clock, durability="process"),
-            lambda: StationSettings(station="main"),
+            lambda: self.settings,
             self.clock,
             "boot",
-            **settings,
+            cpu_share=1.0,
+            tell_every_s=0.0,
         )
         self.seq = 0
 
@@ -96,7 +97,7 @@ def test_both_results_stand_in_the_record_and_counts_go_up(bench: Bench) -> None
     first = bench.decide(BRIGHT, "pass")
     wait_until(lambda: bench.judged() == 1, 20, "the counts of one window")
     bench.shadow.stop(20)
-    (result,) = bench.store.shadow_results(10)
+    (result,) = bench.store.shadow.last(10)
     assert (result.decision_seq, result.version, result.verdict) == (first.seq, "1.1.0", "pass")
     assert result.scores["good"] > 0.95 and result.latency_ms > 0
     counted = bench.events("shadow_counted")
@@ -116,7 +117,7 @@ def test_disagreement_goes_up_with_its_picture(bench: Bench) -> None:
 
 
 def test_station_that_keeps_nothing_sends_no_picture(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, keep_inputs=False)
+    bench = Bench(tmp_path, keep="none")
     bench.run("1.1.0", "inverted")
     bench.decide(BRIGHT, "pass")
     wait_until(lambda: bench.events("shadow_disagreed"), 20, "the disagreement")

@@ -21,7 +21,7 @@ from edge.stationrules import LineRules
 from edge.toml_lines import line_of
 from edge.wear import DROP_FIRST, Droppable
 from edge.wire.base import Name
-from edge.wire.manifest import RuntimeName
+from edge.wire.manifest import OnDisagreement, RuntimeName
 from edge.wire.terms import DeferReason, Mode
 
 
@@ -179,6 +179,8 @@ class StationSection(Section):
     """Which inputs are kept: of deferred and audited decisions, of all, none, or of all the network's features only."""
     shadow_cpu_share: float = Field(default=0.25, ge=0, le=1)
     """Share of one core for a staged candidate on the same windows; 0 runs none."""
+    on_disagreement: OnDisagreement | None = None
+    """What becomes of a sure decision that such a candidate contradicts; unsaid, the bundle's policy says."""
     stop_after_rejects: int | None = Field(default=None, ge=2, le=1000)
     """So many rejects in a row stop the line until a person acknowledges."""
     reference_every_s: float | None = Field(default=None, ge=1, le=7 * 86_400)

@@ -357,4 +357,5 @@ def _settings(name: str, config: Config) -> StationSettings:
         defer_budget_per_h=section.defer_budget_per_h,
         keep=section.keep,
         sound_consent=section.sound_agreed,
+        on_disagreement=section.on_disagreement,
     )

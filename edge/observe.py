@@ -128,7 +128,7 @@ class Observer:
         self._bins: dict[str, tuple[list[float], list[int]]] = {}
 
     def _know(self, bundle: BundleRef | None, manifest: Manifest | None) -> None:
-        if bundle == self._bundle or manifest is None:
+        if bundle is self._bundle or manifest is None or bundle == self._bundle:
             return
         if self._counts["decisions"]:
             self.flush()

@@ -1,7 +1,8 @@
 """The data's way on the device, from one window to one recorded decision and its outcome.
 
 Rules:
-- read → gate → preprocess → infer → recognise → calibrate → decide → commit → act → commit the outcome.
+- read → gate → preprocess → infer → recognise → calibrate → decide (→ a second opinion, where one is wanted)
+  → commit → act → commit the outcome.
 - Whatever goes wrong on the way ends in a deferral with its reason, or in the station's safe action.
 - A decision is committed before the actuator moves; a decision that cannot be committed is not acted on:
   the station takes its safe action, which is counted and told when there is room again.
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from edge import decide as rules
 from edge import privacy, steps
 from edge.acting import Acting
 from edge.actuators.interface import Actuator
@@ -23,7 +25,7 @@ from edge.errors import StoreError
 from edge.linewatch import LineWatch
 from edge.observe import EventSink, Observer
 from edge.serving import Serving
-from edge.shadow import Shadow
+from edge.shadow import PATIENCE, Shadow
 from edge.sources.interface import Source
 from edge.values import Judgement, StationSettings, Window
 from edge.wire.rows import FEATURES_MEDIA_TYPE, DecisionRow, InputRef, OutcomeRow
@@ -114,6 +116,7 @@ class Pipeline:
             steps.recognise(work)
             scores = steps.calibrate(work, logits)
             judgement = steps.decide(work, scores, self._p.draw, in_budget=in_budget)
+            judgement = self._compared(work, judgement, in_budget=in_budget)
         except Unjudged as why:
             judgement = steps.defer(work, why, in_budget=in_budget)
         if self._line is not None:
@@ -196,6 +199,16 @@ class Pipeline:
         if self._line is not None:
             self._line.look(self._p.settings())
         self._p.observer.flush_if_due()
+
+    def _compared(self, work: Work, judgement: Judgement, *, in_budget: bool) -> Judgement:
+        """Return the judgement, or a deferral if a candidate in the shadow contradicts it and that is wanted."""
+        policy, settings = work.loaded.manifest.policy, work.settings
+        if self._p.shadow is None or not rules.asks_candidate(judgement, policy, settings):
+            return judgement
+        with work.step("second_opinion"):
+            left_s = (settings.deadline_ms - work.elapsed_ms) / 1000
+            other = self._p.shadow.ask(work.window, left_s * PATIENCE)
+        return judgement if other is None else rules.compared(judgement, other, policy, settings, in_budget=in_budget)
 
     def _observe(self, work: Work, decision: DecisionRow | None) -> None:
         if decision is not None:

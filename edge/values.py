@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from edge.wire.manifest import OnDisagreement
 from edge.wire.rows import DecisionRow
 from edge.wire.terms import Action, DeferReason, Mode, Verdict
 
@@ -78,5 +79,7 @@ class StationSettings:
     policy_overrides: dict[str, float] = field(default_factory=dict)
     acknowledged: str | None = None
     """The stop of the line that a person has acknowledged last, see `edge.linewatch`."""
+    on_disagreement: OnDisagreement | None = None
+    """What becomes of a sure decision that a candidate in the shadow contradicts; None: as the bundle's policy says."""
     sound_consent: bool = False
     """Whether those who are heard have agreed that sound is kept and sent."""

@@ -27,19 +27,6 @@ REOPEN_S = 1.0
 Line = int | str
 
 
-class GpioSettings(Settings):
-    """Settings of the `gpio` actuator."""
-
-    chip: Path = Path("/dev/gpiochip0")
-    lines: dict[Output, Line] = Field(min_length=1)
-    """Which line each output is, by the name the chip gives it, or by its number."""
-    active_low: tuple[Output, ...] = ()
-    """Outputs that are on when their line is low."""
-    pulse_ms: float = Field(default=100.0, gt=0, le=60_000)
-    timeout_ms: float = Field(default=100.0, gt=0, le=10_000)
-    """A line is switched in microseconds; what takes longer is a board on a bus, or a box without time."""
-
-
 class Lines(Protocol):
     """The lines of a chip: the part that needs one."""
 

@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from edge.clock import Clock
 
 
-class LogSettings(Settings):
-    """Settings of the `log` actuator."""
-
-    path: Path
-
-
 class LogActuator:
     """Appends `{"decision", "boot_id", "verdict", "action", "at_ms"}` per action."""
 

@@ -34,21 +34,6 @@ CLOSE_S = 2.0
 """Longest wait for the goodbye."""
 
 
-class MqttSettings(Settings):
-    """Settings of the `mqtt` actuator."""
-
-    host: str
-    port: int = Field(default=1883, ge=1, le=65_535)
-    topic: str = Field(min_length=1, max_length=512, pattern=r"^[^#+\x00]+$")
-    username: str = ""
-    password_file: Path | None = None
-    tls: bool = False
-    ca_file: Path | None = None
-    """Whom to trust; without it, whom the system trusts."""
-    timeout_ms: float = Field(default=500.0, ge=10, le=10_000)
-    """For the broker's acknowledgement."""
-
-
 class MqttActuator:
     """Publishes `{"decision", "device", "station", "verdict", "action", "label", …}` per action."""
 

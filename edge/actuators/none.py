@@ -12,10 +12,6 @@ if TYPE_CHECKING:
     from edge.clock import Clock
 
 
-class NoneSettings(Settings):
-    """The `none` actuator has no settings."""
-
-
 class NoneActuator:
     """Takes every action and says so."""
 

@@ -51,20 +51,6 @@ JOIN_S = 5.0
 Result = Literal["taken", "refused", "again"]
 
 
-class WebhookSettings(Settings):
-    """Settings of the `webhook` actuator."""
-
-    url: str = Field(pattern=r"^https?://\S+$")
-    secret_file: Path
-    """File with the key that both sides know, at least 24 characters."""
-    timeout_ms: float = Field(default=5000.0, ge=10, le=60_000)
-    """For each try."""
-    backoff_max_s: float = Field(default=60.0, ge=0.05, le=3600)
-    """Longest pause between two tries."""
-    expire_h: float = Field(default=720.0, gt=0)
-    """An action that nobody has taken for so long has failed; a month outlasts a plant's holidays."""
-
-
 class Poster:
     """Signs and posts one body at a time."""
 

@@ -34,23 +34,6 @@ BLOCK_S = 0.02
 """What is heard at once: as much as a microphone gives."""
 
 
-class AudioFileSettings(FileSettings):
-    """Settings of the `audio_file` source."""
-
-    segments: dict[str, Any] | None = None
-    """What finds speech in a file, for example `{ kind = "cascade" }`; without it, a file is one window."""
-    rate_hz: int = Field(default=16_000, ge=8_000, le=192_000)
-    """Files are brought to this rate before speech is looked for."""
-    real_time: bool = False
-    """Hear files as fast as they were spoken; else as fast as can be."""
-
-    @model_validator(mode="after")
-    def _paced(self) -> Self:
-        if self.real_time and self.segments is None:
-            raise ValueError("real_time needs segments: a file that is one window has no pace")
-        return self
-
-
 class HeardFiles:
     """Gives one window per segment of speech in files. Used by one thread."""
 

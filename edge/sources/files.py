@@ -45,21 +45,6 @@ _DECODERS: dict[MediaKind, str] = {"image": "edge.imaging", "audio": "edge.sound
 _UNKNOWN_MEDIA_TYPE = "application/octet-stream"
 
 
-class FileSettings(Settings):
-    """Settings of the sources that read files."""
-
-    path: Path
-    """A folder, or a single file."""
-    pattern: str | None = Field(default=None, max_length=200)
-    """Names to take, for example `cam1_*.jpg`; without one, every file that the source can read."""
-    rate_per_s: float | None = Field(default=None, gt=0, le=10_000)
-    """At most this many files a second; without one, as fast as they are taken."""
-    loop: bool = False
-    """Begin again after the last file, for ever; decided files are then decided again."""
-    watch: bool = True
-    """Wait for new files after the last one."""
-
-
 class FileSource:
     """Gives one window per file. Used by one thread."""
 

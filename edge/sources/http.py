@@ -37,34 +37,6 @@ _GRACE_S = 2
 """For answers that are on their way when the server ends."""
 
 
-class HttpSettings(Settings):
-    """Settings of the `http` source."""
-
-    host: str = "127.0.0.1"
-    """Where it listens; `0.0.0.0` for the whole network, then with a token."""
-    port: int = Field(default=8470, ge=0, le=65535)
-    token: str | None = Field(default=None, min_length=16)
-    """Asked for as `Authorization: Bearer …`; without one, only this machine may send."""
-    max_bytes: int = Field(default=32 * 2**20, ge=1024, le=256 * 2**20)
-    """Largest picture or sound."""
-    max_batch: int = Field(default=16, ge=1, le=1000)
-    """Most inputs in one request to the batch endpoint."""
-    max_waiting: int = Field(default=32, ge=1, le=10_000)
-    """Inputs that wait to be decided; beyond, 429 with Retry-After."""
-    max_waiting_bytes: int = Field(default=256 * 2**20, ge=1024)
-    max_connections: int = Field(default=256, ge=1, le=10_000)
-    upload_s: float = Field(default=30.0, gt=0, le=600)
-    """Longest time for a request to arrive whole; then 408."""
-    answer_s: float = Field(default=10.0, gt=0, le=600)
-    """Longest wait for a decision; then 504, and it is not decided any more if it was not begun."""
-
-    @model_validator(mode="after")
-    def _guarded(self) -> Self:
-        if self.token is None and self.host not in LOOPBACK:
-            raise ValueError(f"a token is needed where others than this machine can reach it ({self.host})")
-        return self
-
-
 class HttpSource:
     """Gives one window per input that was sent. `read` is used by one thread."""
 

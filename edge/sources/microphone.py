@@ -37,19 +37,6 @@ LOST_AFTER_S = 2.0
 _POLL_S = 0.1
 
 
-class MicrophoneSettings(Settings):
-    """Settings of the `microphone` source."""
-
-    device: int | str | None = None
-    """Number or part of the name; without one, the system's default."""
-    rate_hz: int = Field(default=16_000, ge=8_000, le=192_000)
-    block_ms: float = Field(default=20.0, ge=5, le=500)
-    dead_after_s: float = Field(default=10.0, ge=0, le=3600)
-    """How long the sound may be exactly silent; 0 for no check."""
-    segments: dict[str, Any] = Field(default_factory=dict)
-    """What finds a segment, for example `{ kind = "energy", threshold_dbfs = -35 }`."""
-
-
 class OpenStream(Protocol):
     """Opens a microphone, as `edge.sources.portaudio.open_stream` does."""
 

@@ -28,21 +28,6 @@ if TYPE_CHECKING:
 _PAGE_ROWS = 200
 
 
-class ReplaySettings(Settings):
-    """Settings of the `replay` source."""
-
-    path: Path
-    """The record, for example `data/lineside.sqlite` of a device."""
-    station: str | None = None
-    """Only this station's decisions."""
-    verdict: Literal["pass", "divert", "accept", "defer"] | None = None
-    """Only decisions that ended so then."""
-    after_seq: int = Field(default=0, ge=0)
-    """Only decisions after this one."""
-    rate_per_s: float | None = Field(default=None, gt=0, le=10_000)
-    """At most so many a second; without one, as fast as they are taken."""
-
-
 class ReplaySource:
     """Gives one window per kept input. Used by one thread."""
 

@@ -20,13 +20,6 @@ RATES_HZ = (8_000, 16_000, 32_000, 48_000)
 FRAME_MS = 30
 
 
-class WebrtcSettings(SegmentSettings):
-    """Settings of the `webrtc` segmenter."""
-
-    aggressiveness: int = Field(default=2, ge=0, le=3)
-    """How readily a frame counts as noise: 0 hardly ever, 3 most readily."""
-
-
 class WebrtcDetector:
     """Says whether a frame of 10, 20 or 30 ms is speech."""
 

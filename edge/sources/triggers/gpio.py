@@ -23,17 +23,6 @@ if TYPE_CHECKING:
 _WAIT_S = 0.1
 
 
-class GpioSettings(Settings):
-    """Settings of the `gpio` trigger."""
-
-    chip: Path = Path("/dev/gpiochip0")
-    line: int | str
-    """By the name that the chip gives it, or by its number."""
-    edge: Literal["rising", "falling"] = "rising"
-    bias: Literal["as_is", "pull_up", "pull_down", "disabled"] = "as_is"
-    debounce_ms: float = Field(default=2.0, ge=0, le=1000)
-
-
 class GpioEdges:
     """One line of a chip, asked for its edges."""
 

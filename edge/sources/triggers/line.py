@@ -26,14 +26,6 @@ _POLL_S = 0.1
 _JOIN_S = 2.0
 
 
-class LineSettings(Settings):
-    """Settings of the `line` trigger."""
-
-    host: str = "127.0.0.1"
-    """Where it listens; `0.0.0.0` for the whole plant network."""
-    port: int = Field(ge=0, le=65535)
-
-
 class LineTrigger:
     """Listens for lines."""
 

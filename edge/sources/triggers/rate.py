@@ -15,12 +15,6 @@ if TYPE_CHECKING:
 _JOIN_S = 2.0
 
 
-class RateSettings(Settings):
-    """Settings of the `rate` trigger."""
-
-    rate_hz: float = Field(gt=0, le=1000)
-
-
 class RateTrigger:
     """Fires once a period; periods that were slept through are not made up for."""
 

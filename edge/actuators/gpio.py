@@ -7,24 +7,21 @@ Rules:
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gpiod
 from gpiod.line import Direction, Value
-from pydantic import Field
 
 from edge.actuators.interface import Output, Place
+from edge.actuators.settings import GpioSettings, Line
 from edge.actuators.wired import WiredActuator
 from edge.errors import ActuatorError
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 
 if TYPE_CHECKING:
     from edge.clock import Clock
 
 REOPEN_S = 1.0
-
-Line = int | str
 
 
 class Lines(Protocol):

@@ -11,24 +11,22 @@ Rules:
 import logging
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
 from pymodbus import ModbusException
 from pymodbus.client import ModbusTcpClient
 
 from edge.actuators.interface import Output, Place
+from edge.actuators.settings import ModbusSettings
 from edge.actuators.wired import WiredActuator
 from edge.errors import ActuatorError
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 
 if TYPE_CHECKING:
     from edge.clock import Clock
 
 # It writes every lost connection to the log as an error of its own; ours say what became of the part.
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
-
-Address = Annotated[int, Field(ge=0, le=0xFFFF)]
 
 
 class Coils:

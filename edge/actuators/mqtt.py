@@ -14,15 +14,13 @@ import threading
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
 from edge.actuators.interface import Place
+from edge.actuators.settings import MqttSettings
 from edge.errors import ActuatorError, LinkError
 from edge.mqttsession import LinkTimes, Session
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 from edge.wire.http import BrokerAddress
 from edge.wire.rows import DecisionRow
 

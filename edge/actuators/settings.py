@@ -1,3 +1,18 @@
+"""The settings of every actuator, in one light module: a configuration is checked without their libraries."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from edge.actuators.interface import Output
+from edge.settings import Settings
+
+Line = int | str
+Address = Annotated[int, Field(ge=0, le=0xFFFF)]
+
+
 class GpioSettings(Settings):
     """Settings of the `gpio` actuator."""
 
@@ -64,3 +79,13 @@ class WebhookSettings(Settings):
     """Longest pause between two tries."""
     expire_h: float = Field(default=720.0, gt=0)
     """An action that nobody has taken for so long has failed; a month outlasts a plant's holidays."""
+
+
+SETTINGS: Mapping[str, type[Settings]] = {
+    "gpio": GpioSettings,
+    "log": LogSettings,
+    "modbus": ModbusSettings,
+    "mqtt": MqttSettings,
+    "none": NoneSettings,
+    "webhook": WebhookSettings,
+}

@@ -21,17 +21,16 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import urllib3
-from pydantic import Field
 
 from edge.actuators.hysteresis import Hysteresis
 from edge.actuators.interface import ActionStore, Place
+from edge.actuators.settings import WebhookSettings
 from edge.errors import ActuatorError, ConfigError, StoreError
 from edge.http import for_people
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 from edge.wire.rows import DecisionRow, OutcomeRow
 
 if TYPE_CHECKING:

@@ -19,12 +19,14 @@ from urllib.parse import urlsplit
 from edge.clock import SystemClock
 from edge.config import CloudSection, Config, StationSection, load_config
 from edge.errors import LinesideError, SourceError
+from edge.processor import choose
 
 LOW_DISK_BYTES = 512 * 2**20
 """Less does not hold a day of deferred pictures."""
 FIRST_WINDOW_S = 5.0
 """Longest wait for a source's first picture or sound; a camera needs a second or two."""
 REACH_S = 5.0
+_CONSENT_HINT = "set sound_consent = true once those who are heard have agreed"
 SENSIBLE_YEAR = 2025
 """A clock before this was never set."""
 
@@ -62,10 +64,14 @@ def checks(config_path: Path) -> Iterator[Found]:
     yield _tried("disk", lambda: _disk(config.device.data))
     yield _tried("record", lambda: _record(config))
     yield _clock()
+    if config.device.cores is not None:
+        yield _cores(config.device.cores)
     for name, station in config.station.items():
         yield _tried(f"{name}: bundle", lambda station=station: _bundle(config, station))  # type: ignore[misc]
         yield _tried(f"{name}: source", lambda name=name, station=station: _source(config, name, station))  # type: ignore[misc]
         yield _tried(f"{name}: actuator", lambda station=station: _actuator(station))  # type: ignore[misc]
+        if _heard_without_consent(station):
+            yield Found(None, f"{name}: sound", "no consent: none of it is kept, sent or shown", _CONSENT_HINT)
         if station.ask is not None:
             yield _tried(f"{name}: server", lambda url=station.ask.url: _reachable(*_address(url)))  # type: ignore[misc]
     if config.cloud is None:
@@ -114,6 +120,12 @@ def _clock() -> Found:
     return Found(now.year >= SENSIBLE_YEAR, "clock", now.isoformat(timespec="seconds"), hint)
 
 
+def _cores(wanted: int | tuple[int, ...]) -> Found:
+    held = choose(wanted, os.sched_getaffinity(0))
+    words = f"held to {len(held.cores)} of {os.cpu_count()}: {', '.join(map(str, held.cores))}"
+    return Found(held.problem is None, "cores", held.problem or words, "lower device.cores, or give the box more")
+
+
 def _bundle(config: Config, station: StationSection) -> Found:
     from edge.bundle import load
     from edge.engines import EngineSettings, open_engine
@@ -131,7 +143,14 @@ def _bundle(config: Config, station: StationSection) -> Found:
     engine.session.close()
     took_ms = (time.perf_counter() - started) * 1000
     words = f"{engine.ref.name} {engine.ref.version} gives its golden outputs on {engine.session.description}"
+    if station.keep == "features" and engine.spec.features is None:
+        return Found(False, "", f"{words}, but no features", 'keep = "features" keeps nothing with it')
     return Found(True, "", f"{words} ({took_ms:.0f} ms)", engine.note)
+
+
+def _heard_without_consent(station: StationSection) -> bool:
+    hears = station.source.get("kind") == "microphone" or station.sound_consent is not None
+    return hears and not station.sound_agreed
 
 
 def _source(config: Config, name: str, station: StationSection) -> Found:

@@ -11,19 +11,19 @@ Rules:
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field, model_validator
 
 from edge.preprocess import resample
 from edge.settings import read_settings
 from edge.sound import MEDIA_TYPE, encode_wav
 from edge.sources.ear import Ear
-from edge.sources.files import FileSettings, FileSource
+from edge.sources.files import FileSource
 from edge.sources.interface import Listening, News
 from edge.sources.pace import Pace
 from edge.sources.segments import F32, Segment, Segmenter, open_segmenter
+from edge.sources.settings import AudioFileSettings
 from edge.values import Window
 
 if TYPE_CHECKING:

@@ -2,26 +2,25 @@
 
 Rules:
 - It is read by a thread of its own; what the pipeline decides on is as fresh as the camera gives it.
-- A camera that is away, black, frozen, slow, or of another size is told apart; its windows carry the reason.
+- A camera that is away, black, frozen, slow, damaged, or of another size is told apart; its windows carry the reason.
 - A frame has no file: a PNG is made of it only if its decision is kept (`Window.encode`), so a replay sees the same.
 """
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 import cv2
-from pydantic import Field, model_validator
 
 from edge.clock import new_boot_id
 from edge.errors import SourceError
 from edge.imaging import encode_png
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 from edge.sources.capture import Capture, Device
 from edge.sources.frames import FrameCheck
 from edge.sources.interface import News
+from edge.sources.jpegs import open_jpegs
+from edge.sources.settings import CameraSettings
 from edge.sources.shots import Shot, ShotRules, Shots
 from edge.sources.triggers import open_trigger
 from edge.values import Window
@@ -90,6 +89,16 @@ class CameraSource:
     def news(self) -> list[News]:
         return self._shots.news()
 
+    def drain(self) -> None:
+        """Hear the trigger no more; the parts that it named are still seen. What runs free has no parts."""
+        if self._trigger is not None:
+            self._trigger.close()
+        self._shots.drain()
+
+    @property
+    def waiting(self) -> int:
+        return self._shots.waiting
+
     def close(self) -> None:
         if self._trigger is not None:
             self._trigger.close()
@@ -135,6 +144,9 @@ def _open_device(settings: CameraSettings) -> Device:
         device = cv2.VideoCapture(settings.device, cv2.CAP_V4L2, parameters)
     elif settings.url is not None:
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _TIMEOUT_MS]
+        jpegs = open_jpegs(settings.url, limits) if settings.url.startswith("http") else None
+        if jpegs is not None:
+            return jpegs
         device = cv2.VideoCapture(settings.url, cv2.CAP_FFMPEG, limits)
     else:
         device = cv2.VideoCapture(str(settings.path), cv2.CAP_FFMPEG)

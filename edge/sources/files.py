@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
-from pydantic import Field
 
 from edge.errors import SourceError
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 from edge.sources.listing import Entry, Listing
 from edge.sources.pace import Pace
+from edge.sources.settings import FileSettings
 from edge.values import Window
 
 if TYPE_CHECKING:

@@ -12,17 +12,16 @@ import socket
 import threading
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
-
-import uvicorn
-from pydantic import Field, model_validator
+from typing import TYPE_CHECKING, Any
 
 from edge.clock import new_boot_id
 from edge.errors import SourceError
-from edge.settings import Settings, read_settings
+from edge.httpserver import make_server
+from edge.settings import read_settings
 from edge.sources.files import decode_window
 from edge.sources.inbox import Inbox, Item
 from edge.sources.interface import News
+from edge.sources.settings import HttpSettings
 from edge.values import Window
 from edge.wire.rows import DecisionRow
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from edge.clock import Clock
     from edge.sources import Seen
 
-LOOPBACK = ("127.0.0.1", "localhost")
 NEWS_EVERY_S = 300.0
 _JOIN_S = 5.0
 _GRACE_S = 2
@@ -67,17 +65,12 @@ class HttpSource:
         self.port = int(listening.getsockname()[1])
         """The port it listens at, also where the settings leave the choice to the system (0)."""
         app = make_app(settings, self._inbox, self._expired, clock, new_boot_id()[:12])
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                limit_concurrency=settings.max_connections,
-                timeout_keep_alive=5,
-                timeout_graceful_shutdown=_GRACE_S,
-            )
+        self._server = make_server(
+            app,
+            max_connections=settings.max_connections,
+            refused=self._inbox.refuse,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=_GRACE_S,
         )
         run = partial(self._server.run, sockets=[listening])
         self._thread = threading.Thread(target=run, name="http-source", daemon=True)
@@ -106,12 +99,18 @@ class HttpSource:
             return []
         self._told = busy + late
         self._news_due_s = self._clock.monotonic_s() + NEWS_EVERY_S
-        detail = f"since the start {busy} inputs found no room (429), {late} were not decided in time (504)"
+        detail = (
+            f"since the start {busy} inputs or connections found no room (429), {late} were not decided in time (504)"
+        )
         return [News("requests_refused", detail, "warning", {"busy": busy, "late": late})]
 
     def drain(self) -> None:
         """Take nothing more in; what waits can still be read."""
         self._inbox.drain()
+
+    @property
+    def waiting(self) -> int:
+        return self._inbox.waiting
 
     def close(self) -> None:
         self._inbox.close()

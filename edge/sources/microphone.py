@@ -15,16 +15,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from pydantic import Field
 
 from edge.clock import new_boot_id
 from edge.errors import SourceError
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 from edge.sound import MEDIA_TYPE, encode_wav
 from edge.sources.ear import Ear
 from edge.sources.interface import Listening, News
 from edge.sources.portaudio import I16, OnBlock, Stream, open_stream
 from edge.sources.segments import Segment, Segmenter, open_segmenter
+from edge.sources.settings import MicrophoneSettings
 from edge.values import Window
 
 if TYPE_CHECKING:

@@ -7,16 +7,14 @@ Rules:
 
 from collections import deque
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any
 
 from edge.errors import SourceError, StoreError
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 from edge.sources.files import decode_window
 from edge.sources.interface import News
 from edge.sources.pace import Pace
+from edge.sources.settings import ReplaySettings
 from edge.store import Store
 from edge.values import Window
 from edge.wire.rows import DecisionRow

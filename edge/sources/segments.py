@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from edge.lazy import find
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
+from edge.voice.settings import EnergySettings, SegmentSettings
 
 F32 = NDArray[np.float32]
 

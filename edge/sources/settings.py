@@ -1,3 +1,17 @@
+"""The settings of every source, in one light module: a configuration is checked without their libraries."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from edge.settings import Settings
+
+LOOPBACK = ("127.0.0.1", "localhost")
+
+
 class FileSettings(Settings):
     """Settings of the sources that read files."""
 
@@ -95,7 +109,9 @@ class HttpSettings(Settings):
     max_waiting: int = Field(default=32, ge=1, le=10_000)
     """Inputs that wait to be decided; beyond, 429 with Retry-After."""
     max_waiting_bytes: int = Field(default=256 * 2**20, ge=1024)
+    """What waits together, and what arrives together; beyond, 429 with Retry-After."""
     max_connections: int = Field(default=256, ge=1, le=10_000)
+    """Beyond, 429 with Retry-After."""
     upload_s: float = Field(default=30.0, gt=0, le=600)
     """Longest time for a request to arrive whole; then 408."""
     answer_s: float = Field(default=10.0, gt=0, le=600)
@@ -134,3 +150,13 @@ class ReplaySettings(Settings):
     """Only decisions after this one."""
     rate_per_s: float | None = Field(default=None, gt=0, le=10_000)
     """At most so many a second; without one, as fast as they are taken."""
+
+
+SETTINGS: Mapping[str, type[Settings]] = {
+    "folder": FileSettings,
+    "audio_file": AudioFileSettings,
+    "camera": CameraSettings,
+    "http": HttpSettings,
+    "replay": ReplaySettings,
+    "microphone": MicrophoneSettings,
+}

@@ -1,3 +1,12 @@
+"""The settings of everything that finds speech, in one light module."""
+
+from collections.abc import Mapping
+
+from pydantic import Field, model_validator
+
+from edge.settings import Settings
+
+
 class SegmentSettings(Settings):
     """Where segments begin and end, whatever finds the speech."""
 
@@ -46,3 +55,11 @@ class CascadeSettings(SileroSettings):
     """Of WebRTC's detector, which wakes the network: low, because what it misses nobody hears."""
     rest_after_ms: float = Field(default=500.0, ge=0, le=10_000)
     """The network rests when the cheap detector has heard nothing for so long."""
+
+
+SETTINGS: Mapping[str, type[Settings]] = {
+    "energy": EnergySettings,
+    "webrtc": WebrtcSettings,
+    "silero": SileroSettings,
+    "cascade": CascadeSettings,
+}

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from pydantic import Field, model_validator
 
 from edge.errors import ConfigError
 from edge.settings import read_settings
-from edge.sources.segments import F32, FrameSegmenter, SegmentSettings
+from edge.sources.segments import F32, FrameSegmenter
+from edge.voice.settings import CascadeSettings, SileroSettings
 from edge.voice.webrtc import FRAME_MS, WebrtcDetector
 
 RATE_HZ = 16_000

@@ -7,14 +7,13 @@ Rules:
 
 from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import gpiod
 from gpiod.line import Bias, Edge
-from pydantic import Field
 
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
+from edge.sources.triggers.settings import GpioSettings
 from edge.sources.triggers.watching import WatchingTrigger
 
 if TYPE_CHECKING:

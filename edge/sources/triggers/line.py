@@ -11,11 +11,10 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
 from edge.errors import SourceError
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 from edge.sources.triggers.interface import Fire
+from edge.sources.triggers.settings import LineSettings
 
 if TYPE_CHECKING:
     from edge.clock import Clock

@@ -7,13 +7,13 @@ Rules:
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
 from pymodbus.client import ModbusTcpClient
 from pymodbus.exceptions import ModbusException
 
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
+from edge.sources.triggers.settings import ModbusSettings
 from edge.sources.triggers.watching import WatchingTrigger
 
 if TYPE_CHECKING:

@@ -4,10 +4,9 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 from edge.sources.triggers.interface import Fire
+from edge.sources.triggers.settings import RateSettings
 
 if TYPE_CHECKING:
     from edge.clock import Clock

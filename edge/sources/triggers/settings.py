@@ -1,3 +1,14 @@
+"""The settings of every trigger, in one light module."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from edge.settings import Settings
+
+
 class GpioSettings(Settings):
     """Settings of the `gpio` trigger."""
 
@@ -36,3 +47,11 @@ class RateSettings(Settings):
     """Settings of the `rate` trigger."""
 
     rate_hz: float = Field(gt=0, le=1000)
+
+
+SETTINGS: Mapping[str, type[Settings]] = {
+    "line": LineSettings,
+    "gpio": GpioSettings,
+    "modbus": ModbusSettings,
+    "rate": RateSettings,
+}

@@ -1,12 +1,9 @@
-"""`check` and `status --watch` of real devices: what is fine, what is not, and what to do."""
+"""`check` of real devices: what is fine, what is not, and what to do."""
 
-import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from edge.commands.watch import run as watch
 from tests.bundles import bundle_bytes
 from tests.edge.commands.test_infer import edge, picture
 
@@ -39,6 +36,19 @@ def test_device_that_has_all_it_needs_is_all_ok(device: Path) -> None:
     assert result.stdout.splitlines()[-1] == "all ok"
     assert "gives its golden outputs" in result.stdout
     assert "main: source: folder: 1.png" in result.stdout
+
+
+def test_bundle_without_features_for_a_station_that_keeps_nothing_else_is_not_ok(device: Path) -> None:
+    (device / "box.toml").write_text(CONFIG.replace("audit_share", 'keep = "features"\naudit_share'))
+    result = edge("check", "-c", "box.toml", cwd=device)
+    assert result.returncode == 1
+    assert "but no features" in result.stdout and 'keep = "features" keeps nothing with it' in result.stdout
+
+
+def test_sound_without_consent_is_said(device: Path) -> None:
+    assert "no consent" not in edge("check", "-c", "box.toml", cwd=device).stdout
+    (device / "box.toml").write_text(CONFIG.replace("audit_share", "sound_consent = false\naudit_share"))
+    assert "main: sound: no consent" in edge("check", "-c", "box.toml", cwd=device).stdout
 
 
 def test_check_decides_nothing(device: Path) -> None:
@@ -79,18 +89,3 @@ def test_mistakes_of_the_config_stand_with_their_lines(device: Path) -> None:
     assert result.returncode == 1
     assert "line 7: station.main.audit_shar: unknown key; did you mean 'audit_share'?" in result.stdout
     assert "line 8: station.main.threads" in result.stdout
-
-
-def test_watching_shows_what_was_decided_and_what_runs(device: Path) -> None:
-    assert edge("run", "-c", "box.toml", "--drain", cwd=device).returncode == 0
-    out = io.StringIO()
-    assert watch(device / "box.toml", console=Console(file=out, width=120), frames=1) == 0
-    shown = out.getvalue()
-    for word in ("box-1", "partial", "pass 1", "1.png", "1.0.0:good", "queue"):
-        assert word in shown, shown
-
-
-def test_watching_a_device_that_never_ran_says_so(device: Path) -> None:
-    out = io.StringIO()
-    assert watch(device / "box.toml", console=Console(file=out, width=120), frames=1) == 0
-    assert "no record" in out.getvalue()

@@ -19,7 +19,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines, for mach
 @app.command()
 def overhead(
     as_json: AsJson = False,
-    windows: Annotated[int, typer.Option(min=100, help="Windows measured for each way of running.")] = 3000,
+    windows: Annotated[int, typer.Option(min=100, help="Windows measured in each process.")] = 600,
 ) -> None:
     """Time that the pipeline adds around the network, inline and in a child process."""
     from benchmarks import overhead as benchmark
@@ -143,13 +143,23 @@ def durability(
 
 
 @app.command("all")
-def everything(as_json: AsJson = False) -> None:
-    """Every benchmark, one after another."""
-    overhead(as_json=as_json, windows=3000)
+def everything(
+    as_json: AsJson = False,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with meeting-vad, spoken-digits, noise, sentences: voice as well.")
+    ] = None,
+) -> None:
+    """Every benchmark, one after another; those of speech need recordings."""
+    overhead(as_json=as_json)
     startup(as_json=as_json)
     shadow(as_json=as_json)
+    durability(as_json=as_json)
     gates(as_json=as_json)
     risk(as_json=as_json)
+    if data is not None:
+        voice(data, as_json=as_json)
+        recognise(data, as_json=as_json)
+        answer(data / "spoken-digits", as_json=as_json)
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ def _measure(bundle: Bundle, path: Path, folder: Path, blocks: int) -> dict[str,
                 beside += _block(pipeline, source, shadow)
                 shadow.stop(START_S)
                 with Store.open_read_only(data / "lineside.sqlite", clock=SystemClock()) as store:
-                    judged += len(store.shadow_results(10_000))
+                    judged += len(store.shadow.last(10_000))
     p50s = float(np.median(without)), float(np.median(beside))
     p99s = float(np.percentile(without, 99)), float(np.percentile(beside, 99))
     return {
@@ -104,12 +104,11 @@ def _staged(bundle: Bundle, path: Path) -> Iterator[tuple[Shadow, Path]]:
             slot_file,
             lambda slot, book: open_staged(slot, book, lambda made: open_engine(made, settings)),
             lambda: Store.open(data / "lineside.sqlite", clock=clock, durability="process"),
-            lambda: StationSettings(station="bench"),
+            lambda: StationSettings(station="bench", keep="none"),
             clock,
             "boot",
             cpu_share=CPU_SHARE,
             tell_every_s=60.0,
-            keep_inputs=False,
         )
         shadow.start()
         until_s = time.monotonic() + START_S

@@ -8,6 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+WIDTH = 160
+"""Of a table that is not printed to a terminal, characters."""
+
 
 def print_table(title: str, rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     """Print one table, or one JSON line a row."""
@@ -21,7 +24,8 @@ def print_table(title: str, rows: Sequence[dict[str, Any]], *, as_json: bool) ->
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_shown(value) for value in row.values()))
-    Console().print(table)
+    # A pipe has no width: what does not fit a line there would be folded letter by letter.
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
 def _shown(value: Any) -> str:

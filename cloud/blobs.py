@@ -76,8 +76,10 @@ class BlobStore:
     def remove(self, digest: str) -> None:
         """Remove a file that turned out to be of no use; nothing happens if it is not here."""
         if self.has(digest):
-            self.total_bytes -= self._place(digest).stat().st_size
-            self._place(digest).unlink(missing_ok=True)
+            place = self._place(digest)
+            self.total_bytes -= place.stat().st_size
+            place.unlink(missing_ok=True)
+            sync_folder(place.parent)
 
     def room_for(self, size_bytes: int) -> bool:
         """Return whether so many more bytes fit under the bound."""

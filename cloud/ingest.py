@@ -7,6 +7,7 @@ Rules:
 - The same row again changes nothing, so a device may send again whenever it likes.
 - `ack` never reaches past a hole: what lies beyond one is kept and counted once the hole is filled.
 - What cannot be read goes to quarantine with its reason and never holds up the rest.
+- What a device was asked to forget is erased here too, files and rows, before that is acknowledged.
 - A device is heard only under its own name, and only while it is in the fleet.
 """
 
@@ -21,13 +22,17 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from cloud import tables
+from cloud.blobs import BlobStore
 from cloud.clock import Clock
 from cloud.config import IngestConfig
+from cloud.erasure import erase, erase_late, kept_anew
 from cloud.fleet import Publisher
 from cloud.onsite import keep_answers, keep_waiting_answers
 from cloud.parsing import BadRow, Batch, Unreadable, excerpt, merge, parse, printable, shown
 from cloud.store import CloudStore, insert_ignore, upsert
+from edge.wire.forgetting import forgotten
 from edge.wire.messages import Ack, Presence, Reported
+from edge.wire.rows import FORGOTTEN_EVENT
 from edge.wire.topics import topic
 
 log = logging.getLogger(__name__)
@@ -56,8 +61,13 @@ class Incoming:
 class Ingest:
     """Takes messages from the link and keeps them."""
 
-    def __init__(self, store: CloudStore, clock: Clock, publisher: Publisher, config: IngestConfig) -> None:
+    def __init__(
+        self, store: CloudStore, inputs: BlobStore, clock: Clock, publisher: Publisher, config: IngestConfig
+    ) -> None:
         self._store = store
+        self._inputs = inputs
+        self._erased: list[str] = []
+        self._log_holds_erased = False
         self._clock = clock
         self._publisher = publisher
         self._config = config
@@ -83,9 +93,14 @@ class Ingest:
 
     def store_group(self, group: Sequence[Incoming]) -> list[Ack]:
         """Keep messages in one transaction; return the acknowledgements to publish. Safe to repeat."""
+        self._erased.clear()
         try:
             with self._store.write() as connection:
-                return _newest([ack for message in group if (ack := self._keep(connection, message)) is not None])
+                acks = _newest([ack for message in group if (ack := self._keep(connection, message)) is not None])
+            # Before the acknowledgement: whatever happens here, the device asks again.
+            self._remove_erased()
+            self._log_holds_erased = self._log_holds_erased and not self._store.empty_log()
+            return acks
         except OperationalError as error:  # disk full, database locked: no message is to blame
             log.error("kept none of %d messages, to be sent again: %s", len(group), error)  # noqa: TRY400  (says it all)
             return []
@@ -127,12 +142,17 @@ class Ingest:
                 for reason, body in _altered(connection, name, batch, rows):
                     self._quarantine(connection, topic_name, now_ms, reason, body)
         keep_answers(connection, batch.rows.get("events", []), now_ms)
+        events = batch.rows.get("events", [])
+        self._log_holds_erased |= any(event["name"] == FORGOTTEN_EVENT for event in events)
+        self._erased += erase(connection, events, now_ms)
+        kept_anew(connection, batch.device, batch.rows.get("decisions", []))
         for bad in batch.bad:
             self._quarantine(connection, topic_name, now_ms, f"row {bad.seq}: {bad.reason}", bad.excerpt)
         stored_through = _advance(connection, batch, now_ms)
         if stored_through > max(batch.seqs, default=0):
             # What came before its turn may have answered what comes only now.
             keep_waiting_answers(connection, batch.device, batch.incarnation, stored_through, now_ms)
+            self._erased += erase_late(connection, batch.device, batch.incarnation, stored_through, now_ms)
         _heard(connection, batch.device, now_ms, {"online": True})
         return Ack(
             device=batch.device,
@@ -140,6 +160,15 @@ class Ingest:
             stored_through=stored_through,
             wanted_inputs=_wanted(connection, batch.device),
         )
+
+    def _remove_erased(self) -> None:
+        """Remove the files of inputs that nobody keeps any more."""
+        while self._erased:
+            with self._store.write() as connection:  # nobody brings one of them in meanwhile
+                digest, inputs = self._erased[-1], tables.inputs.c
+                if connection.execute(select(inputs.digest).where(inputs.digest == digest)).first() is None:
+                    self._inputs.remove(digest)
+            self._erased.pop()
 
     def _quarantine(self, connection: Connection, topic_name: str, now_ms: int, reason: str, payload: str) -> None:
         quarantine = tables.quarantine
@@ -155,11 +184,16 @@ class Ingest:
         """Keep the rows that can be kept of a message that fails as a whole; the rest goes to quarantine."""
         now_ms = self._clock.now_ms()
         try:
+            self._erased.clear()
+            acks: list[Ack] = []
             with self._store.write() as connection:
                 batch = parse(message.topic, message.payload, received_at_ms=now_ms)
                 if isinstance(batch, Batch):
                     refused = _without_refused(connection, batch)
-                    return [self._keep_batch(connection, refused, message.topic, now_ms)]
+                    acks = [self._keep_batch(connection, refused, message.topic, now_ms)]
+            if acks:
+                self._remove_erased()
+                return acks
         except Exception as second:  # noqa: BLE001  (see store_group)
             error = second
         try:
@@ -213,14 +247,18 @@ def _altered(connection: Connection, name: str, batch: Batch, rows: list[dict[st
     """Return rows whose number another content has: their device was set back to an older copy of its store."""
     table = ROW_TABLES[name]
     sent = {row["seq"]: row["body"] for row in rows}
-    query = select(table.c.seq, table.c.body).where(
-        table.c.device == batch.device, table.c.incarnation == batch.incarnation, table.c.seq.in_(list(sent))
-    )
-    return [
-        (f"row {seq}: its number was used before, for another {name[:-1]}", str(sent[seq]))
-        for seq, body in connection.execute(query)
-        if body != sent[seq]
-    ]
+    mine = (table.c.device == batch.device, table.c.incarnation == batch.incarnation)
+    query = select(table.c.seq, table.c.body).where(*mine, table.c.seq.in_(list(sent)))
+    altered = []
+    for seq, body in connection.execute(query).all():
+        if body == sent[seq] or body == forgotten(sent[seq]):
+            continue  # a copy that was on its way when its row was erased
+        if forgotten(body) == sent[seq]:
+            # Erased at the device before it knew that we have the row; the request itself follows.
+            connection.execute(table.update().where(*mine, table.c.seq == seq).values(body=sent[seq]))
+            continue
+        altered.append((f"row {seq}: its number was used before, for another {name[:-1]}", shown(sent[seq])))
+    return altered
 
 
 def _heard(connection: Connection, device: str, now_ms: int, fields: dict[str, Any]) -> None:

@@ -80,7 +80,6 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
     store = CloudStore.open(config.database_url)
     broker = _broker(config, store)
     link = Link(broker.login, random.Random())  # noqa: S311  (spreads reconnects)
-    ingest = Ingest(store, clock, link, config.ingest)
     fleet = Fleet(store, clock, link)
     registry = _registry(config, store, clock, fleet)
     inputs = BlobStore(
@@ -88,6 +87,7 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
         max_bytes=config.limits.input_bytes,
         max_total_bytes=config.limits.inputs_disk_mb * 2**20,
     )
+    ingest = Ingest(store, inputs, clock, link, config.ingest)
     services = Services(
         config=config,
         clock=clock,

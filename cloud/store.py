@@ -23,6 +23,8 @@ from cloud.errors import ConfigError, UnavailableError
 
 BUSY_TIMEOUT_MS = 10_000
 """How long a connection waits for another process (a backup, a person's shell) to let go of the file."""
+EMPTY_LOG_WAIT_MS = 100
+"""For readers, when the log is emptied: devices wait for their acknowledgements meanwhile."""
 READERS = 40
 """As many connections as the web framework has worker threads."""
 
@@ -69,6 +71,28 @@ class CloudStore:
         else:
             with self._lock, self._writer.begin() as connection:
                 yield connection
+
+    def empty_log(self) -> bool:
+        """Leave nothing of what was erased in SQLite's write-ahead log; return whether that is done.
+
+        Not while somebody reads from it: try again then. PostgreSQL does it by itself, with `VACUUM` and its archive.
+        """
+        if self._lock is None:
+            return True
+        with self._lock:
+            connection = self.engine.raw_connection()
+            try:
+                cursor = connection.cursor()
+                cursor.execute(f"PRAGMA busy_timeout={EMPTY_LOG_WAIT_MS}")
+                try:
+                    busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                finally:
+                    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+                return not busy
+            except sqlite3.OperationalError:
+                return False
+            finally:
+                connection.close()
 
     def close(self) -> None:
         """Close all connections."""
@@ -127,6 +151,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
         "cache_size=-16000",
         "wal_autocheckpoint=8000",
         "temp_store=MEMORY",
+        "secure_delete=ON",  # what is erased on request must not lie on in what SQLite calls free
     ):
         connection.execute(f"PRAGMA {pragma}")
 

@@ -177,6 +177,23 @@ inputs = Table(
     Column("received_at_ms", BigInteger, nullable=False),
 )
 
+input_senders = Table(
+    "input_senders",  # every device that has sent an input: it is removed with the last of them
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("device", String(64), primary_key=True),
+)
+
+erasures = Table(
+    "erasures",  # what a device was asked to forget, so that no copy on its way brings it back
+    metadata,
+    Column("device", String(64), primary_key=True),
+    Column("digest", String(64), primary_key=True),  # of the input; '' for the request itself
+    Column("incarnation", String(64), primary_key=True),
+    Column("seq", BigInteger, primary_key=True),  # of the event that asked
+    Column("at_ms", BigInteger, nullable=False),  # received
+)
+
 reviews = Table(
     "reviews",
     metadata,

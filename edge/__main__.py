@@ -155,15 +155,19 @@ def replay(
 def forget(
     decisions: Annotated[list[int] | None, typer.Argument(help="Numbers of decisions, as `log` shows them.")] = None,
     before: Annotated[
-        str | None, typer.Option(help="Everything kept before this time, for example 2026-05-31.")
+        str | None, typer.Option(help="Everything before this time, for example 2026-05-31, or now.")
     ] = None,
+    station: Annotated[str | None, typer.Option(help="With --before: only of this station.")] = None,
     why: Annotated[str, typer.Option(help="Why, for the proof.")] = "asked for",
     config: ConfigOption = DEFAULT_CONFIG,
 ) -> None:
-    """Erase kept pictures and sounds for good; an event with their digests stays as the proof."""
+    """Erase kept pictures, sounds and texts for good, here and at the control plane; an event stays as the proof.
+
+    Exit codes: 0 erased, 1 erased but still in a log that another program reads from, 2 wrong arguments.
+    """
     from edge.commands import forget as command
 
-    _exit(lambda: command.run(config, before=before, decisions=decisions or [], why=why))
+    _exit(lambda: command.run(config, before=before, decisions=decisions or [], station=station, why=why))
 
 
 def main() -> None:

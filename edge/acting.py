@@ -3,9 +3,12 @@
 Rules:
 - Refused, late or gone: the outcome says so, and the station's safe action is tried at once.
 - Trouble is an alarm once as it begins and an event once as it ends, never one for each part.
+- The outcome of an action that was carried out may be recorded together with the decision after it, at half the price;
+  whoever drives this asks for it (`owed`) or has it written (`settle`).
 - An actuator that takes its actions from the record also writes their outcomes; here it is only woken.
 """
 
+import contextlib
 import time
 from typing import Literal, Protocol
 
@@ -20,7 +23,7 @@ from edge.wire.rows import DecisionRow, OutcomeRow
 class OutcomeStore(EventSink, Protocol):
     """The part of the record that is needed here."""
 
-    def append_outcome(self, row: OutcomeRow) -> OutcomeRow: ...
+    def append_outcome(self, row: OutcomeRow) -> None: ...
 
 
 class Acting:
@@ -34,9 +37,11 @@ class Acting:
         """Whether the trouble was seen without an action, so that it may end without one."""
         self.problem: str | None = None
         """What keeps actions from being carried out, if anything; also read from other threads."""
+        self.owed: OutcomeRow | None = None
+        """An outcome that is not on record yet."""
 
     def act(self, decision: DecisionRow) -> None:
-        """Carry out the action and record its outcome."""
+        """Carry out the action; its outcome is recorded if it failed, else `owed`."""
         if decision.action == "none":
             return
         actuator = self._actuator
@@ -55,7 +60,26 @@ class Acting:
             detail = self._failed(decision, why)
         elif self.problem is not None:
             self._worked()
-        self._commit(decision, "done" if why is None else "failed", detail, took_ms)
+        self.owed = OutcomeRow(
+            seq=1,
+            decision_seq=decision.seq,
+            at_ms=self._clock.now_ms(),
+            state="done" if why is None else "failed",
+            actuator=actuator.kind,
+            detail=detail,
+            latency_ms=took_ms,
+        )
+        if why is not None:
+            self.settle()
+
+    def settle(self) -> None:
+        """Record the outcome that is owed."""
+        owed, self.owed = self.owed, None
+        if owed is None:
+            return
+        # Without room the decision stands with its outcome open; the next start tells it as unknown.
+        with contextlib.suppress(StoreError):
+            self._store.append_outcome(owed)
 
     def safe(self, why: str) -> None:
         """Take the safe action for a part that has no decision on record."""
@@ -114,19 +138,3 @@ class Acting:
         except StoreError:
             return False
         return True
-
-    def _commit(self, decision: DecisionRow, state: Literal["done", "failed"], detail: str | None, ms: float) -> None:
-        row = OutcomeRow(
-            seq=1,
-            decision_seq=decision.seq,
-            at_ms=self._clock.now_ms(),
-            state=state,
-            actuator=self._actuator.kind,
-            detail=detail,
-            latency_ms=ms,
-        )
-        try:
-            self._store.append_outcome(row)
-        except StoreError:
-            # The decision stands with its outcome open; the next start tells it as unknown.
-            return

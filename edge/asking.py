@@ -5,6 +5,7 @@ Rules:
   oldest question is dropped and counted.
 - The deferral stands, whatever comes back: the answer is an event beside it. A server that is away costs nobody a
   decision; it is an alarm once as the trouble begins and an event once as it ends.
+- Sound is sent only with the consent of those who are heard, also if it is withdrawn while a question waits.
 - One question has one time-out for all its tries; a server that says when to come again is not asked before.
 """
 
@@ -20,8 +21,9 @@ from edge.clock import Clock
 from edge.config import AskSection
 from edge.errors import LinkError, StoreError
 from edge.predictor import Answer, Predictor
+from edge.privacy import may_use
 from edge.store import Store
-from edge.values import Window
+from edge.values import StationSettings, Window
 from edge.wire.rows import SERVER_ANSWERED_EVENT, DecisionRow
 
 TELL_EVERY_S = 60.0
@@ -46,6 +48,7 @@ class Asking:
         model: str,
         config: AskSection,
         open_store: Callable[[], Store],
+        settings: Callable[[], StationSettings],
         clock: Clock,
         boot_id: str,
     ) -> None:
@@ -56,11 +59,13 @@ class Asking:
             model: what the station runs, for the events.
             config: whom to ask, about what.
             open_store: opens a connection for this thread.
+            settings: the station's settings now, for the consent of those who are heard.
             clock: for waiting times.
             boot_id: of this start of the daemon.
         """
         self._station, self._model, self._config = station, model, config
         self._open_store, self._clock, self._boot_id = open_store, clock, boot_id
+        self._settings = settings
         self._changed = threading.Condition()
         self._waiting: deque[_Question] = deque()
         self._stop = threading.Event()
@@ -94,6 +99,8 @@ class Asking:
         """Hand over a decision in passing; only deferrals for the reasons that the station names are asked about."""
         if decision.verdict != "defer" or decision.reason not in self._config.reasons:
             return
+        if not may_use(self._settings(), window):
+            return
         with self._changed:
             self._waiting.append(_Question(window, decision, self._clock.monotonic_s()))
             if len(self._waiting) > self._config.max_waiting:
@@ -126,8 +133,9 @@ class Asking:
     def _ask(self, store: Store, question: _Question) -> None:
         window, begun_s = question.window, self._clock.monotonic_s()
         raw = window.raw or (window.encode() if window.encode else None)
-        if not raw:
-            return  # nothing to show anybody: an input that could not be read
+        # Nothing to show anybody: an input that could not be read, or consent that was withdrawn while it waited.
+        if not raw or not may_use(self._settings(), window):
+            return
         try:
             answer = self._predictor.ask(raw, window.name, window.media_type)
             if answer.digest not in (None, hashlib.sha256(raw).hexdigest()):

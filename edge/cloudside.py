@@ -19,16 +19,20 @@ from edge.errors import ConfigError, LinkError, StoreError
 from edge.fetch import fetch_bundle
 from edge.identity import Identity
 from edge.link import Link
+from edge.linkstate import STOPPED, LinkBook
 from edge.mqttsession import LinkTimes
 from edge.reporter import Reporter
 from edge.store import Store
 from edge.update import Fetch, Updater
 from edge.uploads import UploadTimes
+from edge.values import StationSettings
 from edge.wire.base import BundleRef
 from edge.wire.messages import Reported
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 0.2
+"""How often the link is looked at: a person who pulls a cable sees it at once."""
 ENROL_WAIT_MIN_S = 1.0
 """First pause between tries to enrol, doubled each time up to `link.reconnect_max_s`, with jitter; a refusal waits
 the longest at once."""
@@ -40,11 +44,33 @@ async def stay_connected(
     open_store: Callable[[], Store],
     updater: Updater,
     reporter: Reporter,
+    settings: Callable[[str], StationSettings],
     clock: Clock,
     boot_id: str,
 ) -> None:
     """Enrol, then run the tasks of the link until cancelled."""
-    identity = await _enrolled(config, cloud, clock, updater)
+    with open_store() as for_book:
+        book = LinkBook(for_book, clock)
+        book.note("not enrolled yet")
+        try:
+            identity = await _enrolled(config, cloud, clock, updater, book)
+            await _linked(config, cloud, identity, open_store, updater, reporter, settings, clock, boot_id, book)
+        finally:
+            book.note(STOPPED)
+
+
+async def _linked(
+    config: Config,
+    cloud: CloudSection,
+    identity: Identity,
+    open_store: Callable[[], Store],
+    updater: Updater,
+    reporter: Reporter,
+    settings: Callable[[str], StationSettings],
+    clock: Clock,
+    boot_id: str,
+    book: LinkBook,
+) -> None:
     with open_store() as for_uplink, open_store() as for_uploads:
         longest_s = config.link.reconnect_max_s
         to_broker = Link(identity.broker, config.device.name, boot_id, clock, times=LinkTimes(backoff_max_s=longest_s))
@@ -56,11 +82,13 @@ async def stay_connected(
                 cloud_url=cloud.url,
                 token=identity.token,
                 boot_id=boot_id,
+                agreed=lambda: frozenset(name for name in config.station if settings(name).sound_consent),
                 times=UploadTimes(backoff_max_s=longest_s),
             )
             tasks.create_task(sending, name="uploads")
             tasks.create_task(updater.run(link.desired), name="update")
             tasks.create_task(_report_after_gaps(link, reporter), name="reports")
+            tasks.create_task(_keep_book(link, book), name="link state")
 
 
 def make_fetch(config: Config, cloud: CloudSection) -> Fetch:
@@ -76,7 +104,7 @@ def make_fetch(config: Config, cloud: CloudSection) -> Fetch:
     return fetch
 
 
-async def _enrolled(config: Config, cloud: CloudSection, clock: Clock, updater: Updater) -> Identity:
+async def _enrolled(config: Config, cloud: CloudSection, clock: Clock, updater: Updater, book: LinkBook) -> Identity:
     pause_s, longest_s = ENROL_WAIT_MIN_S, config.link.reconnect_max_s
     while True:
         try:
@@ -93,7 +121,9 @@ async def _enrolled(config: Config, cloud: CloudSection, clock: Clock, updater: 
             )
         except (LinkError, StoreError) as error:
             log.info("not enrolled: %s", error)
+            book.note(f"not enrolled: {error}")
         except ConfigError as error:
+            book.note(f"not enrolled: {error}")
             updater.tell_once("enrolment_refused", "alarm", error.for_people())
             pause_s = longest_s
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
@@ -104,6 +134,12 @@ async def _publish(link: Link, document: Reported) -> None:
     await link.publish("reported", document.model_dump_json().encode(), retain=True)
 
 
+async def _keep_book(link: Link, book: LinkBook) -> None:
+    while True:
+        book.note(None if link.connected.is_set() else link.problem or "the connection was lost")
+        await asyncio.sleep(LOOK_S)
+
+
 async def _report_after_gaps(link: Link, reporter: Reporter) -> None:
     """Say everything again after each new connection: the broker may have forgotten."""
     known = 0
@@ -112,4 +148,4 @@ async def _report_after_gaps(link: Link, reporter: Reporter) -> None:
         if link.connections != known:
             known = link.connections
             await reporter.send()
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(LOOK_S)

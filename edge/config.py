@@ -2,25 +2,27 @@
 
 Rules:
 - Every key has a unit in its name, a bound, and a default that suits an inspection box.
-- All mistakes are reported at once, each with its place and, for an unknown key, the nearest known one.
+- All mistakes are reported at once, each with its line and, for an unknown key, the nearest known one; those of sources
+  and actuators too (`edge.configcheck`).
 - Relative paths are relative to the configuration file.
 """
 
-import difflib
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edge.actuators import CONFIRM_LATER
+from edge.configcheck import driver_mistakes, mistakes_in, port_mistakes
 from edge.errors import ConfigError
-from edge.masks import Mask
+from edge.masks import Mask, Region
+from edge.privacy import agreed_by_default
 from edge.stationrules import LineRules
 from edge.toml_lines import line_of
 from edge.wear import DROP_FIRST, Droppable
 from edge.wire.base import Name
-from edge.wire.manifest import RuntimeName
+from edge.wire.manifest import OnDisagreement, RuntimeName
 from edge.wire.terms import DeferReason, Mode
 
 
@@ -38,6 +40,21 @@ class DeviceSection(Section):
     site: str = Field(default="default", max_length=64)
     data: Path = Path("data")
     """Folder for the store, bundles and identity."""
+    cores: int | tuple[int, ...] | None = None
+    """How many cores the daemon and all its children may use, or which, by their numbers; None for all."""
+    drain_s: float = Field(default=20.0, ge=0, le=3600)
+    """Longest time that a daemon which is told to end still decides what it had taken in before; with the 20 seconds
+    that ending itself may take it stays below `TimeoutStopSec` of the systemd unit."""
+
+    @field_validator("cores", mode="before")
+    @classmethod
+    def _some_each_once(cls, cores: Any) -> Any:
+        if type(cores) is int and cores >= 1:
+            return cores
+        named = isinstance(cores, list) and cores and all(type(core) is int and core >= 0 for core in cores)
+        if not named or len(set(cores)) != len(cores):
+            raise ValueError("expected how many cores, or a list of their numbers, each once, such as [2, 3]")
+        return cores
 
 
 class CloudSection(Section):
@@ -66,7 +83,11 @@ class StoreSection(Section):
     """What the daemon may write to its disk in a day of UTC before it writes less: flash wears out. Never a decision
     is left out, so ten megabytes are the least that makes sense."""
     drop_first: tuple[Droppable, ...] = DROP_FIRST
-    """What is left out first when the day's budget nears its end; what is not named is always written."""
+    """What is left out first when the day's budget nears its end (what is not named is always written), and what goes
+    first of what only this device has when the record or the disk is full (what is not named goes last)."""
+    max_bytes: int = Field(default=4 * 2**30, ge=16 * 2**20)
+    """The record with all that is in it, and its damaged predecessors; only unsent decisions, outcomes and events may
+    go beyond. Twice what `max_input_bytes` keeps leaves room for rows. The log beside the record takes 4 MB more."""
 
     @model_validator(mode="after")
     def _named_once(self) -> "StoreSection":
@@ -152,13 +173,15 @@ class StationSection(Section):
     runtime: RuntimeName | Literal["auto"] = "auto"
     isolation: Literal["process", "inline"] = "process"
     threads: int = Field(default=1, ge=1, le=8)
-    deadline_ms: float = Field(default=1000.0, gt=0)
+    deadline_ms: float = Field(default=1000.0, gt=0, le=600_000)
     audit_share: float = Field(default=0.02, ge=0, le=1)
     defer_budget_per_h: int | None = Field(default=None, ge=0)
-    keep: Literal["none", "deferred", "all"] = "deferred"
-    """Which inputs are kept: of deferred and audited decisions, of all, or none."""
+    keep: Literal["none", "features", "deferred", "all"] = "deferred"
+    """Which inputs are kept: of deferred and audited decisions, of all, none, or of all the network's features only."""
     shadow_cpu_share: float = Field(default=0.25, ge=0, le=1)
     """Share of one core for a staged candidate on the same windows; 0 runs none."""
+    on_disagreement: OnDisagreement | None = None
+    """What becomes of a sure decision that such a candidate contradicts; unsaid, the bundle's policy says."""
     stop_after_rejects: int | None = Field(default=None, ge=2, le=1000)
     """So many rejects in a row stop the line until a person acknowledges."""
     reference_every_s: float | None = Field(default=None, ge=1, le=7 * 86_400)
@@ -167,12 +190,20 @@ class StationSection(Section):
     """Pattern of the reference part's name at its source; without it, any reject counts as one."""
     mask: list[Mask] = Field(default_factory=list, max_length=64)
     """Parts of every picture that nobody may see: gone before the network, the record or the page see it."""
-    sound_consent: bool = False
-    """Whether those who are heard have agreed that sound is kept or sent; without it a microphone's is neither."""
+    sound_consent: bool | None = None
+    """Whether those who are heard have agreed that sound is kept, sent and shown; without it none of it is. If it is
+    not said: yes for recorded files (`audio_file`, `folder`, `replay`), no for who speaks into a microphone or sends
+    a sound (`http`)."""
     ask: AskSection | None = None
     """Who is asked about what is deferred."""
     source: dict[str, Any]
     actuator: dict[str, Any] = Field(default_factory=lambda: {"kind": "log", "path": "actions.jsonl"})
+    keep_days: float | None = Field(default=None, gt=0, le=36_500)
+    """How long what is kept stays on this device, sent or not; it is overwritten then. Without it, as long as [store]
+    says. What the control plane has stays there until `forget`."""
+    crop: Region | None = None
+    """The only part of every picture that anybody may see, in shares of the picture as it came; what lies outside is
+    cut off before the network, the record or the page see it."""
 
     @property
     def confirms_later(self) -> bool:
@@ -184,15 +215,12 @@ class StationSection(Section):
         """What the station asks for without a model."""
         return LineRules(self.stop_after_rejects, self.reference_every_s, self.reference_name)
 
-    @model_validator(mode="after")
-    def _heard_have_agreed(self) -> "StationSection":
-        if self.source.get("kind") != "microphone" or self.sound_consent:
-            return self
-        if self.keep != "none":
-            raise ValueError("sound of a microphone may be kept only with sound_consent = true; else set keep to none")
-        if self.ask is not None:
-            raise ValueError("sound of a microphone may be sent only with sound_consent = true; else leave ask out")
-        return self
+    @property
+    def sound_agreed(self) -> bool:
+        """Whether sound may be kept, sent and shown."""
+        if self.sound_consent is not None:
+            return self.sound_consent
+        return agreed_by_default(str(self.source.get("kind")))
 
     @model_validator(mode="after")
     def _reference_is_asked_for(self) -> "StationSection":
@@ -212,6 +240,17 @@ class Config(Section):
     local: LocalSection | None = None
     probation: ProbationSection = ProbationSection()
     station: dict[Name, StationSection] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _threads_within_the_cores(self) -> "Config":
+        cores = self.device.cores
+        most = len(cores) if isinstance(cores, tuple) else cores
+        over = [name for name, section in self.station.items() if most is not None and section.threads > most]
+        if over:
+            raise ValueError(
+                f"station {', '.join(over)}: more threads than device.cores allows, expected at most {most}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_bundle_a_model(self) -> "Config":
@@ -240,45 +279,16 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"{path}: cannot read: {error.strerror}", hint="pass --config FILE") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
+    mistakes = [*driver_mistakes(document.get("station")), *port_mistakes(document)]
     try:
         config = Config.model_validate(document)
     except ValidationError as error:
-        mistakes = "\n".join(f"  {_placed(item, text)}" for item in error.errors())
-        raise ConfigError(f"{path}: {error.error_count()} mistake(s)\n{mistakes}") from error
+        mistakes += mistakes_in(Config, error)
+    if mistakes:
+        lines = sorted((line_of(text, mistake.place) or 0, str(mistake)) for mistake in mistakes)
+        told = "\n".join(f"  line {line}: {words}" if line else f"  {words}" for line, words in lines)
+        raise ConfigError(f"{path}: {len(mistakes)} mistake(s)\n{told}")
     return _absolute(config, path.resolve().parent)
-
-
-def _placed(error: Any, text: str) -> str:
-    line = line_of(text, error["loc"])
-    return f"line {line}: {_mistake(error)}" if line else _mistake(error)
-
-
-def _mistake(error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        known = _known_keys(error["loc"][:-1])
-        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
-        return f"{place}: unknown key" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
-    if error["type"] == "missing":
-        return f"{place}: missing"
-    return f"{place}: {error['msg']}, got {error['input']!r}"
-
-
-def _known_keys(place: tuple[int | str, ...]) -> list[str]:
-    sections: dict[str, type[Section]] = {
-        "device": DeviceSection,
-        "cloud": CloudSection,
-        "store": StoreSection,
-        "link": LinkSection,
-        "log": LogSection,
-        "local": LocalSection,
-        "probation": ProbationSection,
-        "station": StationSection,
-    }
-    section = sections[str(place[0])] if place else Config
-    if "ask" in place[2:]:
-        section = AskSection
-    return sorted(section.model_fields)
 
 
 def _absolute(config: Config, base: Path) -> Config:

@@ -7,6 +7,8 @@ Rules:
 
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -67,6 +69,66 @@ class Connection:
             raise StoreError(f"cannot sync {self.path}: {error.strerror}", hint="look at the disk") from error
         finally:
             os.close(descriptor)
+
+    def used_bytes(self) -> int:
+        """Return what the pages in use take; the write-ahead log beside them grows to some 4 MB.
+
+        Raises:
+            StoreError: it could not be read.
+        """
+        return int((self.one("PRAGMA page_count") - self.one("PRAGMA freelist_count")) * self.one("PRAGMA page_size"))
+
+    def unused_bytes(self) -> int:
+        """Return what the pages take that are free for what comes.
+
+        Raises:
+            StoreError: it could not be read.
+        """
+        return int(self.one("PRAGMA freelist_count") * self.one("PRAGMA page_size"))
+
+    def give_back(self, pages: int) -> None:
+        """Give up to so many free pages back to the disk; the file gets shorter with the next checkpoint.
+
+        Raises:
+            StoreError: the disk does not allow it.
+        """
+        try:
+            # Not `execute`: it takes one step of a statement without columns, which is one page.
+            self._connection.executescript(f"PRAGMA incremental_vacuum({pages})")
+        except sqlite3.Error as error:
+            raise store_error(error, self.path) from error
+
+    @contextmanager
+    def overwriting(self) -> Iterator[None]:
+        """Inside `with` it, what is deleted is overwritten with zeros, whole pages too."""
+        self.all("PRAGMA secure_delete = ON")
+        try:
+            yield
+        finally:
+            self.all("PRAGMA secure_delete = FAST")
+
+    def empty_log(self, wait_ms: int) -> bool:
+        """Bring the write-ahead log into the file and cut it to nothing, so that no older page lies on in it.
+
+        Args:
+            wait_ms: longest wait for those who still read from it; those who write wait meanwhile.
+
+        Returns:
+            Whether it is empty now; not while somebody reads from it.
+
+        Raises:
+            StoreError: the disk failed.
+        """
+        before = self.one("PRAGMA busy_timeout")
+        self.all(f"PRAGMA busy_timeout = {wait_ms}")
+        try:
+            return not self.one("PRAGMA wal_checkpoint(TRUNCATE)")
+        except StoreError as error:
+            if not error.retry or "locked" not in str(error):
+                raise
+            return False
+        finally:
+            self.all(f"PRAGMA busy_timeout = {before}")
 
     def close(self) -> None:
         """Close it. Safe to call twice."""

@@ -17,12 +17,14 @@ from edge import slots
 from edge.bundle import load
 from edge.clock import Clock, new_boot_id
 from edge.config import CloudSection, Config, LocalSection, load_config
+from edge.consent import tell_changes
 from edge.errors import ConfigError, LinesideError, StoreError
 from edge.files import make_directory, write_atomic
 from edge.groupsync import GroupSync
 from edge.health import written_bytes
 from edge.host import LinuxHost
 from edge.overrides import StationOverrides
+from edge.processor import hold
 from edge.reload import compare
 from edge.reporter import Reporter
 from edge.retention import StoreLimits
@@ -37,7 +39,11 @@ from edge.wear import WriteBudget
 from edge.wire.rows import OutcomeRow
 
 JOIN_S = 10.0
-"""Longest wait for a station to finish the window it is on when the daemon stops."""
+"""Longest wait for a station to finish the window it is on when the daemon stops, after what `drain_s` allows; and once
+more for whoever asks a server or writes a shadow's results."""
+HURRY_S = 2.0
+"""The same when it is told a second time to stop: enough for a window, not for a network that hangs."""
+STOP_LOOK_S = 0.02
 RESTART_WAIT_S = 1.0
 """Pause before a task that failed is started again."""
 LOOK_EVERY_S = 0.2
@@ -56,6 +62,8 @@ class Daemon:
         self._clock = clock
         self._notifier = Notifier(environment or {})
         self._boot_id = new_boot_id()
+        # Before any thread or child is there to be forgotten.
+        self._held = hold(config.device.cores)
         self._group = GroupSync()
         make_directory(config.device.data)
         self._budget = WriteBudget(config.store.max_written_bytes_per_day, config.store.drop_first)
@@ -79,24 +87,34 @@ class Daemon:
         heard = {station.name: station.listening for station in self._stations}
         return {name: now for name, now in heard.items() if now is not None}
 
-    async def run(self, stop: asyncio.Event, *, drain: bool = False) -> None:
-        """Run until told to stop; with `drain`, until every source is exhausted and everything is sent."""
+    async def run(self, stop: asyncio.Event, hurry: asyncio.Event | None = None, *, drain: bool = False) -> None:
+        """Run until told to stop; with `drain`, until every source is exhausted and everything is sent.
+
+        Args:
+            stop: set when it is to end; what was taken in before is still decided, for `device.drain_s` at most.
+            hurry: set when it is to end at once.
+            drain: end by itself.
+        """
         self._tell_start()
         for station in self._stations:
             station.start()
         self._notifier.say("READY=1")
-        work = asyncio.create_task(self._work(), name="tasks")
+        updater = self._make_updater()
+        reporter = self._make_reporter(updater)
+        work = asyncio.create_task(self._work(updater, reporter), name="tasks")
+        fed = asyncio.create_task(self._kept_running("watchdog", lambda: feed(self._notifier, self._turns)))
         try:
             await self._until_done(stop, drain=drain)
         finally:
             self._notifier.say("STOPPING=1")
             for station in self._stations:
                 station.stop()
-            # Reports end first: the last one says what decided, not that nothing does while it stops.
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
-            ended = [await asyncio.to_thread(station.join, JOIN_S) for station in self._stations]
-            self._tell("daemon_stopped", "info", "" if all(ended) else "a station did not end in time")
+            ended = await self._stations_ended(hurry)
+            fed.cancel()
+            reporter.write()
+            self._tell("daemon_stopped", "info", "" if ended else "a station did not end in time")
             self._store.close()
 
     def reload(self, path: Path) -> None:
@@ -109,12 +127,13 @@ class Daemon:
         self._config = found.config
         with contextlib.suppress(StoreError):  # a full disk: it holds all the same, and the next report says so
             self._overrides.reload({name: _settings(name, self._config) for name in self._config.station})
+            self._tell_consent()
         words = ", ".join(found.changed) or "nothing"
         waits = f"; needs a restart: {', '.join(found.restart)}" if found.restart else ""
         self._tell("config_reloaded", "warning" if found.restart else "info", f"changed: {words}{waits}")
 
-    async def _work(self) -> None:
-        updater = Updater(
+    def _make_updater(self) -> Updater:
+        return Updater(
             self._units,
             self._overrides,
             self._store,
@@ -123,12 +142,18 @@ class Daemon:
             self._clock,
             self._boot_id,
         )
-        reporter = Reporter(self._config, self._store, self._units, self._stations, updater, self._clock, self._boot_id)
+
+    def _make_reporter(self, updater: Updater) -> Reporter:
+        cores = self._held.cores if self._held else None
+        return Reporter(
+            self._config, self._store, self._units, self._stations, updater, self._clock, self._boot_id, cores
+        )
+
+    async def _work(self, updater: Updater, reporter: Reporter) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._kept_running("reports", reporter.run))
             tasks.create_task(self._kept_running("retention", self._keep_bounded))
             tasks.create_task(self._kept_running("switches", self._look_for_switches))
-            tasks.create_task(self._kept_running("watchdog", lambda: feed(self._notifier, self._turns)))
             if self._config.local is not None:
                 local = self._config.local
                 tasks.create_task(self._kept_running("local page", lambda: self._local(local, reporter)))
@@ -152,6 +177,7 @@ class Daemon:
             last=lambda name: stations[name].last if name in stations else None,
             totals=lambda: {name: station.totals() for name, station in stations.items()},
             stuck=TurnWatch(self._turns, self._clock).stuck,
+            trouble=lambda: [name for name, station in stations.items() if station.view().problem],
             alone=self._config.cloud is None,
             token=local.token,
             hosts=["127.0.0.1", "localhost", "[::1]"] if local.token is None else ["*"],
@@ -165,7 +191,10 @@ class Daemon:
         """Enrol once, then stay connected."""
         from edge.cloudside import stay_connected
 
-        await stay_connected(self._config, cloud, self._open_store, updater, reporter, self._clock, self._boot_id)
+        settings = self._overrides.settings
+        await stay_connected(
+            self._config, cloud, self._open_store, updater, reporter, settings, self._clock, self._boot_id
+        )
 
     async def _look_for_switches(self) -> None:
         while True:
@@ -194,6 +223,18 @@ class Daemon:
                 problem = f"{name}: {type(error).__name__}: {error}"
                 self._tell("task_failed", "alarm", f"{problem}\n{traceback.format_exc()[-2000:]}")
                 await asyncio.sleep(RESTART_WAIT_S)
+
+    async def _stations_ended(self, hurry: asyncio.Event | None) -> bool:
+        """Wait for the stations to end what they are on; return whether all did in time."""
+        until_s, hurried = self._clock.monotonic_s() + self._config.device.drain_s + JOIN_S, False
+        while not all(station.ended for station in self._stations) and self._clock.monotonic_s() < until_s:
+            if hurry is not None and hurry.is_set() and not hurried:
+                until_s, hurried = self._clock.monotonic_s() + HURRY_S, True
+                for station in self._stations:
+                    station.hurry()
+            await asyncio.sleep(STOP_LOOK_S)
+        left_s = HURRY_S if hurried else JOIN_S
+        return all(await asyncio.gather(*(asyncio.to_thread(station.join, left_s) for station in self._stations)))
 
     async def _until_done(self, stop: asyncio.Event, *, drain: bool) -> None:
         while not stop.is_set():
@@ -241,9 +282,16 @@ class Daemon:
 
         return make_fetch(self._config, cloud)
 
+    def _tell_consent(self) -> None:
+        agreed = {name: section.sound_agreed for name, section in self._config.station.items()}
+        tell_changes(self._store, agreed, self._boot_id)
+
     def _tell_start(self) -> None:
         self._tell("daemon_started", "info", f"lineside {version('lineside')}")
+        if self._held is not None and self._held.problem is not None:
+            self._tell("cores_missing", "warning", self._held.problem)
         try:
+            self._tell_consent()
             self._tell_unknown()
         except StoreError:
             # No room to tell of them: they stay pending and are told at the next start. Deciding comes first.
@@ -284,6 +332,9 @@ class Daemon:
             row_age_days=section.max_row_age_days,
             input_bytes=section.max_input_bytes,
             input_age_days=section.max_input_age_days,
+            total_bytes=section.max_bytes,
+            keep_days={name: station.keep_days for name, station in self._config.station.items()},
+            drop_first=section.drop_first,
         )
         path = store_path(self._config)
         return Store.open(
@@ -305,4 +356,6 @@ def _settings(name: str, config: Config) -> StationSettings:
         deadline_ms=section.deadline_ms,
         defer_budget_per_h=section.defer_budget_per_h,
         keep=section.keep,
+        sound_consent=section.sound_agreed,
+        on_disagreement=section.on_disagreement,
     )

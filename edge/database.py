@@ -6,6 +6,8 @@ Rules:
   back the last moments).
 - A damaged file is kept aside as `NAME.damaged-<ms>` and a new one is begun: the device goes on. Files are only
   moved while no other connection is open, which a lock on `NAME.lock` tells. What can be salvaged is (`salvage`).
+- What is deleted or shortened is overwritten within the pages that are written anyway (`secure_delete`), so that no
+  text lies on in what SQLite calls free; whole pages that are freed are overwritten only where something is erased.
 - The first to open a small file checks it page by page; a large one is checked only after an error made it suspect.
 - A file written by newer software is refused and left as it is.
 """
@@ -22,10 +24,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
+from edge import setaside
 from edge.errors import ConfigError, StoreError
-from edge.files import sync_directory, write_atomic
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MAX_VERSION = 255
 """A higher schema version is no version of ours but a damaged number."""
 BUSY_TIMEOUT_MS = 5000
@@ -49,7 +51,7 @@ class Opened:
     damage: str
     """What was wrong with a predecessor that this opening put aside; empty for nothing."""
     salvage: Path | None
-    """A damaged predecessor that was not salvaged yet; call `salvaged` when it was."""
+    """A damaged predecessor that was not salvaged yet; call `edge.setaside.salvaged` when it was."""
 
 
 def open_database(path: Path, *, durability: Durability, now_ms: Callable[[], int]) -> Opened:
@@ -72,10 +74,11 @@ def open_database(path: Path, *, durability: Durability, now_ms: Callable[[], in
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:
-    """Open the file for reading only, also while a daemon writes to it.
+    """Open the file for reading only, also while a daemon writes to it; one of older software is read as it is.
 
     Raises:
         StoreError: there is none, or it cannot be read.
+        ConfigError: it was written by newer software.
     """
     if not path.exists():
         raise StoreError(f"no record at {path}", hint="the daemon makes it at its first start", retry=False)
@@ -86,9 +89,14 @@ def open_read_only(path: Path) -> sqlite3.Connection:
         version = _version(connection)
     except sqlite3.Error as error:
         raise store_error(error, path) from error
-    if version != SCHEMA_VERSION:
+    if not 1 <= version <= SCHEMA_VERSION:
         connection.close()
-        raise ConfigError(f"{path}: expected schema version {SCHEMA_VERSION}, got {version}")
+        if version < 1:
+            raise StoreError(
+                f"{path}: expected schema version {SCHEMA_VERSION} or lower, got {version}",
+                hint="the daemon makes a new record as it starts",
+            )
+        raise ConfigError(f"{path}: expected schema version {SCHEMA_VERSION} or lower, got {version}")
     return connection
 
 
@@ -109,30 +117,24 @@ def store_error(error: sqlite3.Error, path: Path) -> StoreError:
     return StoreError(f"{path}: {error}", hint=f"look at the disk that holds {path.parent}")
 
 
-def salvaged(path: Path) -> None:
-    """Take note that nothing more is to be had from the damaged predecessor."""
-    _salvage_mark(path).unlink(missing_ok=True)
-
-
 def _open_or_replace(
     path: Path, durability: Durability, now_ms: Callable[[], int], lock: int
 ) -> tuple[sqlite3.Connection, str, Path | None]:
     first = _try_exclusive(lock)
     damage = ""
     try:
-        if first and _moving_mark(path).exists():
-            _finish_move(path)
+        if first and setaside.moving(path):
+            setaside.finish(path)
             damage = "it was being kept aside when the power was cut"
         try:
             connection = _open_checked(path, durability, check=first)
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # a damaged text may be all that SQLite says
             if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _DAMAGE or not first:
                 raise
-            _put_aside(path, now_ms())
+            setaside.put_aside(path, now_ms())
             damage = str(error)
             connection = _open_checked(path, durability)
-        mark = _salvage_mark(path)
-        return connection, damage, path.with_name(mark.read_text()) if first and mark.exists() else None
+        return connection, damage, setaside.to_salvage(path) if first else None
     finally:
         fcntl.flock(lock, fcntl.LOCK_SH)
 
@@ -152,10 +154,10 @@ def _open_checked(path: Path, durability: Durability, *, check: bool = False) ->
         _check_header(path)
     connection = _connect(path, durability)
     try:
-        if check and (_suspect_mark(path).exists() or path.stat().st_size <= FULL_CHECK_BYTES):
+        if check and (setaside.suspect_mark(path).exists() or path.stat().st_size <= FULL_CHECK_BYTES):
             _check_pages(connection)
-            _suspect_mark(path).unlink(missing_ok=True)
-        migrate(connection, path, _scripts())
+            setaside.suspect_mark(path).unlink(missing_ok=True)
+        migrate(connection, path, scripts())
         if check:
             _check_schema(connection)
     except BaseException:
@@ -174,10 +176,32 @@ def _connect(path: Path, durability: Durability) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL").fetchone()
         connection.execute(f"PRAGMA synchronous = {_SYNCHRONOUS[durability]}")
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        connection.execute("PRAGMA secure_delete = FAST").fetchone()
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+@dataclass(frozen=True, slots=True)
+class Scripts:
+    """What makes a schema."""
+
+    whole: str
+    """Makes the newest version in an empty file."""
+    steps: dict[int, str]
+    """By the version that they lead to from the one before."""
+
+    @property
+    def newest(self) -> int:
+        return max(self.steps)
+
+
+def scripts() -> Scripts:
+    """Return those of this version of the software."""
+    package = resources.files("edge")
+    steps = {v: (package / "migrations" / f"{v:04}.sql").read_text() for v in range(2, SCHEMA_VERSION + 1)}
+    return Scripts((package / "schema.sql").read_text(), steps)
 
 
 def text(data: bytes) -> str:
@@ -186,32 +210,29 @@ def text(data: bytes) -> str:
     return data.decode(errors="replace")
 
 
-def migrate(connection: sqlite3.Connection, path: Path, scripts: dict[int, str]) -> None:
-    """Bring the schema to the newest version in `scripts`, one transaction per version.
-
-    Script 1 makes an empty file; script N takes version N − 1 to N.
+def migrate(connection: sqlite3.Connection, path: Path, scripts: Scripts) -> None:
+    """Make the schema of an empty file, or bring an older one to the newest version, one transaction per version.
 
     Raises:
         ConfigError: the file's version is newer than the newest script.
         sqlite3.Error: the disk or the file does not allow it; the version before is still there.
     """
-    newest = max(scripts)
     if not _version(connection) and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
         raise _damage("it has tables but no version")
-    while (version := _version(connection)) != newest:
-        if version > newest:
+    while (version := _version(connection)) != scripts.newest:
+        if version > scripts.newest:
             raise ConfigError(
-                f"{path}: expected schema version {newest} or lower, got {version}",
+                f"{path}: expected schema version {scripts.newest} or lower, got {version}",
                 hint="it was written by newer software: install that version again",
             )
         connection.execute("BEGIN IMMEDIATE")
         try:
             # Another opener may have been faster.
             if _version(connection) == version:
-                for statement in _statements(scripts[version + 1]):
+                for statement in _statements(scripts.steps[version + 1] if version else scripts.whole):
                     connection.execute(statement)
                 _begin_state(connection, version)
-                connection.execute(f"PRAGMA user_version = {version + 1}")
+                connection.execute(f"PRAGMA user_version = {version + 1 if version else scripts.newest}")
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -251,7 +272,7 @@ def _check_pages(connection: sqlite3.Connection) -> None:
 def _check_schema(connection: sqlite3.Connection) -> None:
     # A page check takes any text for a name; what the hot path needs must be there and must compile.
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
-        migrate(fresh, Path(":memory:"), _scripts())
+        migrate(fresh, Path(":memory:"), scripts())
         if _names(fresh) != _names(connection):
             raise _damage("its tables are not those of this record")
     try:
@@ -261,9 +282,11 @@ def _check_schema(connection: sqlite3.Connection) -> None:
 
 
 def _names(connection: sqlite3.Connection) -> list[tuple[str, str, str | None]]:
-    # Names, not statements: SQLite's own versions word an altered table differently.
+    # Names, not statements: SQLite's own versions word an altered table differently. One table is SQLite's own, and
+    # stays behind in a record that version 1 began.
     return connection.execute(
-        "SELECT s.type, s.name, c.name FROM sqlite_schema s LEFT JOIN pragma_table_xinfo(s.name) c ORDER BY 1, 2, c.cid"
+        "SELECT s.type, s.name, c.name FROM sqlite_schema s LEFT JOIN pragma_table_xinfo(s.name) c "
+        "WHERE s.name <> 'sqlite_sequence' ORDER BY 1, 2, c.cid"
     ).fetchall()
 
 
@@ -271,14 +294,6 @@ def _damage(found: str) -> sqlite3.DatabaseError:
     error = sqlite3.DatabaseError(found)
     error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
     return error
-
-
-def _scripts() -> dict[int, str]:
-    package = resources.files("edge")
-    scripts = {1: (package / "schema.sql").read_text()}
-    for version in range(2, SCHEMA_VERSION + 1):
-        scripts[version] = (package / "migrations" / f"{version:04}.sql").read_text()
-    return scripts
 
 
 def _statements(script: str) -> Iterator[str]:
@@ -290,6 +305,21 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
+def in_use(path: Path) -> bool:
+    """Return whether a daemon has the database at `path` open for writing."""
+    try:
+        lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def _lock(path: Path) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -299,38 +329,8 @@ def _lock(path: Path) -> int:
     return descriptor
 
 
-def _put_aside(path: Path, now_ms: int) -> None:
-    # The mark makes a move that was cut short go on at the next opening: half of a database is none.
-    write_atomic(_moving_mark(path), f"{path.name}.damaged-{now_ms}".encode())
-    _finish_move(path)
-
-
-def _finish_move(path: Path) -> None:
-    name = _moving_mark(path).read_text()
-    for ending in ("-wal", "-shm", ""):
-        part = path.with_name(path.name + ending)
-        if part.exists():
-            part.replace(path.with_name(name + ending))
-    sync_directory(path.parent)
-    write_atomic(_salvage_mark(path), name.encode())
-    _suspect_mark(path).unlink(missing_ok=True)
-    _moving_mark(path).unlink()
-
-
-def _salvage_mark(path: Path) -> Path:
-    return path.with_name(f"{path.name}.salvage")
-
-
-def _moving_mark(path: Path) -> Path:
-    return path.with_name(f"{path.name}.moving")
-
-
-def _suspect_mark(path: Path) -> Path:
-    return path.with_name(f"{path.name}.suspect")
-
-
 def _mark_suspect(path: Path) -> None:
     try:
-        _suspect_mark(path).touch()
+        setaside.suspect_mark(path).touch()
     except OSError:
         return  # a disk that refuses this too is found at the next opening by the failing read itself

@@ -90,6 +90,12 @@ def defer(reason: DeferReason, detail: str, settings: StationSettings, *, in_bud
     return Judgement("defer", action, reason, words, None, None, {}, 0.0, {})
 
 
+def asks_candidate(judgement: Judgement, policy: AnyPolicy, settings: StationSettings) -> bool:
+    """Return whether a candidate's judgement of the same window could change this one, see `compared`."""
+    wanted = settings.on_disagreement or policy.on_disagreement
+    return wanted == "defer" and settings.mode != "full" and judgement.verdict != "defer"
+
+
 def compared(
     judgement: Judgement, candidate: Judgement, policy: AnyPolicy, settings: StationSettings, *, in_budget: bool
 ) -> Judgement:
@@ -105,7 +111,7 @@ def compared(
         settings: the station's.
         in_budget: whether the station may still defer in this hour.
     """
-    if policy.on_disagreement == "keep" or settings.mode == "full" or "defer" in (judgement.verdict, candidate.verdict):
+    if not asks_candidate(judgement, policy, settings) or candidate.verdict == "defer":
         return judgement
     word_differs = judgement.verdict == "accept" and judgement.label != candidate.label
     if judgement.verdict == candidate.verdict and not word_differs:

@@ -20,6 +20,10 @@ MAX_JSON_BYTES = 4 * 1024 * 1024
 """Files of state are a few kilobytes; anything larger is not one of ours and is not read into memory."""
 
 
+_ZEROS_BYTES = 2**20
+"""Written at once when a file is erased."""
+
+
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Put `data` at `path` with permissions `mode`, durably and all at once.
 
@@ -59,6 +63,25 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def erase_file(path: Path) -> None:
+    """Overwrite a file with zeros and remove it.
+
+    Raises:
+        StoreError: the disk does not allow it.
+    """
+    try:
+        with path.open("r+b") as file:
+            left = path.stat().st_size
+            while left > 0:
+                left -= file.write(bytes(min(left, _ZEROS_BYTES)))
+            file.flush()
+            os.fsync(file.fileno())
+        path.unlink()
+        sync_directory(path.parent)
+    except OSError as error:
+        raise StoreError(f"cannot erase {path}: {error.strerror or error}", hint=_hint(error, path)) from error
 
 
 def write_checked_json(path: Path, value: Any, *, mode: int = 0o644) -> None:

@@ -8,17 +8,27 @@ Rules:
 import json
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from edge.dropping import counted_words
+from edge.processor import PROC, children, cpu_seconds
 from edge.store import WRITTEN_TODAY, Store
 from edge.wire.messages import Health
 
-PROC = Path("/proc")
 THERMAL = Path("/sys/class/thermal")
 
 
-def measure(store: Store, folder: Path, *, uptime_s: float, children_bytes: int | None = None) -> Health:
+def measure(
+    store: Store,
+    folder: Path,
+    *,
+    uptime_s: float,
+    children_bytes: int | None = None,
+    cpu_percent: float | None = None,
+    cores: Collection[int] | None = None,
+) -> Health:
     """Return the state of the device now; takes a few milliseconds.
 
     Args:
@@ -26,22 +36,30 @@ def measure(store: Store, folder: Path, *, uptime_s: float, children_bytes: int 
         folder: a folder on the disk that matters.
         uptime_s: seconds since the daemon started.
         children_bytes: memory of the child processes if it is known already; None to measure them.
+        cpu_percent: share of one core that daemon and children use, None if it is not known yet.
+        cores: what the daemon is held to, None for nothing.
 
     Raises:
         StoreError: the record cannot be read.
     """
     outbox = store.outbox_size()
-    children = memory_of_children(os.getpid()) if children_bytes is None else children_bytes
+    of_children = memory_of_children(os.getpid()) if children_bytes is None else children_bytes
     return Health(
         uptime_s=round(uptime_s, 3),
-        memory_bytes=memory_of(os.getpid()) + children,
+        memory_bytes=memory_of(os.getpid()) + of_children,
         disk_free_bytes=shutil.disk_usage(folder).free,
         outbox_rows=outbox.rows,
         outbox_bytes=outbox.bytes,
         oldest_unsent_ms=outbox.oldest_at_ms,
         uploads_waiting=store.inputs.waiting(),
+        cpu_percent=cpu_percent,
         temperature_c=temperature_c(),
-        extra={**_extra(), **_written(store)},
+        extra={
+            **_extra(),
+            **({} if cores is None else {"cores": list(cores)}),
+            **_written(store),
+            **_dropped(store),
+        },
     )
 
 
@@ -58,23 +76,13 @@ def memory_of(pid: int, *, proc: Path = PROC) -> int:
 
 def memory_of_children(pid: int, *, proc: Path = PROC) -> int:
     """Return the PSS of all descendants of a process in bytes."""
-    return sum(memory_of(child, proc=proc) + memory_of_children(child, proc=proc) for child in _children(pid, proc))
+    return sum(memory_of(child, proc=proc) + memory_of_children(child, proc=proc) for child in children(pid, proc=proc))
 
 
 def temperature_c(*, thermal: Path = THERMAL) -> float | None:
     """Return the hottest sensor of the machine in degrees Celsius, or None if it has none."""
     found = [value for path in thermal.glob("thermal_zone*/temp") if (value := _millidegrees(path)) is not None]
     return max(found) / 1000 if found else None
-
-
-def _children(pid: int, proc: Path) -> list[int]:
-    found: list[int] = []
-    for path in (proc / str(pid) / "task").glob("*/children"):
-        try:
-            found += [int(child) for child in path.read_text().split()]
-        except OSError:
-            continue
-    return found
 
 
 def _millidegrees(path: Path) -> int | None:
@@ -99,11 +107,13 @@ def _written(store: Store) -> dict[str, Any]:
     return {} if kept is None else {"written_today": json.loads(kept)}
 
 
+def _dropped(store: Store) -> dict[str, Any]:
+    """What is in the record no more, or was never written to it, in numbers and for people; nothing for nothing."""
+    counts = store.dropped()
+    words = counted_words(counts)
+    return {"dropped": {**counts, "words": words}} if words else {}
+
+
 def _extra() -> dict[str, Any]:
-    used = os.times()
-    # Cumulative, so that any two reports give the share between them.
-    return {
-        "cpu_s": round(used.user + used.system, 2),
-        "children_cpu_s": round(used.children_user + used.children_system, 2),
-        "load_1m": round(os.getloadavg()[0], 2),
-    }
+    # Cumulative, of the daemon and its children together, so that any two reports give the share between them.
+    return {"cpu_s": round(cpu_seconds(os.getpid()), 2), "load_1m": round(os.getloadavg()[0], 2)}

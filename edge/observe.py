@@ -6,7 +6,7 @@ Rules:
 - Drift is watched per bundle: a new bundle brings a new reference and begins anew.
 """
 
-import bisect
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -128,7 +128,7 @@ class Observer:
         self._bins: dict[str, tuple[list[float], list[int]]] = {}
 
     def _know(self, bundle: BundleRef | None, manifest: Manifest | None) -> None:
-        if bundle == self._bundle or manifest is None:
+        if bundle is self._bundle or manifest is None or bundle == self._bundle:
             return
         if self._counts["decisions"]:
             self.flush()
@@ -160,12 +160,10 @@ class Observer:
             counts[f"label.{decision.label}"] += 1
         if decision.text is not None:
             self._count_text(decision, decision.text)
-        for step, value in decision.latency_ms.items():
-            self._bin(f"latency_ms.{step}", value)
-        for name, value in decision.metrics.items():
-            self._bin(name, value)
+        self._bin({_LATENCY + step: value for step, value in decision.latency_ms.items()})
+        self._bin(decision.metrics)
         if decision.confidence is not None:
-            self._bin("confidence", decision.confidence)
+            self._bin({"confidence": decision.confidence})
 
     def _count_text(self, decision: DecisionRow, text: str) -> None:
         self._counts["text.recognised"] += 1
@@ -175,12 +173,14 @@ class Observer:
             self._counts[f"text.{name}"] += found
         self._counts["text.low_confidence"] += decision.reason == "unsure" and not any(faults.values())
 
-    def _bin(self, name: str, value: float) -> None:
-        found = self._bins.get(name)
-        if found is None:
-            edges = self._edges_of(name)
-            found = self._bins[name] = edges, [0] * (len(edges) + 1)
-        found[1][bisect.bisect_right(found[0], value)] += 1
+    def _bin(self, values: dict[str, float]) -> None:
+        bins = self._bins
+        for name, value in values.items():
+            if name not in bins:
+                edges = self._edges_of(name)
+                bins[name] = edges, [0] * (len(edges) + 1)
+            edges, counts = bins[name]
+            counts[bisect_right(edges, value)] += 1
 
     def _edges_of(self, name: str) -> list[float]:
         if name.startswith(_LATENCY):

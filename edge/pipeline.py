@@ -1,7 +1,8 @@
 """The data's way on the device, from one window to one recorded decision and its outcome.
 
 Rules:
-- read → gate → preprocess → infer → recognise → calibrate → decide → commit → act → commit the outcome.
+- read → gate → preprocess → infer → recognise → calibrate → decide (→ a second opinion, where one is wanted)
+  → commit → act → commit the outcome.
 - Whatever goes wrong on the way ends in a deferral with its reason, or in the station's safe action.
 - A decision is committed before the actuator moves; a decision that cannot be committed is not acted on:
   the station takes its safe action, which is counted and told when there is room again.
@@ -15,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edge import steps
+from edge import decide as rules
+from edge import privacy, steps
 from edge.acting import Acting
 from edge.actuators.interface import Actuator
 from edge.clock import Clock
@@ -23,10 +25,10 @@ from edge.errors import StoreError
 from edge.linewatch import LineWatch
 from edge.observe import EventSink, Observer
 from edge.serving import Serving
-from edge.shadow import Shadow
+from edge.shadow import PATIENCE, Shadow
 from edge.sources.interface import Source
 from edge.values import Judgement, StationSettings, Window
-from edge.wire.rows import DecisionRow, InputRef, OutcomeRow
+from edge.wire.rows import FEATURES_MEDIA_TYPE, DecisionRow, InputRef, OutcomeRow
 from edge.work import DeferBudget, Unjudged, Work
 
 if TYPE_CHECKING:
@@ -40,10 +42,16 @@ class DecisionStore(EventSink, Protocol):
     """The part of the store that the pipeline needs."""
 
     def append_decision(
-        self, row: DecisionRow, *, input_key: str | None, keep: tuple[bytes, str] | None, wants_outcome: bool
+        self,
+        row: DecisionRow,
+        *,
+        input_key: str | None,
+        keep: tuple[bytes, str] | None,
+        wants_outcome: bool,
+        outcome: OutcomeRow | None,
     ) -> DecisionRow: ...
 
-    def append_outcome(self, row: OutcomeRow) -> OutcomeRow: ...
+    def append_outcome(self, row: OutcomeRow) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,7 @@ class Pipeline:
             SourceError: the source is gone.
         """
         engine = self._p.serving.current()
-        window = self._p.source.read(WAIT_S)
+        window = self._next_window()
         if window is None:
             self._idle()
             return None
@@ -108,6 +116,7 @@ class Pipeline:
             steps.recognise(work)
             scores = steps.calibrate(work, logits)
             judgement = steps.decide(work, scores, self._p.draw, in_budget=in_budget)
+            judgement = self._compared(work, judgement, in_budget=in_budget)
         except Unjudged as why:
             judgement = steps.defer(work, why, in_budget=in_budget)
         if self._line is not None:
@@ -121,7 +130,7 @@ class Pipeline:
                 self._line.decided(decision)
         self._feedback(work)
         self._observe(work, decision)
-        self.last = window, decision
+        self.last = privacy.shown(work.settings, window, decision)
         if self._p.shadow is not None and decision is not None:
             self._p.shadow.offer(window, decision)
         if self._p.asking is not None and decision is not None:
@@ -150,26 +159,39 @@ class Pipeline:
                 # Telemetry or an event found no room; decisions have a way of their own (`_commit`).
                 stop.wait(WAIT_S)
 
-    def run_out(self, limit_s: float) -> None:
-        """Decide on what a source that takes nothing more in still holds, for at most `limit_s` seconds.
+    def run_out(self, limit_s: float, hurry: threading.Event) -> None:
+        """Decide on what a source that takes nothing more in still holds, for `limit_s` seconds or until it hurries.
 
         Raises:
             SourceError: the source is gone.
         """
         until_s = self._p.clock.monotonic_s() + limit_s
-        while not self._p.source.exhausted and self._p.clock.monotonic_s() < until_s:
+        while not self._p.source.exhausted and not hurry.is_set() and self._p.clock.monotonic_s() < until_s:
+            self.turns += 1
             try:
                 self.run_once()
             except StoreError:
                 return
 
     def finish(self) -> None:
-        """Write what was counted since the last window of telemetry."""
+        """Write what was counted since the last window of telemetry, and the last outcome."""
+        self._acting.settle()
         try:
             self._p.observer.flush()
         except StoreError:
             # Counts can be made again from the decisions; there is nobody left to tell.
             return
+
+    def _next_window(self) -> Window | None:
+        """Return the next window; an outcome waits for its decision only if the window is there already."""
+        window = None
+        if self._acting.owed is not None:
+            try:
+                window = self._p.source.read(0.0)
+            finally:
+                if window is None:
+                    self._acting.settle()
+        return window or self._p.source.read(WAIT_S)
 
     def _idle(self) -> None:
         """Do what has to be done although no window came."""
@@ -177,6 +199,16 @@ class Pipeline:
         if self._line is not None:
             self._line.look(self._p.settings())
         self._p.observer.flush_if_due()
+
+    def _compared(self, work: Work, judgement: Judgement, *, in_budget: bool) -> Judgement:
+        """Return the judgement, or a deferral if a candidate in the shadow contradicts it and that is wanted."""
+        policy, settings = work.loaded.manifest.policy, work.settings
+        if self._p.shadow is None or not rules.asks_candidate(judgement, policy, settings):
+            return judgement
+        with work.step("second_opinion"):
+            left_s = (settings.deadline_ms - work.elapsed_ms) / 1000
+            other = self._p.shadow.ask(work.window, left_s * PATIENCE)
+        return judgement if other is None else rules.compared(judgement, other, policy, settings, in_budget=in_budget)
 
     def _observe(self, work: Work, decision: DecisionRow | None) -> None:
         if decision is not None:
@@ -190,20 +222,23 @@ class Pipeline:
             self._p.serving.window_served(deadline_missed=work.late)
 
     def _commit(self, work: Work, judgement: Judgement) -> DecisionRow | None:
-        raw = work.window.raw
-        kept = _keeps(work.settings, judgement)
-        if raw is None and kept and work.window.encode is not None:
+        raw, keeps = work.window.raw, privacy.keeps(work.settings, judgement, work.window)
+        if raw is None and keeps == "input" and work.window.encode is not None:
             raw = work.window.encode()
-        kept = kept and raw is not None and len(raw) > 0
-        row = self._record(work, judgement, raw, kept=kept)
-        keep = (raw, work.window.media_type) if kept and raw is not None else None
+        keep = (raw, work.window.media_type) if keeps == "input" and raw else None
+        row = self._record(work, judgement, raw, kept=keep is not None)
+        if keeps == "features" and (features := steps.features(work)) is not None:
+            named = row.input.model_copy(update={"features": hashlib.sha256(features).hexdigest()})
+            row, keep = row.model_copy(update={"input": named}), (features, FEATURES_MEDIA_TYPE)
         try:
             decision = self._p.store.append_decision(
                 row,
                 input_key=None if work.window.live else work.window.key,
                 keep=keep,
                 wants_outcome=row.action != "none",
+                outcome=self._acting.owed,
             )
+            self._acting.owed = None
             self._tell_unrecorded()
         except StoreError as error:
             self._not_recorded(row, error)
@@ -212,7 +247,8 @@ class Pipeline:
             self._budget.spend()
         self.decisions += 1
         self.last_decision_at_ms = decision.at_ms
-        return decision
+        # Whoever asked gets the text, and it is counted, also where it must not stand in the record.
+        return decision if decision.text == work.text else decision.model_copy(update={"text": work.text})
 
     def _record(self, work: Work, judgement: Judgement, raw: bytes | None, *, kept: bool) -> DecisionRow:
         window = work.window
@@ -248,7 +284,7 @@ class Pipeline:
             ),
             metrics=work.metrics,
             where=steps.where(work, judgement),
-            text=work.text,
+            text=work.text if privacy.may_use(work.settings, window) else None,
             latency_ms={"decode": window.decode_ms, **work.steps_ms, "total": work.elapsed_ms},
         )
 
@@ -274,9 +310,3 @@ class Pipeline:
             )
         except StoreError:
             self.unrecorded += count
-
-
-def _keeps(settings: StationSettings, judgement: Judgement) -> bool:
-    if settings.keep == "deferred":
-        return judgement.verdict == "defer" or judgement.reason is not None
-    return settings.keep == "all"

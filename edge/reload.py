@@ -13,8 +13,17 @@ from typing import Any
 
 from edge.config import Config
 
-LIVE_STATION = ("mode", "audit_share", "deadline_ms", "defer_budget_per_h", "keep")
-LIVE_STORE = ("max_rows", "max_row_age_days", "max_input_bytes", "max_input_age_days")
+LIVE_STATION = (
+    "mode",
+    "audit_share",
+    "deadline_ms",
+    "defer_budget_per_h",
+    "keep",
+    "sound_consent",
+    "keep_days",
+    "on_disagreement",
+)
+LIVE_STORE = ("max_rows", "max_row_age_days", "max_input_bytes", "max_input_age_days", "max_bytes")
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,13 @@ class StationView:
     pipeline: Pipeline | None
     source_problem: str | None
 
+    @property
+    def problem(self) -> str | None:
+        """What keeps the station from deciding or acting as it should, or None."""
+        unrecorded = self.pipeline.unrecorded if self.pipeline else 0
+        no_room = f"{unrecorded} decisions found no room on disk" if unrecorded else None
+        return self.source_problem or self.serving.problem or no_room
+
 
 def report(
     who: Who,
@@ -78,8 +85,6 @@ def slot_reports(book: Book) -> list[SlotReport]:
 
 def station_report(view: StationView) -> StationReport:
     """Return how one station does."""
-    unrecorded = view.pipeline.unrecorded if view.pipeline else 0
-    no_room = f"{unrecorded} decisions found no room on disk" if unrecorded else None
     return StationReport(
         model=view.model,
         mode=view.settings.mode,
@@ -87,5 +92,5 @@ def station_report(view: StationView) -> StationReport:
         runtime=view.serving.runtime,
         decisions=view.pipeline.decisions if view.pipeline else 0,
         last_decision_at_ms=view.pipeline.last_decision_at_ms if view.pipeline else None,
-        problem=view.source_problem or view.serving.problem or no_room,
+        problem=view.problem,
     )

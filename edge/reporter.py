@@ -7,7 +7,7 @@ Rules:
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from importlib.metadata import version
 from typing import Any
 
@@ -15,6 +15,7 @@ from edge.clock import Clock
 from edge.config import Config
 from edge.errors import LinkError, StoreError
 from edge.health import measure
+from edge.processor import Meter
 from edge.report import REPORTED_META, Who, report
 from edge.station import Station, store_path
 from edge.store import Store
@@ -39,6 +40,7 @@ class Reporter:
         updater: Updater,
         clock: Clock,
         boot_id: str,
+        cores: Collection[int] | None,
     ) -> None:
         self._config = config
         self._store = store
@@ -46,6 +48,8 @@ class Reporter:
         self._stations = stations
         self._updater = updater
         self._clock = clock
+        self._cores = cores
+        self._meter = Meter(clock)
         self._started_s = clock.monotonic_s()
         self._who = Who(
             device=config.device.name,
@@ -74,10 +78,7 @@ class Reporter:
 
     async def send(self) -> None:
         """Write one report down and send it if there is a link."""
-        document = self.build()
-        # Without room on disk the cloud is told all the same, and `status` says how old its state is.
-        with contextlib.suppress(StoreError):
-            self._store.set_meta(REPORTED_META, document.model_dump_json())
+        document = self.write()
         if self.publish is not None:
             try:
                 await self.publish(document)
@@ -85,14 +86,25 @@ class Reporter:
                 # The link went away: the next report holds everything.
                 return
 
-    def build(self) -> Reported:
-        """Return the device's full state."""
+    def write(self) -> Reported:
+        """Write one report down and return it."""
+        self._meter.look()
+        document = self.build(self._store)
+        # Without room on disk the cloud is told all the same, and `status` says how old its state is.
+        with contextlib.suppress(StoreError):
+            self._store.set_meta(REPORTED_META, document.model_dump_json())
+        return document
+
+    def build(self, store: Store) -> Reported:
+        """Return the device's full state; also from another thread, with a connection of its own to the record."""
         memory = [station.serving.memory_bytes for station in self._stations]
         health = measure(
-            self._store,
+            store,
             store_path(self._config).parent,
             uptime_s=self._clock.monotonic_s() - self._started_s,
             children_bytes=sum(memory),
+            cpu_percent=self._meter.percent,
+            cores=self._cores,
         )
         return report(
             self._who,

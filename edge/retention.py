@@ -1,30 +1,39 @@
 """Keeps the record within its limits, dropping what hurts least first.
 
 Rules:
-- Rows that the control plane has stored go first, oldest first; then uploaded inputs; then inputs not yet uploaded.
-- Unsent telemetry beyond its limit is emptied, not removed: its number stays, so the sequence has no hole.
-- An unsent decision, outcome or event is never dropped, whatever the limits say.
-- When the disk itself is nearly full, only `LAST_ROWS` stored rows and no uploaded inputs are kept: that makes room
-  for decisions inside the file. A reserve beside it gives the room that deleting itself needs.
+- Each kept input goes when its station's time for it is over, whatever else there is room for.
+- Beyond a limit of bytes this goes, in this order, until it is enough: damaged predecessors that were set aside; kept
+  inputs that the control plane has; rows that it has stored, all but `LAST_ROWS`; then what only this device has, in
+  the order of `drop_first`: telemetry, inputs of confident decisions, of disagreements, of deferrals.
+- An unsent decision, outcome or event is never dropped, whatever the limits say; that they alone are too much is told.
+- When the disk itself is nearly full, only `LAST_ROWS` stored rows and no uploaded inputs are kept, and then what only
+  this device has goes in the same order, until decisions have room inside the file. A reserve beside it gives the room
+  that deleting itself needs.
 - Work is cut into short transactions, so that a decision never waits long for it.
 """
 
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from edge.connection import Connection
+from edge.dropping import Pruned, drop_expired, drop_inputs, drop_rows, empty_telemetry, everything, order_of
 from edge.errors import StoreError
+from edge.setaside import damaged_copies
+from edge.wear import DROP_FIRST, Droppable
 
 SLACK = 1.1
 """Nothing is dropped until a limit is passed by a tenth: seldom and much, instead of always and little."""
 DAY_MS = 86_400_000
-CHUNK_ROWS = 200
-"""Rows in one transaction, about a millisecond."""
 LAST_ROWS = 1000
 """Stored rows kept when the disk is nearly full, for `log` and `replay`."""
 VACUUM_PAGES = 500
 """Free pages given back to the disk in one go, 2 MB."""
+MAX_VACUUMS = 100
+"""At once: what is still too large then gets smaller with the next round."""
+EMPTIED_BUSY_MS = 100
+"""Longest wait for readers of the write-ahead log when it is emptied: a decision waits behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +58,13 @@ class StoreLimits:
     """With less than this free, the disk counts as nearly full."""
     reserve_bytes: int = 8 * 1024**2
     """Kept for the moment when the disk is full: twice what the write-ahead log grows to before it is emptied."""
-
-
-@dataclass(slots=True)
-class Pruned:
-    """What was dropped."""
-
-    rows: int = 0
-    uploaded_inputs: int = 0
-    unsent_inputs: int = 0
-    """Kept inputs that nobody will see any more."""
-    unsent_telemetry: int = 0
-    """Windows of telemetry that the control plane will not get."""
-    seen_keys: int = 0
-
-    @property
-    def any(self) -> bool:
-        return any(asdict(self).values())
-
-    @property
-    def lost(self) -> bool:
-        """Whether something was dropped that the control plane does not have."""
-        return bool(self.unsent_inputs or self.unsent_telemetry)
+    total_bytes: int | None = None
+    """The record with everything in it and its damaged predecessors, without the log of 4 MB beside it; None for no
+    limit."""
+    keep_days: Mapping[str, float | None] = field(default_factory=dict)
+    """By station: its kept inputs older than this are dropped, sent or not; None for no limit of its own."""
+    drop_first: tuple[Droppable, ...] = DROP_FIRST
+    """What goes first when something has to go that only this device has."""
 
 
 def prune(connection: Connection, limits: StoreLimits, now_ms: int) -> Pruned:
@@ -91,20 +85,46 @@ def prune(connection: Connection, limits: StoreLimits, now_ms: int) -> Pruned:
         reserve.unlink(missing_ok=True)
         connection.all("PRAGMA wal_checkpoint(TRUNCATE)")
     dropped = Pruned()
+    _expired(connection, limits, now_ms, dropped)
     _stored_rows(connection, min(limits.rows, LAST_ROWS) if full else limits.rows, dropped)
     if limits.row_age_days is not None:
         _old_rows(connection, now_ms - round(limits.row_age_days * DAY_MS), dropped)
-    if limits.input_age_days is not None:
-        _aged(connection, now_ms - round(limits.input_age_days * DAY_MS), dropped)
-    _inputs(connection, limits.input_bytes, dropped, drop_uploaded=full)
+    _inputs(connection, limits, dropped, drop_uploaded=full)
     _telemetry(connection, limits.unsent_telemetry_rows, dropped)
     _seen(connection, limits.seen_keys, dropped)
-    connection.all(f"PRAGMA wal_checkpoint({'TRUNCATE' if full else 'PASSIVE'})")
+    now_free = shutil.disk_usage(connection.path.parent).free
+    _make_room(connection, limits, dropped, free_bytes=now_free if full else None)
     if dropped.any and not full:
-        connection.all(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
+        _give_back(connection, limits)
+    connection.all(f"PRAGMA wal_checkpoint({'TRUNCATE' if full else 'PASSIVE'})")
     if not reserve.exists() and free > limits.low_disk_bytes + limits.reserve_bytes:
         _make_reserve(reserve, limits.reserve_bytes)
     return dropped
+
+
+def _expired(connection: Connection, limits: StoreLimits, now_ms: int, dropped: Pruned) -> None:
+    # What a promise about time stands behind is overwritten, not only freed.
+    with connection.overwriting():
+        for station, own in limits.keep_days.items():
+            days = _shorter(own, limits.input_age_days)
+            if days is not None:
+                drop_expired(connection, [station], now_ms - round(days * DAY_MS), dropped)
+        # Of a station that nobody knows any more, as short as the shortest.
+        shortest = _shorter(*limits.keep_days.values(), limits.input_age_days)
+        if shortest is not None:
+            drop_expired(connection, limits.keep_days, now_ms - round(shortest * DAY_MS), dropped, others=True)
+    if dropped.expired_inputs:
+        connection.empty_log(EMPTIED_BUSY_MS)
+    if shortest is None:
+        return
+    for copy in damaged_copies(connection.path):
+        if copy.set_aside_ms < now_ms - round(shortest * DAY_MS):
+            copy.erase()
+            dropped.damaged_copies += 1
+
+
+def _shorter(*days: float | None) -> float | None:
+    return min((number for number in days if number is not None), default=None)
 
 
 def _stored_rows(connection: Connection, keep: int, dropped: Pruned) -> None:
@@ -112,7 +132,7 @@ def _stored_rows(connection: Connection, keep: int, dropped: Pruned) -> None:
     last = connection.one("SELECT max(seq) FROM rows")
     if first is None or last - first + 1 <= keep * SLACK:
         return
-    _drop_rows(connection, first, last - max(keep, 1), dropped)
+    drop_rows(connection, first, last - max(keep, 1), dropped)
 
 
 def _old_rows(connection: Connection, until_ms: int, dropped: Pruned) -> None:
@@ -121,74 +141,26 @@ def _old_rows(connection: Connection, until_ms: int, dropped: Pruned) -> None:
     # Up to the first row that is young enough: a clock that jumped back leaves old stamps behind young ones.
     young = connection.one("SELECT seq FROM rows WHERE at_ms >= ? ORDER BY seq LIMIT 1", until_ms)
     if first is not None:
-        _drop_rows(connection, first, last - 1 if young is None else young - 1, dropped)
+        drop_rows(connection, first, last - 1 if young is None else young - 1, dropped)
 
 
-def _drop_rows(connection: Connection, first: int, until: int, dropped: Pruned) -> None:
-    """Drop rows from the first one on, except what is unsent or pending and the newest, which gives the next number."""
-    pending = connection.one("SELECT min(seq) FROM pending_actions")
-    stored = connection.one("SELECT stored_through FROM state")
-    last = connection.one("SELECT max(seq) FROM rows")
-    until = min(until, last - 1, stored, stored if pending is None else pending - 1)
-    while first <= until:
-        step = min(first + CHUNK_ROWS - 1, until)
-        with connection.write:
-            dropped.rows += connection.execute("DELETE FROM rows WHERE seq <= ?", (step,)).rowcount
-            connection.execute("DELETE FROM shadow_results WHERE decision_seq <= ?", (step,))
-        first = step + 1
-
-
-def _aged(connection: Connection, until_ms: int, dropped: Pruned) -> None:
-    while True:
-        aged = connection.all("SELECT digest, uploaded FROM inputs WHERE kept_at_ms < ? LIMIT ?", until_ms, CHUNK_ROWS)
-        if not aged:
-            return
-        with connection.write:
-            for digest, uploaded in aged:
-                connection.execute("DELETE FROM uploads WHERE digest = ?", (digest,))
-                connection.execute("DELETE FROM inputs WHERE digest = ?", (digest,))
-                dropped.uploaded_inputs += uploaded
-                dropped.unsent_inputs += 1 - uploaded
-
-
-def _inputs(connection: Connection, limit_bytes: int, dropped: Pruned, *, drop_uploaded: bool) -> None:
+def _inputs(connection: Connection, limits: StoreLimits, dropped: Pruned, *, drop_uploaded: bool) -> None:
+    order = order_of(limits.drop_first)
+    if drop_uploaded:
+        drop_inputs(connection, order, dropped, everything, uploaded=True)
     total = connection.one("SELECT coalesce(sum(size_bytes), 0) FROM inputs")
-    goal = limit_bytes if total > limit_bytes * SLACK else total
-    while total > goal or drop_uploaded:
-        oldest = connection.all(
-            "SELECT digest, size_bytes, uploaded FROM inputs ORDER BY uploaded DESC, kept_at_ms LIMIT 1"
-        )
-        if not oldest or (total <= goal and not oldest[0][2]):
-            return
-        digest, size, uploaded = oldest[0]
-        with connection.write:
-            connection.execute("DELETE FROM uploads WHERE digest = ?", (digest,))
-            connection.execute("DELETE FROM inputs WHERE digest = ?", (digest,))
-        total -= size
-        dropped.uploaded_inputs += uploaded
-        dropped.unsent_inputs += 1 - uploaded
+    if total <= limits.input_bytes * SLACK:
+        return
+    goal = dropped.input_bytes + total - limits.input_bytes
+    for uploaded in (True, False):
+        drop_inputs(connection, order, dropped, lambda: goal - dropped.input_bytes, uploaded=uploaded)
 
 
 def _telemetry(connection: Connection, keep: int, dropped: Pruned) -> None:
     unsent = "kind = 'telemetry' AND seq > (SELECT stored_through FROM state)"
     count = connection.one(f"SELECT count(*) FROM rows WHERE {unsent}")  # noqa: S608 - a constant
-    if count <= keep * SLACK:
-        return
-    # The emptied row is an event in its place, so that the control plane can tell what it did not get.
-    empty = (
-        "json_object('kind', 'event', 'at_ms', at_ms, 'boot_id', '', 'name', 'telemetry_dropped', "
-        "'severity', 'warning', 'station', station, 'detail', 'too much was waiting to be sent')"
-    )
-    left = count - keep
-    while left > 0:
-        with connection.write:
-            changed = connection.execute(
-                f"UPDATE rows SET kind = 'event', body = {empty} WHERE seq IN "  # noqa: S608 - constants
-                f"(SELECT seq FROM rows WHERE {unsent} ORDER BY seq LIMIT ?)",
-                (min(left, CHUNK_ROWS),),
-            ).rowcount
-        dropped.unsent_telemetry += changed
-        left = left - changed if changed else 0
+    if count > keep * SLACK:
+        empty_telemetry(connection, count - keep, dropped)
 
 
 def _seen(connection: Connection, keep: int, dropped: Pruned) -> None:
@@ -198,6 +170,43 @@ def _seen(connection: Connection, keep: int, dropped: Pruned) -> None:
     until = connection.one("SELECT seq FROM seen ORDER BY seq DESC LIMIT 1 OFFSET ?", keep)
     with connection.write:
         dropped.seen_keys = connection.execute("DELETE FROM seen WHERE seq <= ?", (until,)).rowcount
+
+
+def _make_room(connection: Connection, limits: StoreLimits, dropped: Pruned, *, free_bytes: int | None) -> None:
+    """Drop until the record is within its bytes, and a disk that is nearly full has room for decisions in the file."""
+
+    def over() -> int:
+        total = connection.used_bytes() + sum(copy.size_bytes for copy in damaged_copies(connection.path))
+        return 0 if limits.total_bytes is None else total - limits.total_bytes
+
+    def excess() -> float:
+        lacking = 0 if free_bytes is None else limits.low_disk_bytes - free_bytes - connection.unused_bytes()
+        return max(over(), lacking)
+
+    if excess() <= (0 if free_bytes is not None else (limits.total_bytes or 0) * (SLACK - 1)):
+        return
+    for copy in damaged_copies(connection.path):
+        if excess() > 0:
+            copy.erase()
+            dropped.damaged_copies += 1
+    order = order_of(limits.drop_first)
+    drop_inputs(connection, order, dropped, excess, uploaded=True)
+    first, last = connection.one("SELECT min(seq) FROM rows"), connection.one("SELECT max(seq) FROM rows")
+    if first is not None:
+        drop_rows(connection, first, last - LAST_ROWS, dropped, excess)
+    drop_inputs(connection, order[: order.index("telemetry")], dropped, excess, uploaded=False)
+    empty_telemetry(connection, last or 0, dropped, excess)
+    drop_inputs(connection, order, dropped, excess, uploaded=False)
+    dropped.beyond_bytes = max(0, over())
+
+
+def _give_back(connection: Connection, limits: StoreLimits) -> None:
+    """Give free pages back to the disk: a little each time, and more while the file is larger than it may be."""
+    for _ in range(MAX_VACUUMS):
+        connection.give_back(VACUUM_PAGES)
+        unused = connection.unused_bytes()
+        if not unused or limits.total_bytes is None or connection.used_bytes() + unused <= limits.total_bytes:
+            return
 
 
 def _make_reserve(path: "os.PathLike[str]", size_bytes: int) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from edge.connection import Connection
 from edge.database import text
 from edge.rowtext import reads
+from edge.wire.rows import FEATURES_MEDIA_TYPE
 
 MAX_SKIPPED = 2_000
 """Numbers tried one by one behind unreadable pages before the rest is given up: a tenth of a second of the start."""
@@ -118,14 +119,16 @@ class _Copy:
         row["salvaged_from"] = {"incarnation": self._incarnation, "seq": seq}
         new = self._into.execute(
             "INSERT INTO rows (kind, station, at_ms, body) VALUES (?, ?, ?, ?)",
-            (row["kind"], station, at_ms, json.dumps(row)),
+            (row["kind"], station, at_ms, json.dumps(row, ensure_ascii=False, separators=(",", ":"))),
         ).lastrowid
         assert new is not None
         self._found.rows += 1
         if kind == "decision":
             self._numbers[seq] = new
-            if row["input"]["kept"]:
-                self._take_input(row["input"]["digest"], at_ms)
+            kind = "deferred_inputs" if row.get("reason") else "confident_inputs"
+            for digest in (row["input"]["digest"] if row["input"]["kept"] else None, row["input"].get("features")):
+                if digest is not None:
+                    self._take_input(digest, at_ms, station or "", kind)
 
     def _readable(self, seq: int, kind: str, body: str) -> dict[str, Any] | None:
         if not reads(f'{{"seq":{seq},{body[1:]}'):
@@ -141,17 +144,21 @@ class _Copy:
             row = {"kind": "event", "at_ms": row["at_ms"], "boot_id": "", "name": "outcome_salvaged", "detail": words}
         return row
 
-    def _take_input(self, digest: str, at_ms: int) -> None:
+    def _take_input(self, digest: str, at_ms: int, station: str, kind: str) -> None:
         for media_type, uploaded, data in self._read(
             "SELECT media_type, uploaded, bytes FROM inputs WHERE digest = ?", str, int, bytes, values=(digest,)
         ):
             if hashlib.sha256(data).hexdigest() != digest:
                 return
             self._into.execute(
+                "INSERT OR IGNORE INTO keepers (digest, station, kind, kept_at_ms) VALUES (?, ?, ?, ?)",
+                (digest, station, kind, at_ms),
+            )
+            self._into.execute(
                 "INSERT OR IGNORE INTO inputs (digest, media_type, size_bytes, kept_at_ms, uploaded, bytes) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
                 (digest, media_type, len(data), at_ms, int(bool(uploaded)), data),
             )
-            if not uploaded:
+            if not uploaded and media_type != FEATURES_MEDIA_TYPE:
                 self._into.execute("INSERT OR IGNORE INTO uploads (digest) VALUES (?)", (digest,))
             self._found.inputs += 1

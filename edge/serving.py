@@ -85,6 +85,8 @@ class Serving:
         self._clock = clock
         self._tell = tell
         self._engine: Engine | None = None
+        self._last: tuple[BundleRef, str] | None = None
+        """What decided when it was closed, and on which runtime."""
         self._fallback: Engine | None = None
         self._probation: Probation | None = None
         self._failures = 0
@@ -97,12 +99,14 @@ class Serving:
 
     @property
     def serving(self) -> BundleRef | None:
-        """The bundle that decides now, for reports."""
-        return self._engine.ref if self._engine else None
+        """The bundle that decides now, or did when this was closed; for reports."""
+        engine = self._engine
+        return engine.ref if engine is not None else self._last[0] if self._last is not None else None
 
     @property
     def runtime(self) -> str | None:
-        return self._engine.session.description if self._engine else None
+        engine = self._engine
+        return engine.session.description if engine is not None else self._last[1] if self._last is not None else None
 
     @property
     def memory_bytes(self) -> int:
@@ -162,6 +166,8 @@ class Serving:
 
     def close(self) -> None:
         """Close every engine. Safe to call twice."""
+        if self._engine is not None:
+            self._last = self._engine.ref, self._engine.session.description
         for engine in (self._engine, self._fallback, self._offered):
             if engine is not None:
                 engine.session.close()
@@ -191,7 +197,7 @@ class Serving:
         )
 
     def _take(self, engine: Engine) -> None:
-        self._engine = engine
+        self._engine, self._last = engine, None
         if engine.ref.digest != self._counted:
             self._failures, self._counted = 0, engine.ref.digest
         self.problem = None
@@ -222,6 +228,7 @@ class Serving:
 
     def _opening_failed(self, wanted: Slot, error: LinesideError) -> None:
         self._failures += 1
+        self._last = None
         self.problem = f"{_words(wanted.ref)} cannot be opened: {error}"
         self._next_try_s = self._clock.monotonic_s() + self._wait_s()
         if wanted.state == "trial" or self._failures >= MAX_FAILURES_IN_A_ROW:

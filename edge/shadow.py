@@ -3,6 +3,8 @@
 Rules:
 - A thread and a child of its own at the lowest priority, within a share of one core: what it has no time for is
   skipped and counted. The station hands a window over in passing and never waits.
+- But where sure decisions that a candidate contradicts go to a person, the station asks first and waits, within its
+  deadline; such a window is judged at once, whatever the share, and only once.
 - Both results stand in the record; only counts and disagreements (with their input) go up.
 - Results are written together, seldom, so that the station hardly ever finds the record locked.
 - A candidate that fails is shut off and told; it has decided nothing, so nothing is taken back.
@@ -17,18 +19,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from edge import steps
+from edge import privacy, steps
 from edge.bundle import load
 from edge.clock import Clock
 from edge.engines import Engine
 from edge.errors import LinesideError, StoreError
 from edge.recognised import alike
+from edge.shadowresults import ShadowResult
 from edge.slotfile import SlotFile
 from edge.slots import Slot
-from edge.store import ShadowResult, Store
+from edge.store import Store
 from edge.values import Judgement, StationSettings, Window
 from edge.wire.base import BundleRef
-from edge.wire.rows import DecisionRow
+from edge.wire.rows import SHADOW_DISAGREED_EVENT, DecisionRow
 from edge.work import Work
 
 LOOK_S = 1.0
@@ -41,8 +44,23 @@ MAX_SENT_PER_H = 60
 """Disagreements whose input is sent; all of them are counted. People cannot look at more."""
 MAX_LATENCIES = 10_000
 
+PATIENCE = 0.5
+"""Share of what is left of a window's deadline that the station waits for the candidate's word."""
+
 Kind = Literal["agreed", "opposite", "candidate_defers", "candidate_decides"]
 """How the candidate's verdict relates to the incumbent's: `opposite` where both decide, and differently."""
+
+
+@dataclass
+class _Look:
+    """A candidate's look at one window."""
+
+    window: Window
+    judgement: Judgement | None = None
+    """None until it is judged, and if the engine failed."""
+    text: str | None = None
+    took_s: float = 0.0
+    done: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass
@@ -69,7 +87,6 @@ class Shadow:
         *,
         cpu_share: float,
         tell_every_s: float,
-        keep_inputs: bool,
     ) -> None:
         """Prepare it.
 
@@ -83,15 +100,19 @@ class Shadow:
             boot_id: of this start of the daemon.
             cpu_share: of one core, above 0 and at most 1.
             tell_every_s: how often counts go up.
-            keep_inputs: whether inputs may be kept at all.
         """
         self._station, self._slots = station, slot_file
         self._open, self._open_store = open_candidate, open_store
         self._settings, self._clock, self._boot_id = settings, clock, boot_id
         self._rest = 1.0 / cpu_share - 1.0
-        self._tell_every_s, self._keep_inputs = tell_every_s, keep_inputs
+        self._tell_every_s = tell_every_s
         self._stop, self._wake = threading.Event(), threading.Event()
-        self._box: tuple[Window, DecisionRow] | None = None
+        self._box: tuple[_Look, DecisionRow] | None = None
+        self._asked: _Look | None = None
+        self._answered: _Look | None = None
+        """The last look that the station has asked for: its decision comes next."""
+        self._rested_s = 0.0
+        """When the share of the core allows the next window that nobody waits for."""
         self._engine: Engine | None = None
         self._given_up: str | None = None
         self._failures = 0
@@ -114,8 +135,17 @@ class Shadow:
         if self._engine is None or decision.label is None:
             return
         self._count.offered += 1
-        self._box = window, decision
+        look, self._answered = self._answered, None
+        self._box = (look if look is not None and look.window is window else _Look(window)), decision
         self._wake.set()
+
+    def ask(self, window: Window, wait_s: float) -> Judgement | None:
+        """Return what the candidate says to a window; None if none runs, if it fails, or says nothing in time."""
+        if self._engine is None or wait_s <= 0:
+            return None
+        self._asked = self._answered = look = _Look(window)
+        self._wake.set()
+        return look.judgement if look.done.wait(wait_s) else None
 
     @property
     def candidate(self) -> BundleRef | None:
@@ -126,8 +156,10 @@ class Shadow:
         with self._open_store() as store:
             looked_s = wrote_s = told_s = self._clock.monotonic_s() - LOOK_S
             while not self._stop.is_set():
-                if self._wake.wait(LOOK_S / 4):
-                    self._wake.clear()
+                self._wake.wait(self._until_next_s())
+                self._wake.clear()
+                self._answer(store)
+                if self._clock.monotonic_s() >= self._rested_s:
                     self._judge_one(store)
                 now_s = self._clock.monotonic_s()
                 if now_s - looked_s >= LOOK_S:
@@ -161,31 +193,51 @@ class Shadow:
             return
         self._event(store, "shadow_started", "info", f"{_words(staged.ref)} runs in the shadow", _ref(staged.ref))
 
+    def _until_next_s(self) -> float:
+        """Return how long there is nothing to do unless somebody asks."""
+        if self._box is None:
+            return LOOK_S / 4
+        return min(LOOK_S / 4, max(0.0, self._rested_s - self._clock.monotonic_s()))
+
+    def _answer(self, store: Store) -> None:
+        """Judge the window that the station waits for."""
+        look, self._asked = self._asked, None
+        if look is None:
+            return
+        if self._engine is not None:
+            self._judge(store, look, self._engine)
+        look.done.set()
+
     def _judge_one(self, store: Store) -> None:
         taken, self._box = self._box, None
         engine = self._engine
         if taken is None or engine is None:
             return
-        window, decision = taken
-        started_s = time.perf_counter()
-        # Nobody waits for it, so it is never late, and what it would do with a part is not audited.
-        work = Work(window, replace(self._settings(), deadline_ms=float("inf"), audit_share=0.0), engine)
-        judgement = steps.judge(work)
-        took_s = time.perf_counter() - started_s
-        if work.engine_failure is not None:
-            self._failures += 1
-            self._count.kinds["failed"] += 1
-            if self._failures >= MAX_FAILURES:
-                self._give_up(store, engine.ref, work.engine_failure)
-        else:
-            self._failures = 0
-            self._keep(store, work, decision, judgement, engine.ref, took_s * 1000)
-        self._stop.wait(took_s * self._rest)
+        look, decision = taken
+        if not look.done.is_set():
+            self._judge(store, look, engine)
+            self._rested_s = self._clock.monotonic_s() + look.took_s * self._rest
+        if look.judgement is not None:
+            self._keep(store, look, decision, look.judgement, engine.ref)
 
-    def _keep(
-        self, store: Store, work: Work, decision: DecisionRow, judgement: Judgement, ref: BundleRef, took_ms: float
-    ) -> None:
-        kind = compare(decision, judgement, work.text)
+    def _judge(self, store: Store, look: _Look, engine: Engine) -> None:
+        started_s = time.perf_counter()
+        # It is never late, and what it would do with a part is not audited.
+        work = Work(look.window, replace(self._settings(), deadline_ms=float("inf"), audit_share=0.0), engine)
+        judgement = steps.judge(work)
+        look.took_s = time.perf_counter() - started_s
+        if work.engine_failure is None:
+            self._failures = 0
+            look.judgement, look.text = judgement, work.text
+            return
+        self._failures += 1
+        self._count.kinds["failed"] += 1
+        if self._failures >= MAX_FAILURES:
+            self._give_up(store, engine.ref, work.engine_failure)
+
+    def _keep(self, store: Store, look: _Look, decision: DecisionRow, judgement: Judgement, ref: BundleRef) -> None:
+        kind = compare(decision, judgement, look.text)
+        took_ms = look.took_s * 1000
         self._count.kinds[kind] += 1
         if len(self._count.latencies_ms) < MAX_LATENCIES:
             self._count.latencies_ms.append(took_ms)
@@ -203,10 +255,10 @@ class Shadow:
             )
         )
         if kind != "agreed":
-            self._disagree(store, work, decision, judgement, ref, kind)
+            self._disagree(store, look, decision, judgement, ref, kind)
 
     def _disagree(
-        self, store: Store, work: Work, decision: DecisionRow, judgement: Judgement, ref: BundleRef, kind: Kind
+        self, store: Store, look: _Look, decision: DecisionRow, judgement: Judgement, ref: BundleRef, kind: Kind
     ) -> None:
         now_s = self._clock.monotonic_s()
         self._sent_s = [at_s for at_s in self._sent_s if now_s - at_s < 3600]
@@ -220,17 +272,18 @@ class Shadow:
             "incumbent": {"verdict": decision.verdict, "label": decision.label, "confidence": decision.confidence},
             "candidate": {"verdict": judgement.verdict, "label": judgement.label, "confidence": judgement.confidence},
         }
-        if work.text is not None:
-            data["texts"] = {"incumbent": decision.text, "candidate": work.text}
-        if self._keep_inputs:
-            data["input"] = _keep_input(store, work.window, decision)
+        may_use = privacy.may_use(self._settings(), look.window)
+        if look.text is not None and may_use:
+            data["texts"] = {"incumbent": decision.text, "candidate": look.text}
+        if may_use and self._settings().keep in ("deferred", "all"):
+            data["input"] = _keep_input(store, look.window, decision)
         detail = f"{decision.input.name}: {decision.verdict} decides, {_words(ref)} would {judgement.verdict}"
-        self._event(store, "shadow_disagreed", "info", detail, data)
+        self._event(store, SHADOW_DISAGREED_EVENT, "info", detail, data)
 
     def _write(self, store: Store) -> None:
         results, self._results = self._results, []
         try:
-            store.append_shadow(results)
+            store.shadow.keep(results)
         except StoreError:
             # A full disk: decisions come first, and the counts still go up.
             self._count.kinds["unrecorded"] += len(results)
@@ -285,6 +338,8 @@ def compare(decision: DecisionRow, judgement: Judgement, text: str | None = None
 
     Two recognisers that both understood agree only if they understood the same words; `text` is the candidate's.
     """
+    if decision.reason == "disagreement":
+        return "opposite"  # it was asked before, and that is why it is a deferral
     if decision.verdict == "defer" or judgement.verdict == "defer":
         if decision.verdict == judgement.verdict:
             return "agreed"
@@ -304,8 +359,8 @@ def _keep_input(store: Store, window: Window, decision: DecisionRow) -> str | No
         return None
     digest = hashlib.sha256(raw).hexdigest()
     with contextlib.suppress(StoreError):
-        store.keep_input(digest, raw, window.media_type)
-        return digest
+        if store.keep_input(digest, raw, window.media_type, station=decision.station):
+            return digest
     return None
 
 

@@ -22,6 +22,7 @@ The table: event, state before, state after, and what a power cut right after it
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from edge.wire.base import BundleRef
@@ -81,9 +82,9 @@ class Book:
     def trial(self) -> Slot | None:
         return next((slot for slot in self.slots if slot.state == "trial"), None)
 
-    @property
+    @cached_property
     def serving(self) -> Slot | None:
-        """The bundle that should decide: the one on trial, else the current one."""
+        """The bundle that should decide: the one on trial, else the current one. Asked for before every window."""
         return self.trial or self.slot(self.current)
 
     @property

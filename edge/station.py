@@ -38,8 +38,6 @@ from edge.wire.rows import DecisionRow
 if TYPE_CHECKING:
     from edge.asking import Asking
 
-DRAIN_S = 5.0
-"""Longest time that a station which stops still decides what its source had taken in before."""
 LOWEST_PRIORITY = 19
 SHADOW_DEADLINE_S = 10.0
 """A candidate at the lowest priority may be slow; one that hangs is found out all the same."""
@@ -67,7 +65,7 @@ class Station:
         self._config = config
         self._shared = shared
         self._store: Store | None = None
-        self._stop = threading.Event()
+        self._stop, self._hurry = threading.Event(), threading.Event()
         self._pipeline: Pipeline | None = None
         self._source: ReopeningSource | None = None
         self._trouble: str | None = None
@@ -86,16 +84,33 @@ class Station:
             self._asking.start()
 
     def stop(self) -> None:
-        """Ask the thread to end after the window it is on."""
+        """Ask the thread to end after the window it is on, or after what somebody waits for (`device.drain_s`)."""
+        self._stop.set()
+        if self._shadow is not None:
+            self._shadow.stop(0.0)
+
+    def hurry(self) -> None:
+        """Ask it to end after the window it is on, whoever waits."""
+        self._hurry.set()
         self._stop.set()
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for the thread; return whether it has ended."""
+        """Wait for all its threads together; return whether the one that decides has ended."""
+        until_s = self._shared.clock.monotonic_s() + timeout_s
+
+        def left_s() -> float:
+            return max(0.0, until_s - self._shared.clock.monotonic_s())
+
+        self._thread.join(left_s())
         if self._shadow is not None:
-            self._shadow.stop(timeout_s)
-        self._thread.join(timeout_s)
+            self._shadow.stop(left_s())
         if self._asking is not None:
-            self._asking.stop(timeout_s)
+            self._asking.stop(left_s())
+        return not self._thread.is_alive()
+
+    @property
+    def ended(self) -> bool:
+        """Whether its pipeline is done, for whatever reason."""
         return not self._thread.is_alive()
 
     @property
@@ -115,8 +130,8 @@ class Station:
 
     @property
     def turns(self) -> int | None:
-        """How often the pipeline has looked for a window, over all pipelines so far; None once it is exhausted."""
-        if self.exhausted:
+        """How often the pipeline has looked for a window, over all pipelines so far; None once it has ended."""
+        if self._thread.ident is not None and self.ended:
             return None
         return self._turns_before + (self._pipeline.turns if self._pipeline else 0)
 
@@ -167,7 +182,6 @@ class Station:
             shared.boot_id,
             cpu_share=config.shadow_cpu_share,
             tell_every_s=shared.config.link.telemetry_window_s,
-            keep_inputs=config.keep != "none",
         )
 
     def _make_asking(self) -> "Asking | None":
@@ -176,7 +190,8 @@ class Station:
             return None
         from edge.asking import Asking
 
-        return Asking(self.name, self._config.model, ask, shared.open_store, shared.clock, shared.boot_id)
+        settings = lambda: shared.settings(self.name)  # noqa: E731
+        return Asking(self.name, self._config.model, ask, shared.open_store, settings, shared.clock, shared.boot_id)
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -203,7 +218,7 @@ class Station:
             self._trouble = None
             self._pipeline.run(self._stop)
             if source.drain():
-                self._pipeline.run_out(DRAIN_S)
+                self._run_out(source, self._pipeline)
             self._pipeline.finish()
         finally:
             self.serving.close()
@@ -212,6 +227,16 @@ class Station:
                     part.close()
             self._store = None
             store.close()
+
+    def _run_out(self, source: ReopeningSource, pipeline: Pipeline) -> None:
+        """Decide on what was taken in before the stop, and say what was not decided any more."""
+        limit_s = self._shared.config.device.drain_s
+        pipeline.run_out(limit_s, self._hurry)
+        left = source.waiting
+        if left:
+            why = "it was told twice to end" if self._hurry.is_set() else f"there was no time within {limit_s:g} s"
+            detail = f"{left} inputs that were taken in before the stop were not decided: {why}"
+            self._tell("inputs_not_decided", "warning", detail, {"count": left})
 
     def _parts(self, store: Store, source: Source, actuator: Actuator) -> Parts:
         shared = self._shared
@@ -255,11 +280,11 @@ class Station:
         return ReopeningSource(kind, open_inner, self._shared.clock, self._tell_source, self._tell_news)
 
     def _with_masks(self, source: Source) -> Source:
-        if not self._config.mask:
+        if not self._config.mask and self._config.crop is None:
             return source
         from edge.sources.masked import MaskedSource
 
-        return MaskedSource(source, self._config.mask)
+        return MaskedSource(source, self._config.mask, self._config.crop)
 
     def _open_actuator(self) -> Actuator:
         settings = dict(self._config.actuator)

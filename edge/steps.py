@@ -5,6 +5,8 @@ Rules:
 - A failure of the engine is noted on the work, so that serving can take the bundle back.
 """
 
+import io
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -120,6 +122,16 @@ def where(work: Work, judgement: Judgement) -> list[Peak] | None:
     rows, columns = heatmap.shape[1:]
     values = work.extras[len(work.extras) - rows * columns :].reshape(rows, columns)
     return peaks(values, spec, picture.shape[1], picture.shape[0])
+
+
+def features(work: Work) -> bytes | None:
+    """Return the network's own features of a window as a file of `FEATURES_MEDIA_TYPE`, None if it gave none."""
+    spec = work.engine.spec.features if work.engine is not None else None
+    if spec is None or work.extras is None:
+        return None
+    file = io.BytesIO()
+    np.lib.format.write_array(file, work.extras[: math.prod(spec.shape)].astype(np.float32), version=(1, 0))
+    return file.getvalue()
 
 
 def defer(work: Work, why: Unjudged, *, in_budget: bool) -> Judgement:

@@ -10,34 +10,36 @@ Rules:
 """
 
 import contextlib
-import json
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from edge.clock import Clock
 from edge.connection import Connection
-from edge.database import Durability, open_database, open_read_only, salvaged, store_error
+from edge.database import Durability, open_database, open_read_only, store_error
+from edge.dropping import LEFT_OUT_META, Pruned, count, counted
+from edge.erasure import Erasure, Forgotten, Request, wipe
 from edge.errors import StoreError
 from edge.groupsync import GroupSync
 from edge.keptinputs import KeptInputs
 from edge.logs import EVENTS, LEVELS
-from edge.retention import Pruned, StoreLimits, prune
+from edge.retention import StoreLimits, prune
 from edge.rowtext import AnyRow, StoredRow, read_row, reads, row_text
 from edge.salvage import DAMAGE, salvage
-from edge.wear import WriteBudget
-from edge.wire.rows import DecisionRow, EventRow, OutcomeRow, TelemetryRow
+from edge.setaside import salvaged
+from edge.shadowresults import ShadowResults
+from edge.wear import KeptFor, WriteBudget
+from edge.wire.rows import FORGOTTEN_EVENT, DecisionRow, EventRow, OutcomeRow, TelemetryRow
 
 BATCH_ROWS = 200
 BATCH_BYTES = 256 * 1024
 """One batch stays far below the smallest payload limit in use (1 MB of an untuned NATS)."""
 WRITTEN_TODAY = "written_today"
 """Key of the small fact that keeps the day's written bytes over restarts."""
-MAX_NAMED = 500
-"""Digests in one proof: 40 KB, well below the size of a row."""
+BEYOND_META = "beyond_limit"
+"""Key of the small fact that the record is too large although nothing more may go."""
 MEASURED_ROWS = 10_000
 """The outbox's bytes are measured on this many rows and extrapolated beyond: the answer must stay quick."""
 
@@ -45,22 +47,10 @@ _INSERT = (
     "INSERT INTO rows (kind, station, at_ms, body, input_key, awaits_outcome, outcome_of) VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 
+_INSERT_TWO = f"{_INSERT}, (?, ?, ?, ?, ?, ?, ?)"
+_Values = tuple[str | int | None, ...]
+
 RowType = TypeVar("RowType", DecisionRow, OutcomeRow, EventRow, TelemetryRow)
-
-
-class ShadowResult(NamedTuple):
-    """What a candidate said to a window that the incumbent decided."""
-
-    decision_seq: int
-    digest: str
-    """Of the candidate's bundle."""
-    version: str
-    verdict: str
-    label: str | None
-    confidence: float | None
-    scores: dict[str, float]
-    latency_ms: float
-    at_ms: int
 
 
 class OutboxSize(NamedTuple):
@@ -93,6 +83,8 @@ class Store:
         self._group = group
         self.inputs = KeptInputs(self._c, self._limits.upload_refusals)
         """Raw inputs and which of them wait to be sent."""
+        self.shadow = ShadowResults(self._c)
+        """What candidates said beside the decisions."""
         self.incarnation: str = self._c.one("SELECT incarnation FROM state")
         """Identity of this file: a new one begins a new sequence."""
 
@@ -162,31 +154,36 @@ class Store:
         keep: tuple[bytes, str] | None = None,
         upload: bool = True,
         wants_outcome: bool = True,
+        outcome: OutcomeRow | None = None,
     ) -> DecisionRow:
         """Record a decision, all or nothing, and return it with its seq.
 
         Args:
             row: the decision.
             input_key: the input's key at its source, from now on `seen`; None for live frames.
-            keep: raw bytes and media type of the input, kept under `row.input.digest` unless the day's budget of
-                written bytes leaves it out; the returned row and the record say so.
-            upload: whether the kept input waits to be sent.
+            keep: raw bytes and media type of the input, kept under `row.input.digest`, or of its features, kept under
+                `row.input.features` if the row names them; unless the day's budget of written bytes leaves it out: the
+                returned row and the record say so.
+            upload: whether the kept input waits to be sent; features never do.
             wants_outcome: whether the action is pending until `append_outcome`.
+            outcome: of an action before, recorded in front of the decision in the same step.
 
         Raises:
             StoreError: nothing of it was recorded, or not so that it lasts; an outcome then says that it failed.
         """
-        if keep is not None and self._budget.leaves_out("deferred_inputs" if row.reason else "confident_inputs"):
-            row = row.model_copy(update={"input": row.input.model_copy(update={"kept": False})})
+        kind: KeptFor = "deferred_inputs" if row.reason else "confident_inputs"
+        if keep is not None and self._budget.leaves_out(kind):
+            row = row.model_copy(update={"input": row.input.model_copy(update={"kept": False, "features": None})})
             keep = None
         key = None if input_key is None else _plain(input_key)
         values = ("decision", row.station, row.at_ms, row_text(row), key, wants_outcome, None)
         if keep is None:
-            seq = self._insert_alone(values)
+            seq = self._insert_alone(values, before=outcome)
         else:
             with self._c.write:
-                seq = self._insert(values)
-                self.inputs.keep(row.input.digest, *keep, row.at_ms, upload=upload)
+                seq = self._insert(values, before=outcome)
+                digest, upload = row.input.features or row.input.digest, upload and row.input.features is None
+                self.inputs.keep(digest, *keep, row.at_ms, station=row.station, kind=kind, upload=upload)
         try:
             self._make_last()
         except StoreError as error:
@@ -194,7 +191,7 @@ class Store:
             raise
         return _numbered(row, seq)
 
-    def append_outcome(self, row: OutcomeRow) -> OutcomeRow:
+    def append_outcome(self, row: OutcomeRow) -> None:
         """Record what became of an action, which is then no longer pending.
 
         It lasts with the next decision: a power cut before that leaves an action whose outcome is unknown, and says so.
@@ -202,8 +199,7 @@ class Store:
         Raises:
             StoreError: nothing of it was recorded.
         """
-        values = ("outcome", None, row.at_ms, row_text(row), None, False, row.decision_seq)
-        return _numbered(row, self._insert_alone(values))
+        self._insert_alone(_of_outcome(row))
 
     def append_event(
         self,
@@ -232,10 +228,7 @@ class Store:
             detail=detail,
             data=data or {},
         )
-        appended = self._append(row, station, row.at_ms)
-        self._make_last()
-        EVENTS.log(LEVELS[severity], name, extra={"event": appended.model_dump(exclude={"kind"})})
-        return appended
+        return self._told(self._append(row, station, row.at_ms))
 
     def append_telemetry(self, row: TelemetryRow) -> TelemetryRow:
         """Record one window of telemetry.
@@ -245,48 +238,80 @@ class Store:
         """
         return self._append(row, row.station, row.ended_at_ms)
 
-    def append_shadow(self, results: Sequence[ShadowResult]) -> None:
-        """Record what a candidate said, all or nothing.
+    def keep_input(self, digest: str, data: bytes, media_type: str, *, station: str) -> bool:
+        """Keep the input of a disagreement, which its decision does not keep, and queue it for sending.
 
-        Raises:
-            StoreError: nothing of it was recorded.
-        """
-        if not results:
-            return
-        with self._c.write:
-            for result in results:
-                values = (*result[:6], json.dumps(result.scores), *result[7:])
-                self._c.execute("INSERT OR REPLACE INTO shadow_results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
-
-    def keep_input(self, digest: str, data: bytes, media_type: str) -> None:
-        """Keep an input that was not kept with its decision, and queue it for sending.
+        Returns:
+            Whether it is kept: not where the day's budget of written bytes leaves it out.
 
         Raises:
             StoreError: it was not kept.
         """
+        if self._budget.leaves_out("disagreement_inputs"):
+            return False
         with self._c.write:
-            self.inputs.keep(digest, data, media_type, self._clock.now_ms(), upload=True)
+            self.inputs.keep(
+                digest,
+                data,
+                media_type,
+                self._clock.now_ms(),
+                station=station,
+                kind="disagreement_inputs",
+                upload=True,
+            )
+        return True
 
-    def forget(self, digests: Iterable[str], *, why: str) -> int:
-        """Erase kept inputs for good; an event with their digests is the proof. Return how many there were.
+    def forget(self, request: Request) -> Forgotten:
+        """Erase kept inputs, and the texts understood of them, for good; events with their digests are the proof.
+
+        Call `wipe` afterwards: only then nothing of them lies on in the files.
 
         Raises:
-            StoreError: nothing was erased.
+            StoreError: not all of it was erased; what was is proved.
         """
-        with self._c.write:
-            erased = self.inputs.erase(digests)
-        if erased:
-            # The write-ahead log still holds the bytes: with a checkpoint the zeros reach the file, and it is emptied.
-            self._c.all("PRAGMA wal_checkpoint(TRUNCATE)")
-            named = {"count": len(erased), "digests": erased[:MAX_NAMED], "why": why}
-            self.append_event("inputs_forgotten", boot_id="", detail=f"{len(erased)} erased: {why}", data=named)
-        return len(erased)
+        done = Forgotten()
+        erasure = Erasure(self._c, self.inputs, request)
+        for proof in erasure.steps():
+            with self._c.overwriting(), self._c.write:
+                erased, changed = erasure.apply(proof)
+                detail = f"{len(erased)} erased: {request.why}"
+                row = EventRow(
+                    seq=1,
+                    at_ms=self._clock.now_ms(),
+                    boot_id="",
+                    name=FORGOTTEN_EVENT,
+                    station=request.station,
+                    detail=detail,
+                    data=proof.data(request, erased),
+                )
+                row = _numbered(row, self._insert((row.kind, row.station, row.at_ms, row_text(row), None, False, None)))
+            self._told(row)
+            done.inputs += len(erased)
+            done.rows += changed
+            done.copies += proof.copies
+        return done
+
+    def wipe(self) -> bool:
+        """Leave nothing of what was deleted in free pages and in the write-ahead log.
+
+        Returns:
+            Whether that is done; not while somebody reads from the log: try again then.
+
+        Raises:
+            StoreError: the disk failed.
+        """
+        return wipe(self._c)
 
     # ── reading rows ──────────────────────────────────────────────────────────────────────────────────────────
 
     def seen(self, station: str, key: str) -> bool:
         """Return whether this input of this station was decided."""
         return self._c.one("SELECT 1 FROM seen WHERE station = ? AND key = ?", station, _plain(key)) is not None
+
+    def knows(self, station: str) -> bool:
+        """Return whether there is anything of a station in the record."""
+        found = "SELECT 1 FROM keepers WHERE station = ?1 UNION ALL SELECT 1 FROM rows WHERE station = ?1 LIMIT 1"
+        return self._c.one(found, station) is not None
 
     def pending_actions(self, station: str | None = None, *, limit: int = -1) -> list[int]:
         """Return the decisions without an outcome, oldest first, of one station or all.
@@ -300,11 +325,6 @@ class Store:
             limit,
         )
         return [seq for (seq,) in found]
-
-    def shadow_results(self, n: int) -> list[ShadowResult]:
-        """Return the newest results of candidates in the shadow, newest first."""
-        found = self._c.all("SELECT * FROM shadow_results ORDER BY decision_seq DESC, digest LIMIT ?", n)
-        return [ShadowResult._make([*row[:6], json.loads(row[6]), *row[7:]]) for row in found]
 
     def decision(self, seq: int) -> DecisionRow | None:
         """Return one decision, or None if there is none of that number (any more)."""
@@ -451,6 +471,8 @@ class Store:
         """
         budget = self._budget
         changed = budget.add(written_bytes, self._clock.now_ms())
+        with self._c.write:
+            count(self._c, LEFT_OUT_META, budget.take_untold())
         self.set_meta(WRITTEN_TODAY, budget.text())
         if changed is not None:
             detail = f"left out for the rest of the day: {', '.join(changed)}" if changed else "all is written again"
@@ -468,7 +490,16 @@ class Store:
             self.append_event(
                 "store_pruned", boot_id="", severity="warning" if dropped.lost else "info", data=asdict(dropped)
             )
+        self._tell_beyond(dropped.beyond_bytes)
         return dropped
+
+    def dropped(self) -> dict[str, dict[str, int]]:
+        """Return what was dropped, and what was left out for the budget of written bytes, since this record began.
+
+        Raises:
+            StoreError: it could not be read.
+        """
+        return counted(self._c)
 
     # ── private, in call order ────────────────────────────────────────────────────────────────────────────────
 
@@ -491,6 +522,24 @@ class Store:
         self.append_event("rows_salvaged", boot_id="", severity="warning", detail=detail, data=data)
         salvaged(self._c.path)
 
+    def _tell_beyond(self, beyond_bytes: int) -> None:
+        """Tell once that nothing more may go although the record is too large, and once that it is over."""
+        if bool(beyond_bytes) == (self.get_meta(BEYOND_META) == "1"):
+            return
+        data = {"beyond_bytes": beyond_bytes, "limit_bytes": self._limits.total_bytes}
+        if beyond_bytes:
+            detail = "what is left in the record is unsent and never dropped: bring the control plane back in reach"
+            self.append_event("store_beyond_limit", boot_id="", severity="alarm", detail=detail, data=data)
+        else:
+            self.append_event("store_within_limit", boot_id="", detail="within its limit again", data=data)
+        self.set_meta(BEYOND_META, "1" if beyond_bytes else "0")
+
+    def _told(self, row: EventRow) -> EventRow:
+        """Make an event that was recorded last, and write it to the log of the daemon."""
+        self._make_last()
+        EVENTS.log(LEVELS[row.severity], row.name, extra={"event": row.model_dump(exclude={"kind"})})
+        return row
+
     def _make_last(self) -> None:
         """With durability `power`, return when what was committed survives a power cut."""
         if self._group is not None:
@@ -509,21 +558,28 @@ class Store:
     def _append(self, row: RowType, station: str | None, at_ms: int) -> RowType:
         return _numbered(row, self._insert_alone((row.kind, station, at_ms, row_text(row), None, False, None)))
 
-    def _insert_alone(self, values: tuple[str | int | None, ...]) -> int:
+    def _insert_alone(self, values: _Values, before: OutcomeRow | None = None) -> int:
         # One statement is a transaction of its own, and costs half of one with BEGIN and COMMIT.
         try:
-            return self._insert(values)
+            return self._insert(values, before)
         except sqlite3.Error as error:
             raise store_error(error, self._c.path) from error
 
-    def _insert(self, values: tuple[str | int | None, ...]) -> int:
-        seq = self._c.execute(_INSERT, values).lastrowid
+    def _insert(self, values: _Values, before: OutcomeRow | None = None) -> int:
+        if before is None:
+            seq = self._c.execute(_INSERT, values).lastrowid
+        else:
+            seq = self._c.execute(_INSERT_TWO, _of_outcome(before) + values).lastrowid
         assert seq is not None
         return seq
 
     def _rows(self, where: str, *values: Any) -> list[StoredRow]:
         found = self._c.all(f"SELECT seq, kind, body FROM rows {where}", *values)  # noqa: S608 - `where` is from above
         return [StoredRow(seq, kind, f'{{"seq":{seq},{body[1:]}') for seq, kind, body in found]
+
+
+def _of_outcome(row: OutcomeRow) -> _Values:
+    return "outcome", None, row.at_ms, row_text(row), None, False, row.decision_seq
 
 
 def _numbered(row: RowType, seq: int) -> RowType:

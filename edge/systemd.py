@@ -36,6 +36,7 @@ class Notifier:
             return False
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as way:
+                way.setblocking(False)  # whoever does not read must not hold up all tasks of the daemon
                 way.connect(self._address)
                 way.send(message.encode())
         except OSError:

@@ -4,12 +4,14 @@ Rules:
 - Named by their digest, so sending one twice changes nothing.
 - What the network or a busy control plane refuses is tried again with growing pauses, for ever, but behind the
   others: one input that breaks the other side holds up none.
+- Sound that no station may send any more is held back, from the next one on.
 - What the control plane refuses as such is put aside after a few tries, and an event says so.
 """
 
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import urllib3
@@ -38,13 +40,34 @@ class RefusedError(Exception):
     """The control plane does not take this input."""
 
 
-async def run(store: Store, *, cloud_url: str, token: str, boot_id: str, times: UploadTimes | None = None) -> None:
-    """Send what waits until cancelled. The store must be this task's own."""
+async def run(
+    store: Store,
+    *,
+    cloud_url: str,
+    token: str,
+    boot_id: str,
+    agreed: Callable[[], frozenset[str]],
+    times: UploadTimes | None = None,
+) -> None:
+    """Send what waits until cancelled.
+
+    Args:
+        store: this task's own.
+        cloud_url: address of the control plane.
+        token: the device's own.
+        boot_id: of this start of the daemon.
+        agreed: the stations whose sound may be sent now.
+        times: waits.
+    """
     times = times or UploadTimes()
     pool = connection_pool()
     failures = 0
+    held: frozenset[str] | None = None
     while True:
         try:
+            if (now := agreed()) != held:
+                store.inputs.hold_sound(now)
+                held = now
             sent = await send_next(store, pool, cloud_url=cloud_url, token=token, boot_id=boot_id)
         except (LinkError, StoreError) as error:
             log.info("not uploaded: %s", error)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from edge.wire.manifest import OnDisagreement
 from edge.wire.rows import DecisionRow
 from edge.wire.terms import Action, DeferReason, Mode, Verdict
 
@@ -73,8 +74,12 @@ class StationSettings:
     audit_share: float = 0.0
     deadline_ms: float = 1000.0
     defer_budget_per_h: int | None = None
-    keep: Literal["none", "deferred", "all"] = "deferred"
-    """Which inputs are kept: of deferred and audited decisions, of all, or none."""
+    keep: Literal["none", "features", "deferred", "all"] = "deferred"
+    """Which inputs are kept: of deferred and audited decisions, of all, none, or of all the network's features only."""
     policy_overrides: dict[str, float] = field(default_factory=dict)
     acknowledged: str | None = None
     """The stop of the line that a person has acknowledged last, see `edge.linewatch`."""
+    on_disagreement: OnDisagreement | None = None
+    """What becomes of a sure decision that a candidate in the shadow contradicts; None: as the bundle's policy says."""
+    sound_consent: bool = False
+    """Whether those who are heard have agreed that sound is kept and sent."""

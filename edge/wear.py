@@ -4,6 +4,7 @@ Rules:
 - A decision, its outcome and events are always written; what may go is named in `Droppable`, in an order of settings.
 - The first kind goes at `BEGINS` of the budget, the last at the whole, those between at even steps.
 - What was written is given from outside, so that it counts for the day whatever wrote it; days are UTC's.
+- The same order says what goes first when the record or the disk is full (`edge.dropping`).
 - What was left out is counted; a new day begins with nothing written and nothing left out.
 """
 
@@ -12,7 +13,10 @@ import threading
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-Droppable = Literal["telemetry", "confident_inputs", "deferred_inputs"]
+Droppable = Literal["telemetry", "confident_inputs", "disagreement_inputs", "deferred_inputs"]
+KeptFor = Literal["confident_inputs", "disagreement_inputs", "deferred_inputs"]
+"""What a picture, a sound or its features are kept for: a sure decision, a candidate in the shadow that would have
+decided otherwise, or a decision that goes to a person."""
 DROP_FIRST: tuple[Droppable, ...] = get_args(Droppable)
 """The default order: what a person would miss least comes first."""
 BEGINS = 0.8
@@ -32,6 +36,7 @@ class WriteBudget:
         self._day = 0
         self._written_bytes = 0
         self._left_out: dict[str, int] = {}
+        self._untold: dict[str, int] = {}
 
     def restore(self, text: str | None) -> None:
         """Go on from what `text` kept before a restart; what cannot be read begins at nothing."""
@@ -78,8 +83,15 @@ class WriteBudget:
         if kind not in self.reduced:
             return False
         with self._lock:
-            self._left_out[kind] = self._left_out.get(kind, 0) + 1
+            for counts in (self._left_out, self._untold):
+                counts[kind] = counts.get(kind, 0) + 1
         return True
+
+    def take_untold(self) -> dict[str, int]:
+        """Return what was left out since the last call, by kind."""
+        with self._lock:
+            untold, self._untold = self._untold, {}
+        return untold
 
     @property
     def telemetry_stretch(self) -> float:

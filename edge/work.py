@@ -82,15 +82,16 @@ class Step:
 
 
 class DeferBudget:
-    """How many parts a station may hand to people in any hour."""
+    """How many parts a station may hand to people in any hour. Remembers no more than an hour of a budget holds."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._spent_s: deque[float] = deque()
 
     def left(self, per_hour: int | None) -> bool:
-        """Return whether one more may be handed over."""
+        """Return whether one more may be handed over; without a budget (None) always."""
         if per_hour is None:
+            self._spent_s.clear()
             return True
         horizon = self._clock.monotonic_s() - _HOUR_S
         while self._spent_s and self._spent_s[0] < horizon:

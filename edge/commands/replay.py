@@ -13,9 +13,10 @@ from typing import Any, TextIO
 
 from edge.bundle import load
 from edge.clock import SystemClock
-from edge.config import Config, load_config
+from edge.config import Config, StationSection, load_config
 from edge.engines import EngineSettings, open_engine
 from edge.errors import LinesideError, ModelError
+from edge.privacy import is_sound
 from edge.sources.files import decode_window
 from edge.station import store_path
 from edge.steps import judge
@@ -55,7 +56,7 @@ def replay(config: Config, seq: int) -> tuple[DecisionRow, dict[str, float]]:
             raise ModelError(f"there is no decision {seq} in the record")
         kept = store.inputs.get(recorded.input.digest)
     if kept is None:
-        raise ModelError(f"its input {recorded.input.name} was not kept", hint='set keep = "all" at the station')
+        raise ModelError(_why_not(recorded, config.station.get(recorded.station)))
     if recorded.bundle is None:
         raise ModelError("no bundle decided it")
     bundle = load(_bundle_path(config, recorded.bundle.digest), expected_digest=recorded.bundle.digest)
@@ -72,6 +73,20 @@ def replay(config: Config, seq: int) -> tuple[DecisionRow, dict[str, float]]:
         return recorded, judge(work).scores
     finally:
         engine.session.close()
+
+
+def _why_not(recorded: DecisionRow, station: StationSection | None) -> str:
+    """Return in plain words why there is no input to judge again."""
+    name = recorded.input.name
+    if recorded.forgotten:
+        return f"its input {name} was erased on request"
+    if recorded.input.features is not None:
+        return f'only features of its input {name} were kept (keep = "features"), which nothing can judge again'
+    if recorded.input.kept:
+        return f"its input {name} was kept, but its time is over or the record was full"
+    if is_sound(recorded.input.media_type) and station is not None and not station.sound_agreed:
+        return f"its input {name} was not kept: those who are heard have not agreed (sound_consent)"
+    return f'its input {name} was not kept; keep = "all" at the station keeps every one'
 
 
 def _runtime(description: str) -> RuntimeName:

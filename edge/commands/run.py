@@ -1,7 +1,8 @@
 """`lineside-edge run`: the daemon, until a signal ends it.
 
 Rules:
-- SIGTERM and SIGINT end it after the window it is on; every decision is on disk then.
+- SIGTERM and SIGINT end it after the window it is on, or after what somebody waits for (`device.drain_s`); every
+  decision is on disk then. A second one ends it at once, and what was not decided is on record.
 - SIGHUP reads the configuration again, for what can change while it runs.
 - A station that listens is shown live; whoever looks on never holds the daemon up.
 """
@@ -44,14 +45,18 @@ async def _shown(config: Config, path: Path, *, drain: bool) -> None:
 async def _run(config: Config, path: Path, *, drain: bool, view: "LiveView | None" = None) -> None:
     from edge.daemon import Daemon
 
-    stop = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        (hurry if stop.is_set() else stop).set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, end)
     log_events(config.log.format, sys.stderr, config.device.name)
     daemon = Daemon(config, SystemClock(), os.environ)
     loop.add_signal_handler(signal.SIGHUP, daemon.reload, path)
     print(f"{config.device.name}: running, record in {config.device.data}", file=sys.stderr, flush=True)
     if view is not None:
         view.begin(daemon.listening)
-    await daemon.run(stop, drain=drain)
+    await daemon.run(stop, hurry, drain=drain)

@@ -15,11 +15,12 @@ from edge.clock import SystemClock
 from edge.config import Config, load_config
 from edge.errors import StoreError
 from edge.linewatch import read_line
+from edge.linkstate import link_words, read_link
 from edge.overrides import read_switch
 from edge.report import REPORTED_META
 from edge.station import store_path
 from edge.store import Store
-from edge.wire.messages import Reported
+from edge.wire.messages import Health, Reported
 
 STALE_AFTER_INTERVALS = 3
 
@@ -31,6 +32,7 @@ def run(config_path: Path, *, as_json: bool, out: TextIO = sys.stdout) -> int:
     try:
         with Store.open_read_only(store_path(config), clock=clock) as store:
             saved, outbox = store.get_meta(REPORTED_META), store.outbox_size()
+            link = None if config.cloud is None else read_link(store)
             lines = {name: line_words(config, store, name) for name in config.station}
     except StoreError as error:
         print(f"{config.device.name}: never started here ({error})", file=out)
@@ -47,11 +49,13 @@ def run(config_path: Path, *, as_json: bool, out: TextIO = sys.stdout) -> int:
             "age_s": round(age_s, 1),
             "outbox_rows": outbox.rows,
             "rules": lines,
+            "link": link.model_dump() if link else None,
             "reported": reported.model_dump(),
         }
         print(json.dumps(document), file=out)
     else:
-        print(as_text(reported, age_s, fresh=fresh, outbox_rows=outbox.rows, rules=lines), file=out)
+        words = "no control plane is configured" if config.cloud is None else link_words(link, clock.now_ms())
+        print(as_text(reported, age_s, fresh=fresh, outbox_rows=outbox.rows, rules=lines, link=words), file=out)
     return 0 if fresh else 1
 
 
@@ -66,8 +70,23 @@ def line_words(config: Config, store: Store, name: str) -> list[str]:
     return words
 
 
+def processor(health: Health) -> str:
+    """Return the share of the processor that the daemon and its children use, empty if it is not known yet."""
+    if health.cpu_percent is None:
+        return ""
+    cores = health.extra.get("cores")
+    held = f", held to core {', '.join(map(str, cores))}" if isinstance(cores, list) else ""
+    return f"processor {health.cpu_percent:.0f} % of a core{held}, "
+
+
 def as_text(
-    reported: Reported, age_s: float, *, fresh: bool, outbox_rows: int, rules: Mapping[str, list[str]] | None = None
+    reported: Reported,
+    age_s: float,
+    *,
+    fresh: bool,
+    outbox_rows: int,
+    rules: Mapping[str, list[str]],
+    link: str,
 ) -> str:
     """Return the state for people."""
     head = f"{reported.device}  {'fresh' if fresh else 'STALE'}, {age_s:.0f} s ago  config {reported.config_version}"
@@ -75,7 +94,7 @@ def as_text(
     for name, station in reported.stations.items():
         serving = f"{station.serving.name} {station.serving.version}" if station.serving else "no bundle"
         lines.append(f"  station {name}: {station.mode}, {serving} on {station.runtime}, {station.decisions} decisions")
-        lines.extend(f"    {words}" for words in (rules or {}).get(name, []))
+        lines.extend(f"    {words}" for words in rules.get(name, []))
         if station.problem:
             lines.append(f"    ! {station.problem}")
     for slots in reported.slots.values():
@@ -84,8 +103,17 @@ def as_text(
             lines.append(f"  slot {slot.state:<7} {slot.bundle.name} {slot.bundle.version}{why}")
     lines.extend(f"  refused {r.bundle.name} {r.bundle.version}: {r.reason}" for r in reported.refusals)
     health = reported.health
+    lines.append(f"  {link}")
     lines.append(
-        f"  outbox {outbox_rows} rows, {health.uploads_waiting} uploads waiting, "
+        f"  outbox {outbox_rows} rows, {health.uploads_waiting} uploads waiting, {processor(health)}"
         f"memory {health.memory_bytes / 2**20:.0f} MiB, disk free {health.disk_free_bytes / 2**30:.1f} GiB"
     )
+    if gone := dropped_words(reported):
+        lines.append(f"  {gone}")
     return "\n".join(lines)
+
+
+def dropped_words(reported: Reported) -> str:
+    """Return what the device has dropped, or not written, in words; nothing for nothing."""
+    dropped = reported.health.extra.get("dropped")
+    return str(dropped.get("words", "")) if isinstance(dropped, dict) else ""

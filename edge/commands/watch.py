@@ -16,9 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from edge.clock import Clock, SystemClock
-from edge.commands.status import STALE_AFTER_INTERVALS
+from edge.commands.status import STALE_AFTER_INTERVALS, dropped_words, processor
 from edge.config import Config, load_config
 from edge.errors import StoreError
+from edge.linkstate import link_words, read_link
 from edge.report import REPORTED_META
 from edge.station import store_path
 from edge.store import OutboxSize, Store
@@ -59,18 +60,21 @@ def look(config: Config, clock: Clock) -> RenderableType:
             decisions = store.last_decisions(MEASURED)
             events = [r for r in store.rows(store.last_seq() - EVENT_ROWS, kind="event") if isinstance(r, EventRow)]
             outbox = store.outbox_size()
+            link = None if config.cloud is None else link_words(read_link(store), clock.now_ms())
     except StoreError as error:
         return Panel(f"{error}", title=config.device.name)
     reported = Reported.model_validate_json(saved) if saved else None
     return Group(
-        _head(config, reported, outbox, clock),
+        _head(config, reported, outbox, clock, link),
         _stations(reported, decisions),
         _last(decisions[:LAST], clock),
         _alarms([event for event in events if event.severity != "info"][-3:], clock),
     )
 
 
-def _head(config: Config, reported: Reported | None, outbox: OutboxSize, clock: Clock) -> RenderableType:
+def _head(
+    config: Config, reported: Reported | None, outbox: OutboxSize, clock: Clock, link: str | None
+) -> RenderableType:
     if reported is None:
         return Text(f"{config.device.name}: no report yet", style="yellow")
     age_s = (clock.now_ms() - reported.sent_at_ms) / 1000
@@ -83,10 +87,21 @@ def _head(config: Config, reported: Reported | None, outbox: OutboxSize, clock: 
         (reported.device, "bold"),
         "  ",
         state,
-        f"  {reported.profile} at {reported.site} · config {reported.config_version}\n",
-        f"queue {outbox.rows} rows{oldest} · {health.uploads_waiting} inputs to send · "
+        f"  {reported.profile} at {reported.site} · lineside {reported.software} · config {reported.config_version}\n",
+        *_link(link, fresh=fresh),
+        f"{outbox.rows} rows unsent{oldest} · {health.uploads_waiting} inputs to send\n" if link is not None else "",
+        processor(health),
         f"disk {health.disk_free_bytes / 2**30:.1f} GiB free · memory {health.memory_bytes / 2**20:.0f} MiB{warm}",
+        f"\n{gone}" if (gone := dropped_words(reported)) else "",
     )
+
+
+def _link(words: str | None, *, fresh: bool) -> list[str | tuple[str, str]]:
+    if words is None:
+        return [("no control plane is configured: the device works alone\n", "dim")]
+    if not fresh:
+        return [(f"link unknown, the daemon is silent; it was: {words}", "yellow"), " · "]
+    return [(words, "green" if words.startswith("connected") else "bold red"), " · "]
 
 
 def _stations(reported: Reported | None, decisions: list[DecisionRow]) -> RenderableType:

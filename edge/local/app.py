@@ -3,7 +3,8 @@
 Rules:
 - Answers nothing to other origins: the Host must be one of this device's, and a change needs a header that a foreign
   page cannot send.
-- Beyond loopback a token is asked for, except by `/healthz`, which says nothing but that.
+- Beyond loopback a token is asked for, except by `/healthz`, which says nothing but that, and which station it is.
+- `/healthz` is 200 only while every station turns and nothing keeps one from deciding or acting as it should.
 - Reads the record through connections of its own; the stations never wait for a reader.
 """
 
@@ -21,6 +22,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from edge.errors import ConfigError, LinesideError
+from edge.linkstate import LinkState, read_link
 from edge.local.answers import answer, open_parts
 from edge.observe import Totals
 from edge.store import Store
@@ -44,7 +46,7 @@ _SECURE = {
 class Device:
     """What the page shows, as callables: each is asked when a request comes."""
 
-    reported: Callable[[], Reported]
+    reported: Callable[[Store], Reported]
     open_store: Callable[[], Store]
     boot_id: str
     last: Callable[[str], tuple[Window, DecisionRow | None] | None]
@@ -52,6 +54,8 @@ class Device:
     totals: Callable[[], dict[str, Totals]]
     stuck: Callable[[], list[str]]
     """Stations that do not turn."""
+    trouble: Callable[[], list[str]]
+    """Stations that something keeps from deciding or acting as they should."""
     alone: bool = False
     """Whether there is no control plane that rows could wait for."""
     token: str | None = None
@@ -63,6 +67,7 @@ def make_app(device: Device) -> Starlette:
     page = _Page(device)
     routes = [
         Route("/", page.index),
+        Route("/favicon.ico", page.nothing),
         Route("/page.js", page.script),
         Route("/page.css", page.style),
         Route("/healthz", page.healthz),
@@ -92,6 +97,9 @@ class _Page:
             return PlainTextResponse("open this page as /?token=…, with the token of the device's config\n", 401)
         return HTMLResponse(_static("page.html"), headers=_SECURE)
 
+    async def nothing(self, _request: Request) -> Response:
+        return Response(status_code=204)  # every browser asks for an icon
+
     async def script(self, _request: Request) -> Response:
         return Response(_static("page.js"), media_type="text/javascript", headers=_SECURE)
 
@@ -99,16 +107,26 @@ class _Page:
         return Response(_static("page.css"), media_type="text/css", headers=_SECURE)
 
     async def healthz(self, _request: Request) -> Response:
-        stuck = self._d.stuck()
-        return JSONResponse({"ok": not stuck, "stuck": stuck}, 503 if stuck else 200)
+        stuck, trouble = self._d.stuck(), self._d.trouble()
+        ok = not stuck and not trouble
+        return JSONResponse({"ok": ok, "stuck": stuck, "trouble": trouble}, 200 if ok else 503)
 
     async def metrics(self, request: Request) -> Response:
-        from edge.local.metrics import exposition
-
         if not self._may(request):
             return _denied()
-        text = await run_in_threadpool(lambda: exposition(self._d.reported(), self._d.totals()))
+        text = await run_in_threadpool(self._exposition)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    def _exposition(self) -> bytes:
+        from edge.local.metrics import exposition
+
+        with self._d.open_store() as store:
+            reported, link = self._d.reported(store), self._link(store)
+        connected = None if self._d.alone else bool(link and link.connected)
+        return exposition(reported, self._d.totals(), self._d.stuck(), connected=connected)
+
+    def _link(self, store: Store) -> LinkState | None:
+        return None if self._d.alone else read_link(store)
 
     async def state(self, request: Request) -> Response:
         return await self._guarded(request, self._state)
@@ -140,22 +158,23 @@ class _Page:
     def _state(self) -> Response:
         with self._d.open_store() as store:
             waiting = open_parts(store)
-        stations = {}
-        for name in self._d.reported().stations:
-            last = self._d.last(name)
-            stations[name] = last[1].model_dump(mode="json") if last and last[1] else None
+            reported, link = self._d.reported(store), self._link(store)
+        lasts = {name: self._d.last(name) for name in reported.stations}
+        decided = {name: last[1].model_dump(mode="json") if last and last[1] else None for name, last in lasts.items()}
         document = {
-            "reported": self._d.reported().model_dump(mode="json"),
-            "last": stations,
+            "reported": reported.model_dump(mode="json"),
+            "last": decided,
+            "seen": [name for name, last in lasts.items() if last and _can_be_shown(last[0])],
             "open": [row.model_dump(mode="json") for row in waiting.parts[:LISTED]],
             "open_count": waiting.count,
             "alone": self._d.alone,
+            "link": link.model_dump() if link else None,
         }
         return JSONResponse(document, headers=_SECURE)
 
     def _live(self, station: str) -> Response:
         last = self._d.last(station)
-        if last is None or last[0].data is None:
+        if last is None or not _can_be_shown(last[0]):
             return JSONResponse({"error": f"no picture of {station} yet"}, 404)
         return _as_shown(last[0])
 
@@ -186,9 +205,16 @@ async def _document(request: Request) -> dict[str, Any]:
     return found
 
 
+def _can_be_shown(window: Window) -> bool:
+    """Return whether there is something to see or hear: also of a camera that is black, not of a file that is none."""
+    return window.data is not None or (window.raw is None and window.encode is not None)
+
+
 def _as_shown(window: Window) -> Response:
     if window.raw is not None:
         return Response(window.raw, media_type=window.media_type, headers=_SECURE)
+    if window.encode is not None:
+        return Response(window.encode(), media_type=window.media_type, headers=_SECURE)
     from edge.imaging import encode_png
 
     assert window.data is not None

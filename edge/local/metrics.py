@@ -1,11 +1,12 @@
 """The device's figures for Prometheus, in its text format, made when they are asked for.
 
 Rules:
-- Counters only grow while the daemon runs, and begin at 0 with it, as Prometheus expects.
+- Counters only grow while the daemon runs, and begin at 0 with it, as Prometheus expects; those of what was dropped
+  begin with the record.
 - Names and labels are those of the telemetry: what goes up and what is scraped are the same counts.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -17,28 +18,35 @@ if TYPE_CHECKING:
     from edge.observe import Totals
 
 
-def exposition(reported: Reported, totals: "Mapping[str, Totals]") -> bytes:
+def exposition(
+    reported: Reported, totals: "Mapping[str, Totals]", stuck: Collection[str], *, connected: bool | None
+) -> bytes:
     """Return the text for one scrape.
 
     Args:
         reported: the device's state now.
         totals: counts per station since the daemon started.
+        stuck: stations that do not turn.
+        connected: whether the control plane is reached; None where none is configured.
     """
     registry = CollectorRegistry()
-    registry.register(_Figures(reported, totals))
+    registry.register(_Figures(reported, totals, stuck, connected=connected))
     return generate_latest(registry)
 
 
 class _Figures:
     """One scrape's metrics."""
 
-    def __init__(self, reported: Reported, totals: "Mapping[str, Totals]") -> None:
-        self._reported = reported
-        self._totals = totals
+    def __init__(
+        self, reported: Reported, totals: "Mapping[str, Totals]", stuck: Collection[str], *, connected: bool | None
+    ) -> None:
+        self._reported, self._totals = reported, totals
+        self._stuck, self._connected = stuck, connected
 
     def collect(self) -> Iterable[Metric]:
         """Give every metric."""
         yield from self._device()
+        yield from self._dropped()
         yield from self._stations()
 
     def _device(self) -> Iterable[Metric]:
@@ -52,18 +60,38 @@ class _Figures:
             ("uploads_waiting", "kept inputs that wait to be sent", health.uploads_waiting),
         ):
             yield GaugeMetricFamily(f"lineside_{name}", words, value=value)
+        if self._connected is not None:
+            yield GaugeMetricFamily(
+                "lineside_link_connected", "1 while the broker is reached", value=float(self._connected)
+            )
+        if health.oldest_unsent_ms is not None:
+            age_s = max(0, self._reported.sent_at_ms - health.oldest_unsent_ms) / 1000
+            yield GaugeMetricFamily("lineside_oldest_unsent_seconds", "age of the oldest unsent row", value=age_s)
+        cpu_s = health.extra.get("cpu_s")
+        if isinstance(cpu_s, float | int):
+            yield CounterMetricFamily("lineside_cpu_seconds", "of the daemon and its children", value=cpu_s)
         if health.temperature_c is not None:
             yield GaugeMetricFamily("lineside_temperature_celsius", "hottest sensor", value=health.temperature_c)
+
+    def _dropped(self) -> Iterable[Metric]:
+        found = self._reported.health.extra.get("dropped", {})
+        for name, words in (("dropped", "gone from the record"), ("left_out", "not written, for the day's budget")):
+            family = CounterMetricFamily(f"lineside_{name}", words, labels=["kind"])
+            for kind, count in sorted(found.get(name, {}).items()):
+                family.add_metric([kind], count)
+            yield family
 
     def _stations(self) -> Iterable[Metric]:
         serving = GaugeMetricFamily(
             "lineside_serving", "1 for the bundle that decides", labels=["station", "model", "version"]
         )
-        trouble = GaugeMetricFamily("lineside_station_ok", "0 while a station is in trouble", labels=["station"])
+        trouble = GaugeMetricFamily(
+            "lineside_station_ok", "0 while a station is in trouble or stands still", labels=["station"]
+        )
         counts = CounterMetricFamily("lineside_decisions", "decisions, by what", labels=["station", "by", "value"])
         latency = HistogramMetricFamily("lineside_step_milliseconds", "time per step", labels=["station", "step"])
         for name, station in self._reported.stations.items():
-            trouble.add_metric([name], 0 if station.problem else 1)
+            trouble.add_metric([name], 0 if station.problem or name in self._stuck else 1)
             if station.serving:
                 serving.add_metric([name, station.serving.name, station.serving.version], 1)
             total = self._totals.get(name)

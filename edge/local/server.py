@@ -1,21 +1,13 @@
 """Serves the device's own page from within the daemon's event loop, until it is cancelled."""
 
-import contextlib
-from collections.abc import Iterator
-
-import uvicorn
 from starlette.applications import Starlette
+
+from edge.httpserver import make_server
 
 MAX_CONNECTIONS = 32
 """A person, a scraper, and some tabs that were left open."""
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: the daemon has them."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+GRACE_S = 1
+"""For answers that are on their way when it ends."""
 
 
 async def serve(app: Starlette, host: str, port: int) -> None:
@@ -24,20 +16,20 @@ async def serve(app: Starlette, host: str, port: int) -> None:
     Raises:
         OSError: the address cannot be bound.
     """
-    config = uvicorn.Config(
+    server = make_server(
         app,
+        max_connections=MAX_CONNECTIONS,
+        refused=lambda: None,
         host=host,
         port=port,
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=GRACE_S,
     )
-    server = _Server(config)
     try:
         # uvicorn ends the process where it cannot bind; here that is one task's trouble, told and tried again.
         await server.serve()
     except SystemExit as error:
         raise OSError(f"cannot listen on {host}:{port}") from error
     finally:
-        server.should_exit = True
+        # Cancelling alone leaves it listening: the next start of the task would find the port taken.
+        if server.started:
+            await server.shutdown()

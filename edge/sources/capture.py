@@ -15,6 +15,7 @@ import numpy as np
 
 from edge.errors import SourceError
 from edge.sources.frames import U8
+from edge.sources.jpegs import DamagedFrameError
 from edge.sources.reopening import WAIT_MAX_S, WAIT_MIN_S
 
 JOIN_S = 2.0
@@ -25,7 +26,11 @@ class Device(Protocol):
     """The part of OpenCV's `VideoCapture` that is needed."""
 
     def read(self) -> Any:
-        """Return (whether there is a frame, the frame (height, width, 3) uint8 in BGR order)."""
+        """Return (whether there is a frame, the frame (height, width, 3) uint8 in BGR order).
+
+        Raises:
+            DamagedFrameError: this one cannot be judged.
+        """
         ...
 
     def release(self) -> None: ...
@@ -35,6 +40,8 @@ class Receiver(Protocol):
     """Who takes the frames; called from the capture's thread."""
 
     def frame(self, frame: U8) -> None: ...
+
+    def damaged(self, why: str) -> None: ...
 
     def lost(self, why: str) -> None: ...
 
@@ -88,7 +95,11 @@ class Capture:
             return 0, str(error)
         try:
             while not self._stop.is_set():
-                came, frame = device.read()
+                try:
+                    came, frame = device.read()
+                except DamagedFrameError as error:
+                    self._receiver.damaged(str(error))
+                    continue
                 if not came or frame is None:
                     break
                 count += 1

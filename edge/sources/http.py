@@ -12,17 +12,16 @@ import socket
 import threading
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
-
-import uvicorn
-from pydantic import Field, model_validator
+from typing import TYPE_CHECKING, Any
 
 from edge.clock import new_boot_id
 from edge.errors import SourceError
-from edge.settings import Settings, read_settings
+from edge.httpserver import make_server
+from edge.settings import read_settings
 from edge.sources.files import decode_window
 from edge.sources.inbox import Inbox, Item
 from edge.sources.interface import News
+from edge.sources.settings import HttpSettings
 from edge.values import Window
 from edge.wire.rows import DecisionRow
 
@@ -30,39 +29,10 @@ if TYPE_CHECKING:
     from edge.clock import Clock
     from edge.sources import Seen
 
-LOOPBACK = ("127.0.0.1", "localhost")
 NEWS_EVERY_S = 300.0
 _JOIN_S = 5.0
 _GRACE_S = 2
 """For answers that are on their way when the server ends."""
-
-
-class HttpSettings(Settings):
-    """Settings of the `http` source."""
-
-    host: str = "127.0.0.1"
-    """Where it listens; `0.0.0.0` for the whole network, then with a token."""
-    port: int = Field(default=8470, ge=0, le=65535)
-    token: str | None = Field(default=None, min_length=16)
-    """Asked for as `Authorization: Bearer …`; without one, only this machine may send."""
-    max_bytes: int = Field(default=32 * 2**20, ge=1024, le=256 * 2**20)
-    """Largest picture or sound."""
-    max_batch: int = Field(default=16, ge=1, le=1000)
-    """Most inputs in one request to the batch endpoint."""
-    max_waiting: int = Field(default=32, ge=1, le=10_000)
-    """Inputs that wait to be decided; beyond, 429 with Retry-After."""
-    max_waiting_bytes: int = Field(default=256 * 2**20, ge=1024)
-    max_connections: int = Field(default=256, ge=1, le=10_000)
-    upload_s: float = Field(default=30.0, gt=0, le=600)
-    """Longest time for a request to arrive whole; then 408."""
-    answer_s: float = Field(default=10.0, gt=0, le=600)
-    """Longest wait for a decision; then 504, and it is not decided any more if it was not begun."""
-
-    @model_validator(mode="after")
-    def _guarded(self) -> Self:
-        if self.token is None and self.host not in LOOPBACK:
-            raise ValueError(f"a token is needed where others than this machine can reach it ({self.host})")
-        return self
 
 
 class HttpSource:
@@ -95,17 +65,12 @@ class HttpSource:
         self.port = int(listening.getsockname()[1])
         """The port it listens at, also where the settings leave the choice to the system (0)."""
         app = make_app(settings, self._inbox, self._expired, clock, new_boot_id()[:12])
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                limit_concurrency=settings.max_connections,
-                timeout_keep_alive=5,
-                timeout_graceful_shutdown=_GRACE_S,
-            )
+        self._server = make_server(
+            app,
+            max_connections=settings.max_connections,
+            refused=self._inbox.refuse,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=_GRACE_S,
         )
         run = partial(self._server.run, sockets=[listening])
         self._thread = threading.Thread(target=run, name="http-source", daemon=True)
@@ -134,12 +99,18 @@ class HttpSource:
             return []
         self._told = busy + late
         self._news_due_s = self._clock.monotonic_s() + NEWS_EVERY_S
-        detail = f"since the start {busy} inputs found no room (429), {late} were not decided in time (504)"
+        detail = (
+            f"since the start {busy} inputs or connections found no room (429), {late} were not decided in time (504)"
+        )
         return [News("requests_refused", detail, "warning", {"busy": busy, "late": late})]
 
     def drain(self) -> None:
         """Take nothing more in; what waits can still be read."""
         self._inbox.drain()
+
+    @property
+    def waiting(self) -> int:
+        return self._inbox.waiting
 
     def close(self) -> None:
         self._inbox.close()

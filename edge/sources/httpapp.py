@@ -28,13 +28,15 @@ from edge.wire.rows import DecisionRow
 
 if TYPE_CHECKING:
     from edge.clock import Clock
-    from edge.sources.http import HttpSettings
+    from edge.sources.settings import HttpSettings
 
 MAX_NAME = 200
 STUCK_S = 5.0
 """A pipeline that asked for nothing for so long is not ready."""
 _OWN_NAMES = ("127.0.0.1", "localhost")
 _BATCH_OVERHEAD_BYTES = 64 * 1024
+_SOON, _LATER = {"Retry-After": "1"}, {"Retry-After": "5"}
+"""For who found no room, and for who came while the device stops or has no room on its disk."""
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer, not an error
@@ -92,6 +94,7 @@ class _Desk:
         self._settings, self._inbox, self._expired, self._clock = settings, inbox, expired, clock
         self._opening = opening
         self._numbers = itertools.count(1)
+        self._arriving_bytes = 0
 
     async def decide(self, request: Request) -> Response:
         """One picture or sound as the body."""
@@ -101,7 +104,7 @@ class _Desk:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip()
         (answer,) = await self._decided([Upload(raw, name, media_type)])
         if isinstance(answer, str):
-            raise Refusal(503, answer)
+            raise Refusal(503, answer, _LATER)
         return Response(answer.model_dump_json(), media_type="application/json")
 
     async def batch(self, request: Request) -> Response:
@@ -150,12 +153,23 @@ class _Desk:
                 async for part in request.stream():
                     parts.append(part)
                     size += len(part)
+                    self._arriving_bytes += len(part)
                     if size > limit:
                         raise Refusal(413, f"expected at most {limit:,} bytes", {"Connection": "close"})
+                    self._make_sure_of_room()
         except TimeoutError as error:
             why = f"the request took longer than {self._settings.upload_s:g} s to arrive"
             raise Refusal(408, why, {"Connection": "close"}) from error
+        finally:
+            self._arriving_bytes -= size
         return b"".join(parts)
+
+    def _make_sure_of_room(self) -> None:
+        """Refuse what many senders together would fill the memory with."""
+        most = self._settings.max_waiting_bytes + _BATCH_OVERHEAD_BYTES
+        if self._arriving_bytes > most:
+            self._inbox.refuse()
+            raise Refusal(429, f"busy: more than {most:,} bytes arrive at once", {**_SOON, "Connection": "close"})
 
     async def _files(self, request: Request) -> list[Upload]:
         most, each = self._settings.max_batch, self._settings.max_bytes
@@ -191,7 +205,7 @@ class _Desk:
         except Busy as busy:
             raise Refusal(429, str(busy), {"Retry-After": str(busy.retry_after_s)}) from busy
         except Stopping as stopping:
-            raise Refusal(503, "the device is stopping", {"Retry-After": "5", "Connection": "close"}) from stopping
+            raise Refusal(503, "the device is stopping", {**_LATER, "Connection": "close"}) from stopping
         try:
             async with asyncio.timeout(self._settings.answer_s):
                 return await asyncio.gather(*futures)

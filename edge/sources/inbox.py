@@ -101,6 +101,11 @@ class Inbox:
             self._bytes += size
             self._changed.notify_all()
 
+    def refuse(self) -> None:
+        """Count one that found no room before its input was there."""
+        with self._changed:
+            self.refused += 1
+
     def take(self, wait_s: float) -> Item | None:
         """Return the oldest item that somebody still waits for, or None if none came in time.
 

@@ -84,3 +84,8 @@ class Draining(Protocol):
     def drain(self) -> None:
         """Take nothing more in; `exhausted` is true when everything taken was read."""
         ...
+
+    @property
+    def waiting(self) -> int:
+        """How many inputs were taken in and not read."""
+        ...

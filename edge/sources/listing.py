@@ -6,13 +6,14 @@ Rules:
 - A file whose size or time changes later is a new input.
 - Scanning takes at most a twentieth of the time, however large the folder is: new files in a folder of 50,000
   are noticed within seconds, in a small one within `SCAN_INTERVAL_S`.
-- Memory grows with the folder, not with time: files that are gone are forgotten.
+- Memory grows with the folder, not with time: of each file its name and stamp are kept, 300 bytes; files that are
+  gone are forgotten.
 """
 
 import os
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,6 @@ class Entry:
 
     path: Path
     stamp: Stamp
-    order: Any = field(repr=False, compare=False)
-    """Natural order: numbers within names count as numbers, the suffix counts last."""
 
     @property
     def name(self) -> str:
@@ -57,13 +56,16 @@ class Listing:
             SourceError: there is nothing at `path`, or it cannot be listed.
         """
         self._path, self._accepts, self._clock = path, accepts, clock
+        self._folder = path
         self._loop, self._watch = loop, watch
         self.round = 1
         """Counts the times that the files were gone through."""
-        self._found: dict[str, Stamp] = {}
-        self._taken: dict[str, Entry] = {}
-        self._queue: list[Entry] = []
-        """What is to come, the next one last."""
+        self._taken: dict[str, Stamp] = {}
+        """What was given, or waits in the queue."""
+        self._unsettled: dict[str, Stamp] = {}
+        """What may still be written to."""
+        self._queue: list[str] = []
+        """Names of what is to come, the next one last."""
         self._given_this_round = False
         self._next_scan_s = 0.0
         self._scan()
@@ -81,11 +83,13 @@ class Listing:
         if not self._queue:
             return None
         self._given_this_round = True
-        return self._queue.pop()
+        name = self._queue.pop()
+        return Entry(self._folder / name, self._taken[name])
 
     def again(self, entry: Entry) -> None:
         """Take back a file that turned out to be still written to: it comes again when it has settled."""
         self._taken.pop(entry.path.name, None)
+        self._unsettled[entry.path.name] = entry.stamp
 
     def seconds_to_scan(self) -> float:
         """Return how long nothing new can come."""
@@ -103,53 +107,64 @@ class Listing:
 
     @property
     def _may_change(self) -> bool:
-        return self._watch or self._loop or len(self._found) != len(self._taken)  # what is taken was found
+        return self._watch or self._loop or bool(self._unsettled)
 
     def _begin_round(self) -> None:
         self.round += 1
         self._given_this_round = False
-        self._queue = _last_first(self._taken.values())
+        self._queue = _last_first(self._taken)
 
     def _scan(self) -> None:
         started = self._clock.monotonic_s()
-        before, self._found = self._found, self._list()
-        took_s = self._clock.monotonic_s() - started
-        self._next_scan_s = started + took_s + max(SCAN_INTERVAL_S, took_s * _SCAN_SHARE)
-        for name in self._taken.keys() - self._found.keys():
-            del self._taken[name]
-        fresh = self._settled(before)
+        self._folder = self._path if self._path.is_dir() else self._path.parent
+        fresh = self._look()
         if fresh:
             self._taken.update(fresh)
-            waiting = [entry for entry in self._queue if self._taken.get(entry.path.name) is entry]
-            self._queue = _last_first([*waiting, *fresh.values()])
+            self._queue = _last_first([*(name for name in self._queue if name not in fresh), *fresh])
+        took_s = self._clock.monotonic_s() - started
+        self._next_scan_s = started + took_s + max(SCAN_INTERVAL_S, took_s * _SCAN_SHARE)
 
-    def _settled(self, before: dict[str, Stamp]) -> dict[str, Entry]:
-        """Return what was found for the first time, or anew, and is no longer written to."""
+    def _look(self) -> dict[str, Stamp]:
+        """Return what was found for the first time, or anew, and is no longer written to; forget what is gone."""
         since_ns = (self._clock.now_ms() - round(SETTLE_S * 1000)) * 1_000_000
-        folder, fresh = self._folder(), {}
-        for name, stamp in self._found.items():
+        before, still_there = self._unsettled, 0
+        fresh: dict[str, Stamp] = {}
+        unsettled: dict[str, Stamp] = {}
+        for name, stamp in self._files():
             known = self._taken.get(name)
-            if (known is None or known.stamp != stamp) and (stamp == before.get(name) or stamp[1] < since_ns):
-                fresh[name] = Entry(folder / name, stamp, _natural(name))
+            still_there += known is not None
+            if known == stamp:
+                continue
+            settled = stamp == before.get(name) or stamp[1] < since_ns
+            (fresh if settled else unsettled)[name] = stamp
+        self._unsettled = unsettled
+        if still_there != len(self._taken):
+            # Seldom: names are gathered only when some are gone, so that a scan of a large folder takes no memory.
+            self._forget_all_but({name for name, _ in self._files()})
         return fresh
 
-    def _folder(self) -> Path:
-        return self._path if self._path.is_dir() else self._path.parent
+    def _forget_all_but(self, names: set[str]) -> None:
+        self._taken = {name: stamp for name, stamp in self._taken.items() if name in names}
+        self._queue = [name for name in self._queue if name in names]
 
-    def _list(self) -> dict[str, Stamp]:
+    def _files(self) -> Iterator[tuple[str, Stamp]]:
         try:
             if self._path.is_file():
                 status = self._path.stat()
-                return {self._path.name: (status.st_size, status.st_mtime_ns)}
+                yield self._path.name, (status.st_size, status.st_mtime_ns)
+                return
             with os.scandir(self._path) as entries:
-                return dict(filter(None, (self._listed(entry) for entry in entries)))
+                for entry in entries:
+                    stamp = self._stamp(entry)
+                    if stamp is not None:
+                        yield entry.name, stamp
         except OSError as error:
             raise SourceError(
                 f"{self._path}: cannot be listed: {error.strerror or error}",
                 hint="check the path, its permissions, and that what it lies on is mounted",
             ) from error
 
-    def _listed(self, entry: "os.DirEntry[str]") -> tuple[str, Stamp] | None:
+    def _stamp(self, entry: "os.DirEntry[str]") -> Stamp | None:
         if entry.name.startswith(".") or not self._accepts(entry.name):
             return None
         try:
@@ -158,15 +173,16 @@ class Listing:
             status = entry.stat()
         except OSError:
             return None  # gone since the folder was read, or a link to nowhere
-        return entry.name, (status.st_size, status.st_mtime_ns)
+        return status.st_size, status.st_mtime_ns
 
 
 def _natural(name: str) -> Any:
+    """Return what sorts names in their natural order: numbers within them count as numbers, the suffix counts last."""
     stem, dot, suffix = name.rpartition(".")
     parts: list[str | int] = list(_NUMBER.split(stem if dot else name))
     parts[1::2] = map(int, parts[1::2])
     return parts, suffix, name
 
 
-def _last_first(entries: Iterable[Entry]) -> list[Entry]:
-    return sorted(entries, key=lambda entry: entry.order, reverse=True)
+def _last_first(names: Iterable[str]) -> list[str]:
+    return sorted(names, key=_natural, reverse=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from edge.wire.rows import DecisionRow
 
 if TYPE_CHECKING:
-    from edge.sources.http import HttpSettings
+    from edge.sources.settings import HttpSettings
 
 DECIDE, BATCH, HEALTH, OPENAPI = "/v1/decide", "/v1/batch", "/healthz", "/openapi.json"
 
@@ -83,15 +83,16 @@ def _health() -> dict[str, Any]:
 
 
 def _refusals() -> dict[str, Any]:
-    busy = _answer("No room: try again after Retry-After seconds", "Error")
-    busy["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+    later = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+    busy = {**_answer("No room: try again after Retry-After seconds", "Error"), "headers": later}
+    ending = {**_answer("Stopping, or not recorded", "Error"), "headers": later}
     return {
         "401": _answer("The token is missing or wrong", "Error"),
         "403": _answer("A page of another site, and no token", "Error"),
         "408": _answer("It took too long to arrive", "Error"),
         "413": _answer("It is too large", "Error"),
         "429": busy,
-        "503": _answer("Stopping, or not recorded", "Error"),
+        "503": ending,
         "504": _answer("No decision in time", "Error"),
     }
 

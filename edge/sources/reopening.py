@@ -81,6 +81,11 @@ class ReopeningSource:
             drain()
         return drain is not None
 
+    @property
+    def waiting(self) -> int:
+        """How many inputs a source that is read empty still holds."""
+        return int(getattr(self._inner, "waiting", 0))
+
     def close(self) -> None:
         """Close the source and wake a waiting `read`. Safe to call twice."""
         self._closed.set()

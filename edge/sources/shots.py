@@ -81,7 +81,7 @@ class Shots:
         self._told_problem: str | None = None
         self._problem_due_s = 0.0
         self._last_part: tuple[U8, U8] | None = None
-        self._ended = self._closed = False
+        self._ended = self._draining = self._closed = False
         self.skipped = self.overrun = 0
         self._told_skipped = self._told_overrun = 0
         self._news_due_s = self._opened_s + NEWS_EVERY_S
@@ -91,10 +91,18 @@ class Shots:
     def frame(self, frame: U8) -> None:
         """Take a frame that came just now."""
         now_s = self._clock.monotonic_s()
-        problem = self._check.problem(frame, now_s)
+        self._came(frame, self._check.problem(frame, now_s), now_s)
+
+    def damaged(self, why: str) -> None:
+        """Take note of a frame that came just now and cannot be judged."""
+        self._came(None, f"damaged: {why}", self._clock.monotonic_s())
+
+    def _came(self, frame: U8 | None, problem: str | None, now_s: float) -> None:
         with self._changed:
             self._seen_s = now_s
             self._note(problem, now_s)
+            if self._draining and not self._firings:
+                return
             if self._rules.triggered:
                 self._serve_firings(frame, problem, now_s)
             elif self._rules.order == "every":
@@ -122,6 +130,8 @@ class Shots:
     def fire(self, text: str) -> None:
         """Ask for the next frame: a part is in place."""
         with self._changed:
+            if self._draining:
+                return
             if not self._rules.parts:
                 self.skipped += len(self._ready)
                 self._ready.clear()
@@ -151,7 +161,7 @@ class Shots:
                     shot = self._ready.popleft()
                     self._changed.notify_all()
                     return shot
-                if self._ended or now_s >= until_s:
+                if self._ended or (self._draining and not self._firings) or now_s >= until_s:
                     return None
                 self._changed.wait(min(until_s - now_s, _POLL_S))
 
@@ -165,8 +175,12 @@ class Shots:
 
     @property
     def exhausted(self) -> bool:
-        parts_wait = bool(self._firings) and self._rules.parts
-        return self._closed or (self._ended and not self._ready and not parts_wait)
+        return self._closed or ((self._ended or self._draining) and not self.waiting)
+
+    @property
+    def waiting(self) -> int:
+        """Shots that were not taken yet, and parts that wait for their frame."""
+        return len(self._ready) + (len(self._firings) if self._rules.parts else 0)
 
     def news(self) -> list[News]:
         """Return what was passed over since it was told last, at most every `NEWS_EVERY_S`; lost parts at once."""
@@ -183,6 +197,15 @@ class Shots:
             )
         return found
 
+    def drain(self) -> None:
+        """Take no more parts in; those that were named still come, frames that are no parts do not."""
+        with self._changed:
+            self._draining = True
+            if not (self._rules.triggered and self._rules.parts):
+                self._ready.clear()
+                self._firings.clear()
+            self._changed.notify_all()
+
     def close(self) -> None:
         """Wake whoever waits. Safe to call twice."""
         with self._changed:
@@ -197,7 +220,7 @@ class Shots:
         if problem is not None:
             self._standing = problem, now_s
 
-    def _put_newest(self, frame: U8, problem: str | None, now_s: float) -> None:
+    def _put_newest(self, frame: U8 | None, problem: str | None, now_s: float) -> None:
         if problem is not None:
             if self._told_problem == problem.partition(":")[0] and now_s < self._problem_due_s:
                 self.skipped += 1
@@ -208,7 +231,7 @@ class Shots:
         self._ready.clear()
         self._add(frame, problem)
 
-    def _put_in_order(self, frame: U8, problem: str | None) -> None:
+    def _put_in_order(self, frame: U8 | None, problem: str | None) -> None:
         while self._rules.ends and len(self._ready) >= self._rules.queue and not self._closed:
             self._changed.wait(_POLL_S)
         self._told_problem = None
@@ -217,7 +240,7 @@ class Shots:
         elif not self._closed:
             self._add(frame, problem)
 
-    def _serve_firings(self, frame: U8, problem: str | None, now_s: float) -> None:
+    def _serve_firings(self, frame: U8 | None, problem: str | None, now_s: float) -> None:
         while self._firings and self._firings[0][0] <= now_s:
             _, text = self._firings.popleft()
             if not self._rules.parts:
@@ -227,8 +250,8 @@ class Shots:
             else:
                 self._add(frame, problem or self._same_as_last_part(frame), text)
 
-    def _same_as_last_part(self, frame: U8) -> str | None:
-        if not self._check.watches_frozen:
+    def _same_as_last_part(self, frame: U8 | None) -> str | None:
+        if frame is None or not self._check.watches_frozen:
             return None
         small, before = thumbnail(frame), self._last_part
         self._last_part = frame, small

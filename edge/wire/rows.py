@@ -12,6 +12,9 @@ from pydantic import Field, TypeAdapter
 from edge.wire.base import BundleRef, Digest, Name, WireModel
 from edge.wire.terms import Action, DeferReason, Mode, OutcomeState, Verdict
 
+FEATURES_MEDIA_TYPE = "application/x-npy"
+"""Of kept features: NumPy's format, version 1.0, float32 of shape (d,)."""
+
 
 class InputRef(WireModel):
     """What was looked at or listened to."""
@@ -28,13 +31,16 @@ class InputRef(WireModel):
     size_bytes: int
     kept: bool
     """Whether the device keeps the raw bytes, so that people can see them and replay works."""
+    features: Digest | None = None
+    """Of a station that keeps only the network's own features: SHA-256 of what is kept of them, see
+    `FEATURES_MEDIA_TYPE`. They stay on the device."""
 
 
 class Peak(WireModel):
     """A place that speaks for a defect."""
 
     x: float = Field(ge=0, le=1)
-    """From the left of the picture as it came, as a share of its width."""
+    """From the left of the picture as it came (or as it was cut), as a share of its width."""
     y: float = Field(ge=0, le=1)
     """From its top, as a share of its height."""
     value: float
@@ -76,7 +82,10 @@ class DecisionRow(WireModel):
     where: list[Peak] | None = None
     """Where the network looked, at most three places, strongest first; None for a clear pass, or if it cannot say."""
     text: str | None = None
-    """What a recogniser of speech understood; of a deferral, its suggestion. None of other bundles."""
+    """What a recogniser of speech understood; of a deferral, its suggestion. None of other bundles, and where those who
+    are heard have not agreed."""
+    forgotten: bool | None = None
+    """True once what was kept of its input, and its text, were erased on request."""
     latency_ms: dict[str, float] = Field(default_factory=dict)
     """Milliseconds per step of the pipeline, and `total`. `hang_over` is no step and not within `total`: how long after
     the last active frame a segment of sound was known to be over, so from the end of speech it took both together."""
@@ -106,6 +115,19 @@ SERVER_ANSWERED_EVENT = "server_answered"
 `latency_ms` (`total` from the deferral to the answer, of it `wait` in the device's queue and `server` for the server's
 decision, of that `infer` for its network; `since_speech` from the end of speech, where that is known), `review`
 (`kept`: a person is asked all the same; `closed`: the server accepted, and that is enough here)."""
+
+
+SHADOW_DISAGREED_EVENT = "shadow_disagreed"
+"""Event of a candidate in the shadow that would have decided otherwise; of its data, `decision_seq`, `input` (digest of
+what is kept of it, or None) and `texts` (what both understood, if they hear) are what may be erased."""
+
+
+FORGOTTEN_EVENT = "inputs_forgotten"
+"""Event of what was erased at the device on request, in one transaction with the erasure: its proof, and its request to
+the control plane to erase the same. Its data: `count` (kept inputs erased), `digests` (of them), `seqs` (rows whose
+text or input was to be erased, also such as the device no longer has), `before_ms` (everything before that moment of
+the device's clock, or None), `station` (only of this one, or None), `copies` (damaged copies of the record that were
+removed), `why`. A request over many inputs is several events; `before_ms` stands in the last of them."""
 
 
 class EventRow(WireModel):

@@ -216,7 +216,7 @@ def test_outcome_is_shown_with_its_decision(world: World) -> None:
 @pytest.mark.anyio
 async def test_acknowledgement_and_release_follow_the_commit(world: World) -> None:
     publisher, released = RecordingPublisher(), list[int]()
-    ingest = Ingest(world.services.store, world.clock, publisher, IngestConfig(group_wait_ms=0))
+    ingest = Ingest(world.services.store, world.services.inputs, world.clock, publisher, IngestConfig(group_wait_ms=0))
     task = asyncio.create_task(ingest.run())
     for seq in range(1, 61):
         message = up("box-1", [event(seq)])

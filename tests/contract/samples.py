@@ -11,7 +11,13 @@ DIGEST = "ab" * 32
 AT_MS = 1_763_900_000_123
 REF = BundleRef(name="phone_glass", version="1.2.0", digest=DIGEST, size_bytes=345_678)
 INPUT = rows.InputRef(
-    source="folder", name="in/0001.jpg", digest="cd" * 32, media_type="image/jpeg", size_bytes=51_234, kept=True
+    source="folder",
+    name="in/0001.jpg",
+    digest="cd" * 32,
+    media_type="image/jpeg",
+    size_bytes=51_234,
+    kept=False,
+    features="ef" * 32,
 )
 HISTOGRAM = rows.Histogram(edges=[0.25, 0.5, 0.75], counts=[1, 0, 3, 12])
 PEAK = rows.Peak(x=0.25, y=0.5, value=3.5)
@@ -37,6 +43,7 @@ DECISION = rows.DecisionRow(
     metrics={"brightness": 0.51},
     where=[PEAK],
     text="he was not an ill disposed young man",
+    forgotten=True,
     latency_ms={"infer": 1.7, "total": 2.4},
 )
 OUTCOME = rows.OutcomeRow(

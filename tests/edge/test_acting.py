@@ -51,6 +51,7 @@ class Bench:
         for _ in range(count):
             row = self.store.append_decision(decision(1, **changes), input_key=None)
             self.acting.act(row)
+            self.acting.settle()
         return self.outcomes()[-1]
 
     def outcomes(self) -> list[OutcomeRow]:
@@ -225,10 +226,11 @@ def test_wrong_setting_is_tried_again_seldom() -> None:
 
 
 def test_store_that_fails_is_no_failure_of_the_plant(bench: Bench) -> None:
-    def refuse(row: OutcomeRow) -> OutcomeRow:
+    def refuse(row: OutcomeRow) -> None:
         raise StoreError("no room")
 
     bench.store.append_outcome = refuse  # type: ignore[method-assign]
     row = bench.store.append_decision(decision(1), input_key=None)
     bench.acting.act(row)
+    bench.acting.settle()
     assert bench.acting.problem is None and bench.store.pending_actions() == [row.seq]

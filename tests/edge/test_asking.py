@@ -15,7 +15,7 @@ from edge.errors import LinkError
 from edge.local.answers import open_parts
 from edge.predictor import MAX_PAUSE_S, pause_s, read_answer
 from edge.store import Store
-from edge.values import Window
+from edge.values import StationSettings, Window
 from edge.wire.rows import DecisionRow, EventRow
 from tests.edge.commands.test_infer import edge, picture
 from tests.edge.serverproc import Server
@@ -50,7 +50,8 @@ class Phone:
         self._path = folder / "record.sqlite"
         self.store = self._open()
         config = AskSection.model_validate({"url": url, "timeout_ms": 1500, **settings})
-        self.asking = Asking("main", "brightness", config, self._open, SystemClock(), "boot")
+        self.settings = StationSettings("main")
+        self.asking = Asking("main", "brightness", config, self._open, lambda: self.settings, SystemClock(), "boot")
         self.asking.start()
 
     def _open(self) -> Store:

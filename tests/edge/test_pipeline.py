@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge.engines import Engine
-from edge.errors import ModelError, StoreError
+from edge.errors import ModelError, SourceError, StoreError
 from edge.observe import Observer
 from edge.pipeline import Parts, Pipeline
 from edge.store import Store
@@ -132,11 +132,30 @@ def test_decision_is_on_disk_before_the_actuator_moves(line: Line) -> None:
     assert seen == [True]
 
 
-def test_outcome_follows_the_decision(line: Line) -> None:
-    decision = line.decide()
-    outcomes = line.store.rows(kind="outcome")
-    assert [(o.decision_seq, o.state) for o in outcomes] == [(decision.seq, "done")]  # type: ignore[union-attr]
-    assert line.store.pending_actions() == []
+def outcomes(line: Line) -> list[tuple[int, int, str]]:
+    return [(row.seq, row.decision_seq, row.state) for row in line.store.rows(kind="outcome")]  # type: ignore[union-attr]
+
+
+def test_outcome_is_recorded_with_the_next_decision_or_at_once_if_none_is_due(line: Line) -> None:
+    first, second, third = (line.decide() for _ in range(3))
+    assert (first.seq, second.seq, third.seq) == (1, 3, 5)
+    assert outcomes(line) == [(2, 1, "done"), (4, 3, "done")]
+    assert line.store.pending_actions() == [third.seq]
+    assert line.pipeline.run_once() is None
+    assert outcomes(line)[2:] == [(6, 5, "done")] and line.store.pending_actions() == []
+
+
+def test_outcome_that_is_owed_when_a_station_ends_or_loses_its_source_is_recorded(tmp_path: Path) -> None:
+    line = make(tmp_path, [BRIGHT])
+    line.decide()
+    line.pipeline.finish()
+    assert outcomes(line) == [(2, 1, "done")]
+    line.parts = dataclasses.replace(line.parts, source=ScriptedSource([DARK, SourceError("unplugged")]))
+    line.pipeline = Pipeline(line.parts)
+    line.decide()
+    with pytest.raises(SourceError):
+        line.pipeline.run_once()
+    assert [state for _, _, state in outcomes(line)] == ["done", "done"]
 
 
 def test_refusing_actuator_is_recorded_as_failed(line: Line) -> None:

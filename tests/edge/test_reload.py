@@ -32,9 +32,12 @@ def config(tmp_path: Path, text: str = CONFIG) -> Config:
         ('path = "inbox"', 'path = "outbox"', [], ["station.main.source.path"]),
         ("stop_after_rejects = 3", "stop_after_rejects = 4", [], ["station.main.stop_after_rejects"]),
         ("[link]", "[store]\nmax_rows = 5000\n[link]", ["store.max_rows"], []),
+        ("[link]", "[store]\nmax_bytes = 50_000_000\n[link]", ["store.max_bytes"], []),
+        ("audit_share = 0\n", "audit_share = 0\nkeep_days = 3\n", ["station.main.keep_days"], []),
+        ("audit_share = 0\n", "audit_share = 0\nsound_consent = false\n", ["station.main.sound_consent"], []),
         ("[link]", '[store]\ndurability = "process"\n[link]', [], ["store.durability"]),
     ],
-    ids=["share", "mode", "name", "source", "rule", "rows", "durability"],
+    ids=["share", "mode", "name", "source", "rule", "rows", "bytes", "days", "consent", "durability"],
 )
 def test_changed_key_holds_at_once_or_is_named_for_a_restart(
     tmp_path: Path, before: str, after: str, changed: list[str], restart: list[str]

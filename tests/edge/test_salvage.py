@@ -45,6 +45,27 @@ def names(store: Store) -> list[str]:
     return [row.input.name for row in store.rows(kind="decision", limit=10**6) if isinstance(row, DecisionRow)]
 
 
+def test_salvaged_inputs_keep_their_station_and_use(path: Path) -> None:
+    features = b"\x93NUMPY features"
+    with opened(path) as store:
+        unsure = decision("u", raw=b"u", station="screw", reason="unsure")
+        kept = unsure.input.model_copy(update={"kept": True})
+        store.append_decision(unsure.model_copy(update={"input": kept}), input_key="u", keep=(b"u", "image/jpeg"))
+        named = unsure.input.model_copy(update={"features": hashlib.sha256(features).hexdigest()})
+        row = decision("f", raw=b"f").model_copy(update={"input": named})
+        store.append_decision(row, input_key="f", keep=(features, "application/x-npy"))
+    damage(path, path.stat().st_size // 2 // 4096 * 4096, 4096)
+    with opened(path) as store, closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT station, kind, count(*) FROM keepers GROUP BY 1, 2 ORDER BY 1, 2").fetchall()
+        assert [row[:2] for row in found] == [("glass", "confident_inputs"), ("screw", "deferred_inputs")]
+        assert connection.execute(
+            "SELECT count(*) FROM inputs WHERE digest NOT IN (SELECT digest FROM keepers)"
+        ).fetchone() == (0,)
+        assert named.features is not None and store.inputs.get(named.features) == (features, "application/x-npy")
+        queued = connection.execute("SELECT count(*) FROM uploads WHERE digest = ?", (named.features,)).fetchone()
+        assert queued == (0,), "features stay on the device"
+
+
 def test_damage_in_one_place_costs_only_what_lay_there(path: Path) -> None:
     size = path.stat().st_size
     with opened(path) as store:

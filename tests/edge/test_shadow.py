@@ -1,6 +1,8 @@
 """A staged candidate in the shadow: real children, a real record, and an incumbent that never waits."""
 
+import dataclasses
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from edge.bundle import parse
 from edge.clock import SystemClock
 from edge.engines import Engine, EngineSettings, open_engine
 from edge.errors import ModelError
+from edge.pipeline import Pipeline
 from edge.shadow import MAX_FAILURES, MAX_SENT_PER_H, Shadow, compare, open_staged
 from edge.slotfile import SlotFile
 from edge.store import Store
@@ -20,7 +23,7 @@ from edge.values import Judgement, StationSettings, Window
 from edge.wire.base import BundleRef
 from edge.wire.rows import DecisionRow, EventRow
 from tests.bundles import Kind, bundle_bytes
-from tests.edge.test_pipeline import BRIGHT, DARK, SPEC, picture
+from tests.edge.test_pipeline import BRIGHT, DARK, SPEC, Line, picture
 from tests.rows import decision
 from tests.seams.fakes import FakeSession
 from tests.waiting import wait_until
@@ -29,21 +32,22 @@ from tests.waiting import wait_until
 class Bench:
     """A shadow with its record and slots."""
 
-    def __init__(self, folder: Path, **changes: Any) -> None:
+    def __init__(self, folder: Path, share: float = 1.0, **changes: Any) -> None:
         self.clock = SystemClock()
         self.slot_file = SlotFile(folder, "brightness", self.clock)
         self.store = Store.open(folder / "record.db", clock=self.clock, durability="process")
         self.session: FakeSession | None = None
-        settings: dict[str, Any] = {"cpu_share": 1.0, "tell_every_s": 0.0, "keep_inputs": True, **changes}
+        self.settings = StationSettings(station="main", **changes)
         self.shadow = Shadow(
             "main",
             self.slot_file,
             self._open,
             lambda: Store.open(folder / "record.db", clock=self.clock, durability="process"),
-            lambda: StationSettings(station="main"),
+            lambda: self.settings,
             self.clock,
             "boot",
-            **settings,
+            cpu_share=share,
+            tell_every_s=0.0,
         )
         self.seq = 0
 
@@ -96,7 +100,7 @@ def test_both_results_stand_in_the_record_and_counts_go_up(bench: Bench) -> None
     first = bench.decide(BRIGHT, "pass")
     wait_until(lambda: bench.judged() == 1, 20, "the counts of one window")
     bench.shadow.stop(20)
-    (result,) = bench.store.shadow_results(10)
+    (result,) = bench.store.shadow.last(10)
     assert (result.decision_seq, result.version, result.verdict) == (first.seq, "1.1.0", "pass")
     assert result.scores["good"] > 0.95 and result.latency_ms > 0
     counted = bench.events("shadow_counted")
@@ -116,7 +120,7 @@ def test_disagreement_goes_up_with_its_picture(bench: Bench) -> None:
 
 
 def test_station_that_keeps_nothing_sends_no_picture(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, keep_inputs=False)
+    bench = Bench(tmp_path, keep="none")
     bench.run("1.1.0", "inverted")
     bench.decide(BRIGHT, "pass")
     wait_until(lambda: bench.events("shadow_disagreed"), 20, "the disagreement")
@@ -176,6 +180,38 @@ def test_offering_never_waits_even_when_the_candidate_hangs(bench: Bench) -> Non
     assert counted["offered"] >= 10_000 > 10 > counted["judged"]
 
 
+def test_candidate_that_is_asked_answers_and_judges_the_window_once(bench: Bench) -> None:
+    assert bench.shadow.ask(BRIGHT, 1.0) is None, "none runs"
+    bench.session = FakeSession(SPEC, [np.array([-8.0, 8.0], np.float32)])
+    bench.run("1.1.0")
+    answer = bench.shadow.ask(BRIGHT, 20)
+    assert answer is not None and answer.verdict == "divert"
+    bench.shadow.offer(BRIGHT, decision(BRIGHT.name, verdict="defer", reason="disagreement"))
+    wait_until(lambda: bench.judged() == 1, 20, "the counts")
+    assert sum(event.data.get("opposite", 0) for event in bench.events("shadow_counted")) == 1
+    assert bench.session.calls == 1
+
+
+def test_candidate_that_is_asked_and_hangs_holds_the_station_up_no_longer_than_it_will_wait(bench: Bench) -> None:
+    gate = threading.Event()
+    bench.session = FakeSession(SPEC, lambda _tensor: np.array([8.0 * gate.wait(20), -8.0], np.float32))
+    bench.run("1.1.0")
+    began_s = time.monotonic()
+    assert bench.shadow.ask(BRIGHT, 0.05) is None
+    assert time.monotonic() - began_s < 5
+    gate.set()
+
+
+def test_candidate_that_is_asked_rests_from_nothing(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, share=0.001)
+    bench.run("1.1.0")
+    bench.decide(DARK, "divert")
+    wait_until(lambda: bench.judged() == 1, 20, "a window that nobody waits for, and a long rest after it")
+    assert bench.shadow.ask(BRIGHT, 20) is not None
+    bench.shadow.stop(20)
+    bench.store.close()
+
+
 @pytest.mark.parametrize(
     ("incumbent", "candidate", "kind"),
     [
@@ -190,6 +226,28 @@ def test_offering_never_waits_even_when_the_candidate_hangs(bench: Bench) -> Non
 def test_kinds_of_disagreement(incumbent: str, candidate: Any, kind: str) -> None:
     row = decision("a", verdict=incumbent)
     assert compare(row, Judgement(candidate, "none", None, None, "good", 0.9, {}, 0.0)) == kind
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("inverted", "defer"), ("brightness", "pass")])
+def test_sure_decision_that_the_candidate_contradicts_goes_to_a_person_if_wanted(
+    tmp_path: Path, kind: Kind, expected: str
+) -> None:
+    bench = Bench(tmp_path)
+    bench.run("1.1.0", kind)
+    line = Line(tmp_path / "line", [BRIGHT, BRIGHT], on_disagreement="defer", deadline_ms=20_000)
+    line.pipeline = Pipeline(dataclasses.replace(line.parts, shadow=bench.shadow))
+    decided = line.decide()
+    assert (decided.verdict, decided.reason) == (expected, "disagreement" if expected == "defer" else None)
+    assert decided.latency_ms["second_opinion"] > 0
+    if expected == "defer":
+        assert decided.action == "hand_over" and decided.input.kept
+        assert decided.detail == "pass good, but divert scratch by the candidate"
+    line.settings = dataclasses.replace(line.settings, on_disagreement=None)
+    assert "second_opinion" not in line.decide().latency_ms, "the bundle's policy does not want it"
+    bench.shadow.stop(20)
+    bench.store.close()
+    line.bench.serving.close()
+    line.store.close()
 
 
 def test_another_word_is_the_opposite() -> None:

@@ -11,16 +11,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
-from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from edge.database import SCHEMA_VERSION, migrate
-from edge.errors import ConfigError, StoreError
+from edge.errors import StoreError
 from edge.retention import StoreLimits
-from edge.rowtext import AnyRow, row_text
+from edge.rowtext import AnyRow
 from edge.store import Store
 from edge.wire.messages import Up, parse_message
 from edge.wire.rows import EventRow, parse_row
@@ -39,7 +37,7 @@ def store(path: Path) -> Iterator[Store]:
         yield made
 
 
-def reopened(path: Path, **limits: int) -> Store:
+def reopened(path: Path, **limits: Any) -> Store:
     return Store.open(path, clock=HeldClock(), durability="process", limits=StoreLimits(**limits))
 
 
@@ -51,9 +49,11 @@ def sequence(store: Store) -> list[int]:
 
 
 def test_rows_of_every_kind_are_numbered_from_one_and_come_back_as_they_were(store: Store) -> None:
+    decided = store.append_decision(decision(), input_key="k", keep=None, wants_outcome=True)
+    store.append_outcome(outcome(1, detail="ü"))
     made: list[AnyRow] = [
-        store.append_decision(decision(), input_key="k", keep=None, wants_outcome=True),
-        store.append_outcome(outcome(1, detail="ü")),
+        decided,
+        outcome(1, detail="ü", seq=2),
         store.append_event("bundle_promoted", boot_id="b", model="phone_glass", data={"from": None, "to": 2}),
         store.append_telemetry(telemetry()),
     ]
@@ -406,6 +406,21 @@ def test_full_disk_pruning_makes_room_from_what_the_control_plane_has(small_disk
         assert store.outbox_size().rows >= 8
 
 
+def test_disk_that_gets_full_while_nothing_can_be_sent_keeps_taking_decisions(small_disk: Path) -> None:
+    kinds = []
+    with reopened(small_disk / "record.db", low_disk_bytes=300_000, reserve_bytes=200_000) as store:
+        for number in range(200):
+            raw = random.randbytes(20_000)
+            row = decision(raw=raw, reason="unsure" if number % 2 else None)
+            store.append_decision(row, input_key=None, keep=(raw, "image/jpeg"), wants_outcome=False)
+            dropped = store.prune()
+            kinds += ["confident"] * dropped.confident_inputs + ["deferred"] * dropped.deferred_inputs
+        assert store.outbox_size().rows >= 200
+        decided = [row for row in store.rows(limit=10_000) if row.kind == "decision"]
+    assert len(decided) == 200, "no decision is dropped for it"
+    assert kinds[:5] == ["confident"] * 5 and "deferred" in kinds
+
+
 # ── damaged ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -520,7 +535,7 @@ def test_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
         reopened(tmp_path / "data" / "record.db")
 
 
-# ── read only, migrations ───────────────────────────────────────────────────────────────────────────────────────
+# ── read only ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_read_only_sees_what_the_daemon_writes_and_cannot_write(store: Store, path: Path) -> None:
@@ -539,62 +554,6 @@ def test_read_only_without_a_record_says_what_makes_one(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no record") as caught:
         Store.open_read_only(tmp_path / "record.db", clock=HeldClock())
     assert "daemon" in caught.value.hint
-
-
-def at_version_1(path: Path) -> sqlite3.Connection:
-    """Return a record as the first version wrote it, with one decision pending."""
-    connection = sqlite3.connect(path, isolation_level=None)
-    migrate(connection, path, {1: resources.files("edge").joinpath("schema.sql").read_text()})
-    connection.execute(
-        "INSERT INTO rows (kind, station, at_ms, body) VALUES ('decision', 'glass', 5, ?)", (row_text(decision()),)
-    )
-    connection.execute("INSERT INTO pending_actions (seq) VALUES (1)")
-    connection.execute("INSERT INTO seen (station, key, seq) VALUES ('glass', 'k', 1)")
-    return connection
-
-
-def schema_of(path: Path) -> list[tuple[str, str]]:
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute("SELECT name, sql FROM sqlite_schema ORDER BY name").fetchall()
-
-
-def test_record_of_the_first_version_is_brought_forward_with_all_that_is_in_it(store: Store, path: Path) -> None:
-    old = path.with_name("old.db")
-    at_version_1(old).close()
-    with reopened(old) as upgraded:
-        assert upgraded.last_decisions(5) == [decision().model_copy(update={"seq": 1})]
-        assert upgraded.seen("glass", "k")
-        assert upgraded.pending_actions() == [1]
-        upgraded.append_outcome(outcome(1))
-        assert upgraded.pending_actions() == []
-    assert schema_of(old) == schema_of(path)
-
-
-def test_migrations_go_forward_one_by_one_and_keep_what_is_there(tmp_path: Path) -> None:
-    path = tmp_path / "record.db"
-    connection = at_version_1(path)
-    scripts = {
-        2: "-- a comment; with a semicolon\nCREATE TABLE extra (a TEXT);\nINSERT INTO extra VALUES ('x;y');\n",
-        3: "ALTER TABLE extra ADD COLUMN b TEXT DEFAULT 'z';",
-        **{version: f"CREATE TABLE extra_{version} (a TEXT);" for version in range(4, SCHEMA_VERSION + 2)},
-    }
-    migrate(connection, path, scripts)
-    assert connection.execute("SELECT a, b FROM extra").fetchall() == [("x;y", "z")]
-    assert connection.execute("SELECT count(*) FROM rows").fetchone() == (1,)
-    connection.close()
-    with pytest.raises(ConfigError, match=f"expected schema version {SCHEMA_VERSION}") as caught:
-        reopened(path)
-    assert "newer" in caught.value.hint
-
-
-def test_migration_that_fails_leaves_the_version_before(tmp_path: Path) -> None:
-    path = tmp_path / "record.db"
-    connection = at_version_1(path)
-    with pytest.raises(sqlite3.OperationalError):
-        migrate(connection, path, {2: "CREATE TABLE extra (a TEXT);\nCREATE TABLE rows (a TEXT);\n"})
-    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
-    assert connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'extra'").fetchone() == (0,)
-    connection.close()
 
 
 # ── limits ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -44,6 +44,12 @@ def test_without_systemd_nothing_is_said_and_nothing_breaks(tmp_path: Path) -> N
     assert not Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).say("READY=1")
 
 
+def test_systemd_that_does_not_read_holds_nothing_up(systemd: socket.socket) -> None:
+    ours = notifier(systemd)
+    assert not all(ours.say("WATCHDOG=1") for _ in range(10_000)), "its queue is full, and that is all"
+    assert heard(systemd) == "WATCHDOG=1"
+
+
 def test_watchdog_of_another_process_is_not_ours(systemd: socket.socket) -> None:
     environment = {"NOTIFY_SOCKET": systemd.getsockname(), "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"}
     assert Notifier(environment).watchdog_s is None

@@ -40,8 +40,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @asynccontextmanager
-async def sending(store: Store, url: str) -> AsyncIterator[None]:
-    task = asyncio.create_task(uploads.run(store, cloud_url=url, token="secret", boot_id="boot", times=TIMES))
+async def sending(store: Store, url: str, agreed: set[str] | None = None) -> AsyncIterator[None]:
+    now = set() if agreed is None else agreed
+    sends = uploads.run(
+        store, cloud_url=url, token="secret", boot_id="boot", agreed=lambda: frozenset(now), times=TIMES
+    )
+    task = asyncio.create_task(sends)
     try:
         yield
         assert not task.done(), task
@@ -65,6 +69,38 @@ async def test_kept_input_arrives_under_its_digest_with_token_and_type(store: St
     assert request.headers["Authorization"] == "Bearer secret"
     assert request.headers["Content-Type"] == "image/png"
     assert store.inputs.get(digest) is not None
+
+
+def hear(store: Store, raw: bytes, station: str) -> str:
+    row = decision(raw=raw, station=station)
+    store.append_decision(row, input_key=None, keep=(raw, "audio/wav"))
+    return row.input.digest
+
+
+async def test_sound_is_sent_only_while_its_station_has_consent(store: Store, server: WebServer) -> None:
+    agreed = {"hall"}
+    first, held = hear(store, b"in the hall", "hall"), hear(store, b"in the yard", "yard")
+    async with sending(store, server.url, agreed):
+        await until(lambda: store.inputs.waiting() == 0, 10, "what may be sent")
+        assert [request.path for request in server.requests] == [f"/v1/inputs/{first}"]
+        agreed.clear()
+        later = hear(store, b"in the hall, later", "hall")
+        store.inputs.want([held, later])
+        picture = keep(store, b"a picture needs no consent")
+        await until(lambda: len(server.requests) == 2, 10, "the picture")
+        assert server.requests[1].path == f"/v1/inputs/{picture}"
+        agreed.update({"hall", "yard"})
+        await until(lambda: len(server.requests) == 4, 10, "the sound, with consent")
+    assert {request.path for request in server.requests[2:]} == {f"/v1/inputs/{held}", f"/v1/inputs/{later}"}
+    assert store.inputs.waiting() == 0
+
+
+async def test_sound_that_two_stations_keep_goes_if_one_of_them_may_send_it(store: Store, server: WebServer) -> None:
+    digest = hear(store, b"the same", "yard")
+    hear(store, b"the same", "hall")
+    async with sending(store, server.url, {"hall"}):
+        await until(lambda: len(server.requests) == 1, 10, "the sound")
+    assert server.requests[0].path == f"/v1/inputs/{digest}"
 
 
 async def test_oldest_goes_first(store: Store, server: WebServer) -> None:

@@ -67,7 +67,21 @@ def test_spent_budget_keeps_decisions_without_their_pictures_counts_and_tells_it
         assert store.inputs.waiting() == 0
         assert budget.figures()["left_out"] == {"confident_inputs": 1, "deferred_inputs": 1}
         (told,) = [row for row in store.rows(kind="event") if getattr(row, "name", "") == "writing_reduced"]
-        assert "telemetry, confident_inputs, deferred_inputs" in told.model_dump()["detail"]
+        assert ", ".join(DROP_FIRST) in told.model_dump()["detail"]
+        store.count_written(0)
+        assert store.dropped()["left_out"] == {"confident_inputs": 1, "deferred_inputs": 1}
+        store.count_written(0)
+        assert store.dropped()["left_out"] == {"confident_inputs": 1, "deferred_inputs": 1}
+
+
+def test_pictures_of_disagreements_count_against_the_budget_like_all_others(tmp_path: Path) -> None:
+    budget = WriteBudget(LIMIT)
+    with Store.open(tmp_path / "record.sqlite", clock=HeldClock(), durability="process", budget=budget) as store:
+        assert store.keep_input("a" * 64, b"before", "image/png", station="glass")
+        store.count_written(LIMIT)
+        assert not store.keep_input("b" * 64, b"beyond", "image/png", station="glass")
+        assert store.inputs.get("b" * 64) is None and store.inputs.waiting() == 1
+        assert budget.figures()["left_out"] == {"disagreement_inputs": 1}
 
 
 def test_restart_goes_on_with_the_day_as_it_was(tmp_path: Path) -> None:

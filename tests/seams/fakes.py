@@ -61,7 +61,7 @@ class ScriptedSource:
     def read(self, wait_s: float) -> Window | None:
         if self.closed:
             raise SourceError("the source is closed", retry=False)
-        if not self._script:
+        if not self._script or (wait_s == 0 and self._script[0] is None):
             return None
         step = self._script.pop(0)
         if isinstance(step, SourceError):

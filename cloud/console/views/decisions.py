@@ -29,7 +29,8 @@ class Input:
     kind: Literal["picture", "sound", "other"]
     name: str
     here: bool
-    kept: bool
+    absent: str
+    """Why it is not here, if it is not."""
 
     @property
     def url(self) -> str:
@@ -164,7 +165,15 @@ def input_of(body: Mapping[str, Any], digest: str, *, here: bool) -> Input:
         kind = "picture"
     elif media_type.startswith("audio/"):
         kind = "sound"
-    return Input(digest, kind, str(document.get("name", "")), here, bool(document.get("kept", False)))
+    return Input(digest, kind, str(document.get("name", "")), here, _absent(body, document))
+
+
+def _absent(body: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+    if body.get("forgotten"):
+        return "erased on request"
+    if document.get("features") is not None:
+        return "only its features are kept, on the device"
+    return "not arrived yet" if document.get("kept") else "not kept by the device"
 
 
 def threshold_words(body: Mapping[str, Any]) -> str:

@@ -21,18 +21,37 @@ function trouble(words) {
   $("trouble").hidden = !words;
 }
 
-function showHead(reported, alone) {
+function clock(ms) {
+  const at = new Date(ms);
+  const day = Date.now() - ms < 86400000 ? "" : `${at.toLocaleDateString()} `;
+  return `${day}${at.toLocaleTimeString([], { hour12: false })}`;
+}
+
+function showLink(link, alone, health) {
+  const rows = `${health.outbox_rows} unsent${health.uploads_waiting ? `, ${health.uploads_waiting} inputs to send` : ""}`;
+  const away = !alone && !link?.connected;
+  $("link").className = alone ? "" : away ? "away" : "connected";
+  $("link").title = link?.problem ?? "";
+  if (alone) $("link").textContent = "works alone";
+  else if (!link) $("link").textContent = `control plane not reached yet · ${rows}`;
+  else $("link").textContent = `${away ? "control plane away" : "connected"} since ${clock(link.since_ms)} · ${rows}`;
+}
+
+function showHead(reported, alone, link) {
   $("device").textContent = reported.device;
   $("where").textContent = `${reported.profile} at ${reported.site}`;
   const health = reported.health;
-  $("link").textContent = !alone && health.outbox_rows > 100 ? `${health.outbox_rows} rows wait for the cloud` : "";
+  showLink(link, alone, health);
   const gib = (health.disk_free_bytes / 2 ** 30).toFixed(1);
   const mib = Math.round(health.memory_bytes / 2 ** 20);
   $("health").replaceChildren(
     text("span", `up ${Math.round(health.uptime_s / 60)} min`),
     text("span", `${gib} GiB free`),
     text("span", `${mib} MiB memory`),
+    ...(health.cpu_percent == null ? [] : [text("span", `${Math.round(health.cpu_percent)} % of a core`)]),
+    ...(health.temperature_c == null ? [] : [text("span", `${Math.round(health.temperature_c)} °C`)]),
     text("span", `lineside ${reported.software}`),
+    ...[health.extra.dropped?.words].filter(Boolean).map((words) => text("span", words)),
   );
 }
 
@@ -49,17 +68,18 @@ function stationCard(name) {
   return card;
 }
 
-function showStation(name, station, last) {
+function showStation(name, station, last, seen) {
   const card = stationCard(name);
   const [picture, verdict] = [card.querySelector("img"), card.querySelector(".verdict")];
   if (last) {
     verdict.textContent = last.verdict;
     verdict.className = `verdict ${last.verdict}`;
     const sure = last.confidence == null ? "" : ` ${(100 * last.confidence).toFixed(1)} %`;
+    const said = `${last.text ? `“${last.text}” ` : ""}${last.label ?? ""}${sure}`;
     const why = [last.reason, last.detail].filter(Boolean).join(": ");
-    const took = (last.latency_ms.total ?? 0).toFixed(1);
-    card.querySelector(".words").textContent = `${last.text ? `“${last.text}” ` : ""}${last.label ?? ""}${sure} · ${took} ms · ${last.input.name}${why ? ` · ${why}` : ""}`;
-    picture.hidden = !last.input.media_type.startsWith("image/");
+    const took = `${(last.latency_ms.total ?? 0).toFixed(1)} ms`;
+    card.querySelector(".words").textContent = [said, took, last.input.name, why].filter(Boolean).join(" · ");
+    picture.hidden = !seen || !last.input.media_type.startsWith("image/");
     if (!picture.hidden && picture.dataset.seq !== String(last.seq)) {
       picture.dataset.seq = last.seq;
       picture.src = `/api/live/${encodeURIComponent(name)}?${last.seq}`;
@@ -81,6 +101,7 @@ function showPart() {
   const image = part.input.media_type.startsWith("image/");
   $("picture").hidden = !image;
   $("sound").hidden = image;
+  $("unseen").hidden = true;
   (image ? $("picture") : $("sound")).src = `/api/inputs/${part.seq}`;
   const said = part.text ? `“${part.text}”, ${(100 * (part.confidence ?? 0)).toFixed(1)} % sure` : part.label ? `${part.label}, ${(100 * (part.confidence ?? 0)).toFixed(1)} % sure` : "no answer of the model";
   $("said").textContent = `${part.station} · ${part.input.name} · ${part.reason}${part.detail ? `: ${part.detail}` : ""} · ${said}`;
@@ -127,14 +148,18 @@ async function look() {
     trouble(`The device does not answer: ${error.message}`);
     return;
   }
-  showHead(state.reported, state.alone);
+  showHead(state.reported, state.alone, state.link);
   const names = Object.keys(state.reported.stations);
-  trouble(names.map((name) => showStation(name, state.reported.stations[name], state.last[name])).filter(Boolean).join(" · "));
+  trouble(names.map((name) => showStation(name, state.reported.stations[name], state.last[name], state.seen.includes(name))).filter(Boolean).join(" · "));
   open = state.open;
   $("open_count").textContent = open.filter((row) => !answered.has(row.seq)).length + Math.max(0, state.open_count - open.length);
   showPart();
 }
 
+$("picture").addEventListener("error", () => {
+  $("picture").hidden = true;
+  $("unseen").hidden = false;
+});
 document.querySelectorAll("[data-answer]").forEach((button) => {
   button.addEventListener("click", () => give(button.dataset.answer));
 });

@@ -47,7 +47,7 @@ def test_input_is_offered_only_once_it_has_arrived(plant: Plant) -> None:
     data = b"\xff\xd8 not really a picture"
     plant.up("box-1", [plant.decision("box-1", input=plant.input_ref("a.jpg", data))])
     (line,) = _page(plant).lines
-    assert (line.input.kind, line.input.here, line.input.kept) == ("picture", False, True)
+    assert (line.input.kind, line.input.here, line.input.absent) == ("picture", False, "not arrived yet")
     plant.arrive("box-1", data)
     (line,) = _page(plant).lines
     assert line.input.here
@@ -79,6 +79,24 @@ def test_text_of_a_recogniser_comes_with_its_decision(plant: Plant, text: str | 
     plant.enrol("box-1")
     plant.up("box-1", [plant.deferral("box-1", text=text)])
     assert [line.text for line in _page(plant).lines] == [text]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kept": True}, "not arrived yet"),
+        ({"kept": False}, "not kept by the device"),
+        ({"kept": False, "features": "ab" * 32}, "only its features are kept, on the device"),
+        ({"kept": False, "forgotten": True}, "erased on request"),
+    ],
+    ids=["late", "not kept", "features", "erased"],
+)
+def test_page_says_why_an_input_is_not_here(plant: Plant, changes: dict[str, Any], words: str) -> None:
+    plant.enrol("box-1")
+    row = plant.deferral("box-1", forgotten=changes.pop("forgotten", None))
+    plant.up("box-1", [row.model_copy(update={"input": row.input.model_copy(update=changes)})])
+    (line,) = _page(plant).lines
+    assert (line.input.here, line.input.absent) == (False, words)
 
 
 def test_decision_that_is_not_stored_is_none(plant: Plant) -> None:

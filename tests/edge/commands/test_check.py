@@ -1,12 +1,16 @@
-"""`check` and `status --watch` of real devices: what is fine, what is not, and what to do."""
+"""`check` of real devices: what is fine, what is not, and what to do."""
 
-import io
+import re
+import threading
+import time
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from edge.commands.watch import run as watch
+from edge.clock import SystemClock
+from edge.store import Store
 from tests.bundles import bundle_bytes
 from tests.edge.commands.test_infer import edge, picture
 
@@ -41,6 +45,19 @@ def test_device_that_has_all_it_needs_is_all_ok(device: Path) -> None:
     assert "main: source: folder: 1.png" in result.stdout
 
 
+def test_bundle_without_features_for_a_station_that_keeps_nothing_else_is_not_ok(device: Path) -> None:
+    (device / "box.toml").write_text(CONFIG.replace("audit_share", 'keep = "features"\naudit_share'))
+    result = edge("check", "-c", "box.toml", cwd=device)
+    assert result.returncode == 1
+    assert "but no features" in result.stdout and 'keep = "features" keeps nothing with it' in result.stdout
+
+
+def test_sound_without_consent_is_said(device: Path) -> None:
+    assert "no consent" not in edge("check", "-c", "box.toml", cwd=device).stdout
+    (device / "box.toml").write_text(CONFIG.replace("audit_share", "sound_consent = false\naudit_share"))
+    assert "main: sound: no consent" in edge("check", "-c", "box.toml", cwd=device).stdout
+
+
 def test_check_decides_nothing(device: Path) -> None:
     edge("check", "-c", "box.toml", cwd=device)
     assert not (device / "data" / "lineside.sqlite").exists()
@@ -73,24 +90,53 @@ def test_picture_that_cannot_be_read_is_told(device: Path) -> None:
     assert "NOT OK  main: source: folder: 1.png" in result.stdout
 
 
+class Cloud(BaseHTTPRequestHandler):
+    """A control plane of which only the clock is of interest."""
+
+    ahead_s = 0.0
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response_only(self.status)
+        self.send_header("Date", formatdate(time.time() + self.ahead_s, usegmt=True))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "status", "line"),
+    [
+        (0.0, 200, r"ok      control plane: http://\S+ answers; the clock here is [01] s"),
+        (3600.0, 200, r"NOT OK  control plane: http://\S+ answers; the clock here is (3600|3599) s behind its own"),
+        (-3600.0, 200, r"NOT OK  control plane: .* s ahead of its own"),
+        (0.0, 404, r"NOT OK  control plane: http://\S+ answers 404"),
+    ],
+)
+def test_clock_is_compared_with_that_of_the_control_plane(device: Path, ahead_s: float, status: int, line: str) -> None:
+    handler = type("Off", (Cloud,), {"ahead_s": ahead_s, "status": status})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        (device / "box.toml").write_text(CONFIG + CLOUD.replace(":9", f":{server.server_port}"))
+        told = edge("check", "-c", "box.toml", cwd=device).stdout
+        server.shutdown()
+    assert re.search(line, told), told
+
+
+def test_port_of_a_daemon_that_runs_is_no_fault(device: Path) -> None:
+    (device / "box.toml").write_text(CONFIG.replace('"folder", path = "inbox", watch = false', '"http", port = 0'))
+    assert "main: source: http: opens" in edge("check", "-c", "box.toml", cwd=device).stdout
+    with Store.open(device / "data" / "lineside.sqlite", clock=SystemClock()):
+        result = edge("check", "-c", "box.toml", cwd=device)
+    assert "–       main: source: http: the daemon that runs has it" in result.stdout
+    assert result.returncode == 0
+
+
 def test_mistakes_of_the_config_stand_with_their_lines(device: Path) -> None:
     (device / "box.toml").write_text(CONFIG.replace("audit_share = 0", "audit_shar = 0\nthreads = 99"))
     result = edge("check", "-c", "box.toml", cwd=device)
     assert result.returncode == 1
     assert "line 7: station.main.audit_shar: unknown key; did you mean 'audit_share'?" in result.stdout
     assert "line 8: station.main.threads" in result.stdout
-
-
-def test_watching_shows_what_was_decided_and_what_runs(device: Path) -> None:
-    assert edge("run", "-c", "box.toml", "--drain", cwd=device).returncode == 0
-    out = io.StringIO()
-    assert watch(device / "box.toml", console=Console(file=out, width=120), frames=1) == 0
-    shown = out.getvalue()
-    for word in ("box-1", "partial", "pass 1", "1.png", "1.0.0:good", "queue"):
-        assert word in shown, shown
-
-
-def test_watching_a_device_that_never_ran_says_so(device: Path) -> None:
-    out = io.StringIO()
-    assert watch(device / "box.toml", console=Console(file=out, width=120), frames=1) == 0
-    assert "no record" in out.getvalue()

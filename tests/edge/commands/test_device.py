@@ -3,8 +3,13 @@
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
+from edge.clock import SystemClock
+from edge.retention import StoreLimits
+from edge.store import Store
 from tests.bundles import bundle_bytes
 from tests.edge.commands.test_infer import edge, picture
 
@@ -74,6 +79,46 @@ def test_replay_gives_the_same_scores_to_the_bit(device: Path) -> None:
         answer = json.loads(result.stdout)
         assert (result.returncode, answer["same"]) == (0, True)
         assert answer["scores"] == answer["recorded"] == row["scores"]
+
+
+def test_replay_says_plainly_why_there_is_nothing_to_judge_again(tmp_path: Path) -> None:
+    tile = Path(__file__).parents[3] / "models" / "magnetic_tile" / "magnetic_tile-1.1.0.lsb"
+    (tmp_path / "tile.lsb").write_bytes(tile.read_bytes())
+    config = CONFIG.replace('"brightness"', '"magnetic_tile"').replace("glass.lsb", "tile.lsb")
+    (tmp_path / "box.toml").write_text(config.replace('keep = "all"', 'keep = "features"'))
+    (tmp_path / "inbox").mkdir()
+    grain = np.random.default_rng(3).normal(110, 25, (256, 256, 1)).clip(0, 255).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "inbox" / "1.png"), cv2.GaussianBlur(grain, (3, 3), 1))
+    assert edge("run", "--config", "box.toml", "--drain", cwd=tmp_path).returncode == 0
+    assert edge("check", "--config", "box.toml", cwd=tmp_path).returncode == 0
+    (row,) = [json.loads(line) for line in edge("log", "-c", "box.toml", "--json", cwd=tmp_path).stdout.splitlines()]
+    assert not row["input"]["kept"] and len(row["input"]["features"]) == 64
+    result = edge("replay", str(row["seq"]), "-c", "box.toml", cwd=tmp_path)
+    assert result.returncode == 4 and "only features of its input 1.png were kept" in result.stdout
+    assert edge("forget", str(row["seq"]), "-c", "box.toml", cwd=tmp_path).stdout.startswith("1 kept inputs erased")
+    assert "was erased on request" in edge("replay", str(row["seq"]), "-c", "box.toml", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("station", "words"),
+    [
+        ('keep = "none"', 'was not kept; keep = "all" at the station keeps every one'),
+        ('keep = "all"\nkeep_days = 0.000001', "its time is over"),
+    ],
+    ids=["none", "over"],
+)
+def test_replay_of_an_input_that_is_not_kept_says_why(tmp_path: Path, station: str, words: str) -> None:
+    (tmp_path / "glass.lsb").write_bytes(bundle_bytes())
+    (tmp_path / "box.toml").write_text(CONFIG.replace('keep = "all"', station))
+    picture(tmp_path / "inbox" / "1.png", 250)
+    assert edge("run", "--config", "box.toml", "--drain", cwd=tmp_path).returncode == 0
+    if "keep_days" in station:
+        limits = StoreLimits(keep_days={"main": 1e-6})
+        path = tmp_path / "data" / "lineside.sqlite"
+        with Store.open(path, clock=SystemClock(), durability="process", limits=limits) as store:
+            assert store.prune().expired_inputs == 1
+    (row,) = [json.loads(line) for line in edge("log", "-c", "box.toml", "--json", cwd=tmp_path).stdout.splitlines()]
+    assert words in edge("replay", str(row["seq"]), "-c", "box.toml", cwd=tmp_path).stdout
 
 
 def test_replay_of_an_unknown_decision_says_so(device: Path) -> None:

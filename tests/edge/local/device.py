@@ -15,6 +15,7 @@ import urllib3
 from tests.brokers import free_port
 from tests.bundles import bundle_bytes
 from tests.edge.commands.test_infer import picture
+from tests.faults.plant import Cloud
 from tests.waiting import wait_until
 
 CONFIG = """
@@ -22,15 +23,18 @@ CONFIG = """
 name = "box-1"
 [link]
 telemetry_window_s = 1
+reconnect_max_s = 1
 [local]
 listen = "127.0.0.1:{port}"
 {token}
+{cloud}
 [station.main]
 model = "brightness"
 bundle = "glass.lsb"
 audit_share = 0
 isolation = "inline"
 source = {{ kind = "folder", path = "inbox", watch = true }}
+{station}
 """
 BRIGHTNESS = (250, 5, 128, 126, 130)
 
@@ -65,11 +69,13 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, token: str | None = None) -> Iterator[Running]:
-    """Start the daemon and wait until it has decided everything."""
+def running(folder: Path, token: str | None = None, station: str = "", cloud: Cloud | None = None) -> Iterator[Running]:
+    """Start the daemon, with more lines for its station, alone or with a control plane; wait until all is decided."""
     port = free_port()
     (folder / "glass.lsb").write_bytes(bundle_bytes())
-    (folder / "box.toml").write_text(CONFIG.format(port=port, token=f'token = "{token}"' if token else ""))
+    said = f'token = "{token}"' if token else ""
+    table = _cloud_table(cloud) if cloud else ""
+    (folder / "box.toml").write_text(CONFIG.format(port=port, token=said, station=station, cloud=table))
     for number, brightness in enumerate(BRIGHTNESS):
         picture(folder / "inbox" / f"{number}.png", brightness)
     (folder / "inbox" / "5.png").write_bytes(b"rubbish")
@@ -82,6 +88,10 @@ def running(folder: Path, token: str | None = None) -> Iterator[Running]:
     finally:
         process.terminate()
         assert process.wait(30) == 0
+
+
+def _cloud_table(cloud: Cloud) -> str:
+    return f'[cloud]\nurl = "{cloud.url}"\nclaim = "{cloud.claim("box-1")}"\nroot = "{cloud.root}"'
 
 
 def _decided(device: Running) -> int:

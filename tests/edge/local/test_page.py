@@ -1,13 +1,19 @@
 """The page at the device, asked of a real daemon: state, pictures, answers, metrics, and who may see them."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from edge.store import Store
 from edge.wire.rows import ANSWERED_EVENT, EventRow
 from tests.clocks import HeldClock
 from tests.edge.local.device import Running, running
+from tests.waiting import wait_until
 
 TOKEN = "a-token-of-sixteen-and-more"
 CHANGE = {"x-lineside": "1"}
@@ -93,8 +99,22 @@ def test_prometheus_reads_counts_and_latencies(device: Running) -> None:
     assert device.value("lineside_memory_bytes") > 10e6
 
 
+def test_what_was_dropped_is_on_the_page_and_in_the_metrics(device: Running) -> None:
+    assert "dropped" not in device.state()["reported"]["health"]["extra"]
+    counts = [("dropped.confident_inputs", "3"), ("dropped.unsent_inputs", "2"), ("left_out.deferred_inputs", "4")]
+    with closing(sqlite3.connect(device.folder / "data" / "lineside.sqlite")) as connection, connection:
+        connection.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", counts)
+    words = device.state()["reported"]["health"]["extra"]["dropped"]["words"]
+    assert "3 inputs of sure decisions; 2 of them were nowhere else" in words
+    assert device.value('lineside_dropped_total{kind="confident_inputs"}') == 3
+    assert device.value('lineside_left_out_total{kind="deferred_inputs"}') == 4
+
+
 def test_health_is_good_while_the_station_turns(device: Running) -> None:
-    assert (device.get("/healthz").status, device.get("/healthz").json()) == (200, {"ok": True, "stuck": []})
+    assert (device.get("/healthz").status, device.get("/healthz").json()) == (
+        200,
+        {"ok": True, "stuck": [], "trouble": []},
+    )
 
 
 def test_page_forbids_foreign_scripts_and_frames(device: Running) -> None:
@@ -117,3 +137,21 @@ def test_link_with_the_token_opens_the_page_and_leaves_a_cookie(guarded: Running
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie and "strict" in cookie.lower()
     assert guarded.get("/", cookie=cookie.split(";")[0]).status == 200
+
+
+def test_what_lies_outside_of_the_crop_is_neither_shown_nor_kept(tmp_path: Path) -> None:
+    crop = "[station.main.crop]\nx = 0.25\ny = 0.5\nwidth = 0.5\nheight = 0.5\n"
+    with running(tmp_path, station=crop) as device:
+        secret = np.full((40, 40, 3), 128, np.uint8)
+        secret[:20] = np.random.default_rng(7).integers(0, 255, (20, 40, 3))
+        cv2.imwrite(str(tmp_path / "secret.bmp"), secret)
+        (tmp_path / "secret.bmp").rename(tmp_path / "inbox" / "secret.bmp")
+        wait_until(lambda: device.state()["last"]["main"]["input"]["name"] == "secret.bmp", 30, "the picture")
+        seq = device.state()["last"]["main"]["seq"]
+        for path in ("/api/live/main", f"/api/inputs/{seq}"):
+            answer = device.get(path)
+            shown = cv2.imdecode(np.frombuffer(answer.data, np.uint8), cv2.IMREAD_COLOR)
+            assert answer.headers["content-type"] == "image/png"
+            assert shown is not None and np.array_equal(shown, np.full((20, 20, 3), 128, np.uint8))
+        row = secret[5].tobytes()[:60]
+        assert not any(row in path.read_bytes() for path in (tmp_path / "data").glob("lineside.sqlite*"))

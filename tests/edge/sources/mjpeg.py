@@ -27,7 +27,7 @@ class MjpegCamera:
     def __init__(self) -> None:
         self.sent = 0
         self.show: Any = picture
-        """From a frame's number to the frame; None as an answer sends nothing for a while."""
+        """From a frame's number to the frame, or to the bytes of a JPEG; None sends nothing for a while."""
         self.plugged = True
         self._stopping = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -74,7 +74,7 @@ class MjpegCamera:
         while self.plugged and not self._stopping.is_set():
             frame = self.show(self.sent)
             if frame is not None:
-                raw = cv2.imencode(".jpg", frame)[1].tobytes()
+                raw = frame if isinstance(frame, bytes) else cv2.imencode(".jpg", frame)[1].tobytes()
                 out.write(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(raw))
                 out.write(raw + b"\r\n")
                 self.sent += 1

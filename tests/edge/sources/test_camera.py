@@ -18,6 +18,7 @@ from edge.sources.camera import CameraSource
 from edge.values import Window
 from tests.edge.sources.mjpeg import HEIGHT, WIDTH, MjpegCamera, picture, write_video
 from tests.edge.sources.rtsp import RtspCamera
+from tests.edge.test_imaging import encoded
 from tests.waiting import wait_until
 
 
@@ -197,6 +198,51 @@ def test_wrong_size_is_told_apart(stream: MjpegCamera, opened: Callable[..., Cam
     assert window.problem == f"wrong size: expected 320×240 pixels, got {WIDTH}×{HEIGHT}"
 
 
+def test_camera_that_is_set_to_another_size_while_it_streams_is_told_apart(
+    stream: MjpegCamera, opened: Callable[..., CameraSource]
+) -> None:
+    source = opened(url=stream.url)
+    until(source, good, "the first frame")
+    stream.show = lambda number: picture(number, WIDTH * 2, HEIGHT * 2)
+    window = until(source, bad("wrong size"), "the word")
+    assert window.problem == f"wrong size: expected {WIDTH}×{HEIGHT} pixels, got {WIDTH * 2}×{HEIGHT * 2}"
+    stream.show = picture
+    until(source, good, "the first size again")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [(lambda raw: raw[:-200], "without its end"), (lambda raw: b"rubbish" + raw[-20:], "no JPEG")],
+    ids=["cut short", "rubbish"],
+)
+def test_damaged_frame_is_told_apart_and_the_stream_goes_on(
+    stream: MjpegCamera, opened: Callable[..., CameraSource], spoil: Callable[[bytes], bytes], words: str
+) -> None:
+    source = opened(url=stream.url)
+    until(source, good, "the first frame")
+    stream.show = lambda number: spoil(jpeg(number))
+    window = until(source, bad("damaged"), "the word")
+    assert words in (window.problem or "") and window.data is None and window.encode is None
+    stream.show = picture
+    until(source, good, "a whole frame")
+
+
+def test_part_whose_frame_is_damaged_is_deferred_with_its_name(
+    stream: MjpegCamera, opened: Callable[..., CameraSource]
+) -> None:
+    source = opened(url=stream.url, trigger={"kind": "line", "port": _free_port()})
+    wait_until(lambda: stream.sent > 3, 10, "the stream")
+    stream.show = lambda number: jpeg(number)[:-200]
+    wait_until(lambda: source.problem is not None, 10, "the damage")
+    _say(source, b"SN-9\n")
+    assert until(source, bad("damaged"), "the part").name.startswith("SN-9 ")
+
+
+def test_frame_with_something_behind_its_end_is_whole(stream: MjpegCamera, opened: Callable[..., CameraSource]) -> None:
+    stream.show = lambda number: jpeg(number) + bytes(20)
+    assert until(opened(url=stream.url), good, "a frame").data is not None
+
+
 def test_slow_camera_is_told_apart(stream: MjpegCamera, opened: Callable[..., CameraSource]) -> None:
     source = opened(url=stream.url, max_gap_s=0.3)
     until(source, good, "the first frame")
@@ -301,6 +347,10 @@ def test_password_in_the_address_is_not_recorded(stream: MjpegCamera, opened: Ca
 def test_real_camera_gives_live_frames(opened: Callable[..., CameraSource]) -> None:
     source = opened(device=os.environ["LINESIDE_CAMERA"])
     assert until(source, good, "a frame", 20).data is not None
+
+
+def jpeg(number: int) -> bytes:
+    return encoded("JPEG", picture(number))
 
 
 def _number(window: Window) -> int:

@@ -1,5 +1,6 @@
 """The prediction server: over a real socket, with a real pipeline behind it where decisions matter."""
 
+import select
 import socket
 import threading
 import time
@@ -74,7 +75,7 @@ class Station:
     def _run(self) -> None:
         self.pipeline.run(self.stop)
         self.source.drain()
-        self.pipeline.run_out(5.0)
+        self.pipeline.run_out(5.0, threading.Event())
 
     def __enter__(self) -> "Station":
         self.thread.start()
@@ -188,6 +189,75 @@ def test_busy_server_says_when_to_come_again(opened: Callable[..., HttpSource]) 
     assert source.read(0) is None, "who has given up is not decided any more"
     (news,) = source.news()
     assert news.data == {"busy": 1, "late": 2}
+
+
+def test_more_connections_than_it_is_meant_for_are_refused_in_words_and_counted(
+    opened: Callable[..., HttpSource],
+) -> None:
+    source = opened(max_connections=3)
+    held = [_connected(source) for _ in range(3)]
+    wait_until(lambda: len(_connections(source)) == 3, 10, "the connections")
+    refused = httpx.post(url(source), content=BRIGHT)
+    assert refused.status_code == 429 and refused.headers["Retry-After"] == "1"
+    assert "4 connections, expected at most 3" in refused.json()["error"]
+    held.pop().close()
+    wait_until(lambda: len(_connections(source)) == 2, 10, "one to be gone")
+    assert httpx.get(url(source, "/openapi.json")).status_code == 200
+    assert source.news()[0].data["busy"] == 1
+    for connection in held:
+        connection.close()
+
+
+def test_flood_of_connections_is_closed_as_it_comes(opened: Callable[..., HttpSource]) -> None:
+    source = opened(max_connections=2)
+    held = [_connected(source) for _ in range(4)]
+    wait_until(lambda: len(_connections(source)) == 4, 10, "the connections")
+    with _connected(source) as one_more:
+        assert one_more.recv(1) == b""
+    for connection in held:
+        connection.close()
+
+
+@pytest.mark.parametrize("said", [b"", b"POST /v1/decide HTTP/1.1\r\nHost:"], ids=["nothing", "half a head"])
+def test_connection_that_never_asks_is_closed(
+    opened: Callable[..., HttpSource], monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    monkeypatch.setattr("edge.httpserver.HEAD_S", 0.2)
+    source = opened()
+    with _connected(source) as connection:
+        connection.sendall(said)
+        assert connection.recv(1) == b""
+    wait_until(lambda: not _connections(source), 10, "it to be gone")
+
+
+def test_kept_connection_that_dawdles_at_its_second_question_is_closed_and_not_before(
+    opened: Callable[..., HttpSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.httpserver.HEAD_S", 0.3)
+    source = opened()
+    with _connected(source) as connection:
+        for _ in range(2):
+            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = connection.recv(100)
+            assert answer.startswith(b"HTTP/1.1 200")
+            while b"operationId" not in answer or not answer.endswith(b"}"):
+                answer += connection.recv(65536)
+        connection.sendall(b"GET /openapi")
+        assert connection.recv(1) == b""
+
+
+def test_what_many_send_at_once_is_bounded(opened: Callable[..., HttpSource]) -> None:
+    source = opened(max_bytes=100_000, max_waiting_bytes=100_000)
+    head = b"POST /v1/decide HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
+    first, second = _connected(source), _connected(source)
+    for half in (first, second):
+        half.sendall(head + bytes(95_000))
+    readable, _, _ = select.select([first, second], [], [], 10)
+    answer = readable[0].recv(1000)
+    assert answer.startswith(b"HTTP/1.1 429") and b"retry-after: 1" in answer.lower()
+    assert len(readable) == 1, "there is room for one of them"
+    first.close()
+    second.close()
 
 
 def test_batch_is_taken_whole_or_not_at_all(opened: Callable[..., HttpSource]) -> None:
@@ -320,6 +390,17 @@ def test_taken_port_is_a_source_error_that_may_pass(opened: Callable[..., HttpSo
 def test_short_token_is_refused(opened: Callable[..., HttpSource]) -> None:
     with pytest.raises(ConfigError, match="token"):
         opened(token="secret")
+
+
+def _connected(source: HttpSource) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", source.port))
+    connection.settimeout(10)
+    return connection
+
+
+def _connections(source: HttpSource) -> set[Any]:
+    found: set[Any] = source._server.server_state.connections
+    return found
 
 
 def _first(source: HttpSource) -> Window:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,7 @@ def test_whoever_waits_gets_the_decision_before_the_actuator_moves(tmp_path: Pat
     line.pipeline = Pipeline(dataclasses.replace(line.parts, source=ScriptedSource([window])))
     decision = line.decide()
     assert answers == [decision]
+    line.pipeline.finish()
     (outcome,) = line.store.rows(kind="outcome")
     assert outcome.detail == "1"  # type: ignore[union-attr]
 
@@ -100,7 +102,7 @@ def test_whoever_waits_is_told_when_nothing_could_be_recorded(tmp_path: Path) ->
 
 def test_what_a_source_still_holds_is_decided_in_the_last_round(tmp_path: Path) -> None:
     line = make(tmp_path, [Frame(250).window(), Frame(5).window()])
-    line.pipeline.run_out(5.0)
+    line.pipeline.run_out(5.0, threading.Event())
     assert [row.verdict for row in line.store.last_decisions(5)] == ["divert", "pass"]
 
 
@@ -111,7 +113,7 @@ def test_last_round_without_room_ends(tmp_path: Path) -> None:
     store.full = True
     line.clock.forward(61)  # telemetry is due, and finds no room
     try:
-        line.pipeline.run_out(5.0)
+        line.pipeline.run_out(5.0, threading.Event())
     except StoreError as error:
         raise AssertionError("the last round must end in order") from error
 

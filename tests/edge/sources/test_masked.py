@@ -6,7 +6,7 @@ import pytest
 
 from edge.errors import ConfigError
 from edge.imaging import decode
-from edge.masks import Mask
+from edge.masks import Mask, Region
 from edge.settings import read_settings
 from edge.sources.interface import Telling
 from edge.sources.masked import CELLS, MaskedSource, masked
@@ -46,6 +46,39 @@ def test_mask_reaches_outwards_to_whole_pixels() -> None:
     assert not got[6:19, 8:25].any()
 
 
+def test_crop_leaves_its_part_only_and_no_memory_of_the_rest() -> None:
+    got = masked(window(), [], Region(x=0.25, y=0.5, width=0.5, height=0.5))
+    assert got.data is not None and got.encode is not None
+    assert np.array_equal(got.data, PICTURE[30:, 20:60])
+    assert got.data.base is None, "it is no view of the whole picture"
+    kept, media_type = decode(got.encode())
+    assert media_type == "image/png" and np.array_equal(kept, got.data) and got.raw is None
+
+
+def test_masks_are_where_they_were_in_the_picture_as_it_came() -> None:
+    got = masked(window(), [RIGHT_HALF], Region(x=0.25, y=0, width=0.5, height=1)).data
+    assert got is not None and got.shape == (60, 40, 3)
+    assert not got[:, 20:].any() and np.array_equal(got[:, :20], PICTURE[:, 20:40])
+
+
+@pytest.mark.parametrize(
+    ("region", "rows", "columns"),
+    [
+        ((0.101, 0.101, 0.2, 0.2), (7, 18), (9, 24)),
+        ((0.1, 0.1, 0.3, 0.3), (6, 24), (8, 32)),
+        ((0, 0, 1, 1), (0, 60), (0, 80)),
+        ((0.999, 0.999, 0.0001, 0.0001), (59, 60), (79, 80)),
+    ],
+    ids=["inwards", "exact", "whole", "too small"],
+)
+def test_crop_reaches_inwards_to_whole_pixels(
+    region: tuple[float, ...], rows: tuple[int, int], columns: tuple[int, int]
+) -> None:
+    x, y, width, height = region
+    got = masked(window(), [], Region(x=x, y=y, width=width, height=height)).data
+    assert got is not None and np.array_equal(got, PICTURE[slice(*rows), slice(*columns)])
+
+
 def test_bytes_as_they_came_are_gone_and_what_is_kept_is_the_masked_picture() -> None:
     got = masked(window(), [RIGHT_HALF])
     assert got.raw is None and got.encode is not None
@@ -72,6 +105,12 @@ def test_source_keeps_all_its_other_sides() -> None:
     read = source.read(0)
     assert read is not None and read.data is not None and not read.data[:, 40:].any()
     assert source.exhausted
+
+
+@pytest.mark.parametrize("values", [{"x": 0.6, "width": 0.5}, {"width": 0}, {"how": "black"}])
+def test_crop_that_makes_no_sense_is_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        read_settings(Region, {"x": 0, "y": 0, "width": 0.5, "height": 1, **values}, where="crop")
 
 
 @pytest.mark.parametrize("values", [{"x": 0.6, "width": 0.5}, {"width": 0}, {"how": "smear"}])

@@ -6,14 +6,22 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 
+from edge.errors import StoreError
+from edge.store import Store
+from edge.wire.rows import DecisionRow
 from tests.bundles import bundle_bytes
+from tests.clocks import HeldClock
 from tests.edge.commands.test_infer import edge
-from tests.edge.sources.mjpeg import write_video
+from tests.edge.sources.mjpeg import MjpegCamera, write_video
+from tests.edge.sources.mjpeg import picture as camera_picture
 from tests.edge.test_imaging import encoded
 from tests.waiting import wait_until
 
@@ -37,6 +45,40 @@ def device(folder: Path, source: str) -> Path:
     return folder
 
 
+FAILURES: dict[str, Callable[[int], Any]] = {
+    "black": lambda number: camera_picture(number) // 40,
+    "frozen": lambda _number: camera_picture(1),
+    "wrong size": lambda number: camera_picture(number, 96, 80),
+    "slow": lambda _number: None,
+    "damaged": lambda number: encoded("JPEG", camera_picture(number))[:-200],
+    "unplugged": camera_picture,
+}
+
+
+def decisions(folder: Path) -> list[DecisionRow]:
+    try:
+        with Store.open_read_only(folder / "data" / "lineside.sqlite", clock=HeldClock()) as store:
+            return store.last_decisions(500)
+    except StoreError:
+        return []  # it has only begun
+
+
+def last_seq(folder: Path) -> int:
+    return max((row.seq for row in decisions(folder)), default=0)
+
+
+def judged_after(folder: Path, seq: int) -> bool:
+    return any(row.seq > seq and row.scores for row in decisions(folder))
+
+
+def told_after(folder: Path, seq: int, word: str) -> bool:
+    """Return whether something was deferred as bad input for this reason, without scores."""
+    return any(
+        row.seq > seq and row.reason == "bad_input" and (row.detail or "").startswith(word) and not row.scores
+        for row in decisions(folder)
+    )
+
+
 def logged(folder: Path) -> list[dict[str, object]]:
     return [
         json.loads(line)
@@ -56,6 +98,27 @@ def test_decisions_on_a_cameras_frames_replay_to_the_bit_and_as_a_source(tmp_pat
     again = device(tmp_path / "again", '{ kind = "replay", path = "../camera/data/lineside.sqlite" }')
     assert edge("run", "-c", "box.toml", "--drain", cwd=again).returncode == 0
     assert [row["scores"] for row in logged(again)] == [row["scores"] for row in rows]
+
+
+def test_each_way_in_which_a_camera_fails_is_a_deferral_with_its_reason_and_passes(tmp_path: Path) -> None:
+    with MjpegCamera() as camera:
+        source = f'{{ kind = "camera", url = "{camera.url}", max_gap_s = 0.5, frozen_after_s = 0.5 }}'
+        folder = device(tmp_path / "camera", source)
+        command = [sys.executable, "-m", "edge", "run", "-c", "box.toml"]
+        process = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL)
+        try:
+            wait_until(lambda: judged_after(folder, 0), 60, "the first judged frame")
+            for word, show in FAILURES.items():
+                begun = last_seq(folder)
+                camera.plugged, camera.show = word != "unplugged", show
+                wait_until(partial(told_after, folder, begun, word), 30, f"a camera that is {word}")
+                camera.plugged, camera.show = True, camera_picture
+                wait_until(partial(judged_after, folder, last_seq(folder)), 30, f"the camera after it was {word}")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            process.wait()
 
 
 def test_prediction_server_answers_all_that_it_took_when_it_is_told_to_end(tmp_path: Path) -> None:

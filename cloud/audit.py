@@ -9,7 +9,6 @@ Rules:
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,14 @@ from pydantic_core import from_json, to_json
 from sqlalchemy import Connection, func, select, text
 
 from cloud import tables
+from cloud.blobs import write_durably
+from cloud.errors import InvalidError
 
 CONDUCTOR = "conductor"
 """The name under which rollouts act by themselves."""
 BEGINNING = "0" * 64
 """What the first row holds as the digest of the one before."""
-HEAD_FILE = "audit-head.json"
+HEAD_FILE = "audit-head.txt"
 FIELDS = ("id", "at_ms", "who", "what", "why", "data", "before", "after", "previous")
 _LOCK_NUMBER = 0x11E51DE
 """Of PostgreSQL's advisory lock: rows are added one after the other, because each needs the one before."""
@@ -134,7 +135,8 @@ def verify(connection: Connection, expected: tuple[Head, ...] = ()) -> Verdict:
         count += 1
         number = last.number + 1
         if row["id"] != number:
-            faults.append(f"row {number}{'' if row['id'] == number + 1 else f' to {row["id"] - 1}'}: removed")
+            many = "" if row["id"] == number + 1 else f" to {row['id'] - 1}"
+            faults.append(f"row {number}{many}: removed")
         if row["digest"] != digest_of(row):
             faults.append(f"row {row['id']}: altered")
         if row["previous"] != previous:
@@ -153,9 +155,8 @@ def prepare(connection: Connection) -> None:
     if connection.execute(select(log.c.id).where(log.c.digest.is_(None))).first() is not None and not _has_triggers(
         connection
     ):
-        previous, number = BEGINNING, 0
-        for row in list(_all(connection)):
-            number += 1
+        previous = BEGINNING
+        for number, row in enumerate(list(_all(connection)), 1):
             sealed = {**row, "id": number, "previous": previous}
             previous = digest_of(sealed)
             change = {"id": number, "previous": sealed["previous"], "digest": previous}
@@ -171,36 +172,30 @@ def digest_of(row: Any) -> str:
 
 
 class HeadFile:
-    """Keeps the newest head in a file beside the database."""
+    """Keeps the newest head in a file beside the database, so that a log that was cut off at its end is found out."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / HEAD_FILE
-        self._lock = threading.Lock()
         self._written: Head | None = None
 
     def keep(self, newest: Head) -> None:
         """Write the head down if it is a new one."""
-        from cloud.blobs import write_durably
-
-        with self._lock:
-            if newest != self._written and newest.number:
-                content = json.dumps({"number": newest.number, "digest": newest.digest}) + "\n"
-                write_durably(self._path, content.encode(), mode=0o600)
-                self._written = newest
+        if newest != self._written and newest.number:
+            write_durably(self._path, f"{newest}\n".encode(), mode=0o600)
+            self._written = newest
 
     def read(self) -> Head | None:
         """Return the head that was written last, or None if there is no such file.
 
         Raises:
-            ValueError: the file does not hold one.
+            InvalidError: the file does not hold one.
         """
         try:
-            document = json.loads(self._path.read_text("utf-8"))
-            return Head(int(document["number"]), str(document["digest"]))
+            return Head.parse(self._path.read_text("utf-8").strip())
         except FileNotFoundError:
             return None
-        except (OSError, KeyError, TypeError) as error:
-            raise ValueError(f"{self._path}: {error}") from error
+        except (OSError, ValueError) as error:
+            raise InvalidError(f"{self._path}: {error}", hint="give the head you wrote down as --expect") from error
 
 
 def _plain(value: Any) -> Any:

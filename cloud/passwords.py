@@ -6,6 +6,7 @@ Rules:
 - A hash takes 64 MB while it is made (RFC 9106, the profile for little memory), so only two are made at a time.
 - A name that does not exist costs the same time as a wrong password.
 - Failed attempts are counted per name and per address; beyond the bound nobody is asked until some time has passed.
+  Whoever is signed in stays so meanwhile.
 """
 
 import secrets
@@ -54,11 +55,12 @@ def hash_password(password: str) -> str:
 
 def verify_password(kept: str | None, password: str) -> bool:
     """Return whether this is the password that was kept; None takes as long, and is never right."""
-    try:
-        with _room:
-            _hasher.verify(kept or _nobody(), password[:LONGEST])
-    except (VerificationError, InvalidHashError):
-        return False
+    with _room:
+        nobody = _nobody()  # made at the first attempt whatever its name, so that its time tells nothing either
+        try:
+            _hasher.verify(kept or nobody, password)
+        except (VerificationError, InvalidHashError):
+            return False
     return kept is not None
 
 
@@ -70,34 +72,32 @@ class Throttle:
         self._lock = threading.Lock()
         self._failures: OrderedDict[tuple[str, str], list[float]] = OrderedDict()
 
-    def check(self, name: str, address: str) -> None:
-        """Let an attempt pass.
+    def attempt(self, name: str, address: str) -> None:
+        """Let an attempt pass, and count it as failed until `succeeded` says otherwise: no crowd slips in between.
 
         Raises:
             TooManyError: there were too many, and for how long to wait.
         """
         now_s = self._clock.monotonic_s()
+        keys = ((("name", name), PER_NAME), (("address", address), PER_ADDRESS))
         with self._lock:
-            for key, bound in ((("name", name), PER_NAME), (("address", address), PER_ADDRESS)):
+            for key, bound in keys:
                 recent = [at_s for at_s in self._failures.get(key, []) if now_s - at_s < WINDOW_S]
                 if len(recent) >= bound:
                     wait_s = WINDOW_S - (now_s - recent[-bound])
                     raise TooManyError(f"too many failed attempts; try again in {wait_s:.0f} s", retry_after_s=wait_s)
-
-    def failed(self, name: str, address: str) -> None:
-        """Count a failed attempt."""
-        now_s = self._clock.monotonic_s()
-        with self._lock:
-            for key, bound in ((("name", name), PER_NAME), (("address", address), PER_ADDRESS)):
+            for key, bound in keys:
                 recent = self._failures.pop(key, [])
                 self._failures[key] = [*recent[1 - bound :], now_s]
             while len(self._failures) > REMEMBERED:
                 self._failures.popitem(last=False)
 
-    def succeeded(self, name: str) -> None:
-        """Forget the failures of this name."""
+    def succeeded(self, name: str, address: str) -> None:
+        """Forget the failures of this name, and that this attempt was counted for its address."""
         with self._lock:
             self._failures.pop(("name", name), None)
+            if self._failures.get(("address", address)):
+                self._failures[("address", address)].pop()
 
 
 @cache

@@ -148,6 +148,7 @@ def _family(status: int) -> type[errors.CloudError]:
         errors.ConflictError,
         errors.TooLargeError,
         errors.InvalidError,
+        errors.TooManyError,
         errors.UnavailableError,
     )
     return next((family for family in families if family.status == status), errors.CloudError)

@@ -69,8 +69,8 @@ RULES: dict[str, Rule] = {
     "GET /join": Open.EVERYBODY,
     "POST /join": Open.EVERYBODY,
     "POST /v1/enrol": Open.EVERYBODY,
-    "GET /tuf/metadata/{name}": Open.EVERYBODY,
-    "GET /tuf/targets/{name}": Open.EVERYBODY,
+    "GET /tuf/metadata/{file}": Open.EVERYBODY,
+    "GET /tuf/targets/{file}": Open.EVERYBODY,
     # devices
     "PUT /v1/inputs/{digest}": Open.DEVICE,
     # viewers
@@ -153,8 +153,7 @@ def calls(routes: Iterable[object]) -> set[str]:
 
 
 def _compiled() -> list[tuple[str, re.Pattern[str], Rule]]:
-    parts = [(*call.split(" ", 1), rule) for call, rule in RULES.items()]
-    return [(method, compile_path(path)[0], rule) for method, path, rule in parts]
+    return [(call.split(" ")[0], compile_path(call.split(" ")[1])[0], rule) for call, rule in RULES.items()]
 
 
 _COMPILED = _compiled()

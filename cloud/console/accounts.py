@@ -70,7 +70,8 @@ def join_form(request: Request, parts: Services, invite: str, *, error: CloudErr
         name = parts.people.invited(invite)
     except RefusedError as refused:
         now_ms = parts.clock.now_ms()
-        return problem_page(request, refused.status, str(refused), hint=refused.hint, now_ms=now_ms)
+        title = "This link is no good any more"
+        return problem_page(request, refused.status, str(refused), title=title, hint=refused.hint, now_ms=now_ms)
     return _form(request, parts, "join.html", error, {"name": name, "invite": invite, "least": SHORTEST})
 
 

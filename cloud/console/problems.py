@@ -30,17 +30,20 @@ def answer(error: CloudError, request: Request, *, now_ms: int) -> Response:
     return page
 
 
-def problem_page(request: Request, status: int, words: str, *, hint: str = "", now_ms: int) -> Response:
-    """Return the page that says what went wrong."""
+def problem_page(
+    request: Request, status: int, words: str, *, title: str = "", hint: str = "", now_ms: int
+) -> Response:
+    """Return the page that says what went wrong; with the way to other pages for who may see any."""
     renderer: Renderer = request.app.state.console
+    caller = getattr(request.state, "caller", None)
     said = words[:1].upper() + words[1:]
     values: dict[str, Any] = {
-        "title": TITLES.get(status, "This did not work"),
+        "title": title or TITLES.get(status, "This did not work"),
         "words": said if said.endswith((".", "!", "?")) else f"{said}.",
         "hint": hint,
-        "badges": {},
+        "badges": None if caller is None else {},
         "here": "",
-        "caller": getattr(request.state, "caller", None),
+        "caller": caller,
     }
     return renderer.page("error.html", values, now_ms=now_ms, status=status)
 

@@ -12,7 +12,7 @@ from tests.cloud.console.test_pages import NOW_MS, PAGES, _Checker
 from tests.cloud.folk import another, person, sign_in
 from tests.cloud.serving import serving
 
-OPEN_ROLLOUT = "/rollouts/phone_glass-1.2.0-5f3a1c"
+OPEN_ROLLOUT = "/rollouts/spoken_digits-1.1.0-5f3a1c"
 DEVICE, DECISION = "/devices/box-1", "/devices/box-1/decisions/box-1-1/1"
 ACCOUNTS = ("/account", "/people")
 

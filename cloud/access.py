@@ -140,7 +140,8 @@ def _hostname(host: str) -> str:
 def _check_role(caller: Caller, asked: Role) -> None:
     if caller.role < asked:
         admin = f"an admin can change that: `lineside-cloud people role {caller.name} {asked.word}`"
-        hint = "the token was made for less than this" if caller.kind == "token" else admin
+        remade = "a token stays what it was made for: `lineside-cloud login` makes another"
+        hint = f"{admin}; {remade}" if caller.kind == "token" else admin
         raise RefusedError(f"this is for the role {asked.word}; {caller.name} is {caller.role.word}", hint=hint)
 
 

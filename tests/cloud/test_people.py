@@ -185,7 +185,7 @@ def test_token_may_at_most_what_its_owner_may_and_ends_on_its_day(world: World, 
     looking = bearer(small["token"])
     assert http.get("/v1/devices", headers=looking).status_code == 200
     refused = http.post("/v1/claims", json={}, headers=looking)
-    assert (refused.status_code, "made for less" in refused.json()["hint"]) == (403, True)
+    assert (refused.status_code, "stays what it was made for" in refused.json()["hint"]) == (403, True)
     listed = http.get("/v1/tokens", headers=own).json()
     assert {one["label"] for one in listed} == {"command line", "look"}
     assert all("token" not in one and "digest" not in one for one in listed)

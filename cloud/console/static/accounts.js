@@ -1,7 +1,7 @@
 // The pages about people: forms, buttons and choices that call the interface, and secrets that are shown once.
 //
 // Rules:
-// - `data-call` is "METHOD /path"; a form sends its fields, a choice its own value, a button nothing but a reason.
+// - `data-call` is "METHOD /path", `data-said` what is told when it is done; a form sends its fields, a choice its own value, a button nothing but a reason.
 // - What comes back as a link or a token is put on the page and nowhere else; the list is drawn anew around it.
 
 import { send, toast } from "./console.js";
@@ -40,7 +40,7 @@ async function call(element) {
     const answer = await send(method, path, method === "DELETE" ? undefined : bodyOf(element));
     element.reset?.();
     if (element.dataset.then === "secret") showSecret(answer);
-    else toast("Done.");
+    else toast(element.dataset.said || "Done.");
     await redraw();
   } catch (problem) {
     if (!error) return toast(problem.message, "error");

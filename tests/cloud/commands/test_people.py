@@ -55,6 +55,7 @@ def test_first_account_by_link_then_a_token_for_commands_until_the_account_is_re
     claim = run("devices", "claim", *shown)
     assert (claim.returncode, "this is for the role operator" in claim.stderr) == (4, True)
     assert run("people", "role", "ada", "operator", "--why", "night shift", *here).returncode == 0
+    assert _login("ada", PASSWORD, "--token-file", str(file), *server).returncode == 0
     assert run("devices", "claim", *shown).returncode == 0
     (listed,) = json.loads(run("people", "list", "--json", *here).stdout)
     assert (listed["name"], listed["role"], listed["has_password"]) == ("ada", "operator", True)

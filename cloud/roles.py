@@ -26,7 +26,7 @@ class Role(IntEnum):
     OPERATOR = 3
     """Takes devices in and puts them out, publishes bundles, moves rollouts."""
     ADMIN = 4
-    """Makes and removes accounts, and reads the audit log."""
+    """Makes and removes accounts, and changes their roles."""
 
     @classmethod
     def named(cls, name: str) -> "Role":

@@ -190,8 +190,19 @@ class People:
         with self._store.write() as connection:
             self._set_password(connection, name, kept)
 
+    def role_of(self, name: str) -> Role:
+        """Return what somebody may do.
+
+        Raises:
+            NotFoundError: nobody is called so.
+        """
+        with self._store.read() as connection:
+            return Role.named(_row_of(connection, name).role)
+
     def _hash_of(self, name: str) -> str | None:
         people = tables.people.c
+        if not NAME.fullmatch(name):
+            return None
         with self._store.read() as connection:
             return connection.execute(select(people.password_hash).where(people.name == name)).scalar()
 

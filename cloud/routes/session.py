@@ -116,8 +116,8 @@ def logout(request: Request, parts: Parts) -> Response:
 def login_for_token(body: LoginRequest, request: Request, parts: Parts) -> dict[str, Any]:
     """Make a token for name and password."""
     name = parts.people.sign_in(body.name, body.password, address=_address(request))
-    role = next((person.role for person in parts.people.everyone() if person.name == name), Role.VIEWER)
-    return parts.sessions.create_token(Holder(name, role), label=body.label, role=role, days=body.days)
+    holder = Holder(name, parts.people.role_of(name))
+    return parts.sessions.create_token(holder, label=body.label, role=holder.role, days=body.days)
 
 
 @router.get("/v1/me")

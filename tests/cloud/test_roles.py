@@ -67,6 +67,17 @@ def test_each_role_may_what_its_rule_says_and_nothing_else(
         assert answer.status_code not in (401, 403), said
 
 
+@pytest.mark.parametrize("call", [call for call, rule in RULES.items() if isinstance(rule, Role)])
+@pytest.mark.parametrize("twist", ["%0A", "/", "?", "%00", ";", "//"])
+def test_twisted_path_is_no_way_around_the_rule(clients: dict[str, httpx.Client], call: str, twist: str) -> None:
+    method, path = call.split(" ")
+    twisted = re.sub(r"\{(\w+)\}", "7", path) + twist
+    answer = clients["viewer"].request(method, twisted, json={} if method == "POST" else None)
+    known = RULES[call] is Role.VIEWER
+    assert known or answer.status_code in (403, 404, 405, 307, 400, 422), answer.text
+    assert clients["nobody"].request(method, twisted).status_code in (401, 403)
+
+
 def test_every_route_has_a_rule_and_every_rule_a_route(plant: World) -> None:
     assert calls(create_app(plant.services).routes) == RULES.keys()
 
@@ -94,6 +105,7 @@ def test_application_with_a_route_that_nobody_thought_about_does_not_start() -> 
         ("GET", "/tuf/../v1/devices", Role.VIEWER),
         ("GET", "/v1/inputs/ab/cd", Role.VIEWER),
         ("POST", "/v1/claims", Role.OPERATOR),
+        ("POST", "/v1/claims\n", Role.OPERATOR),
     ],
 )
 def test_what_is_no_route_is_told_to_nobody_who_has_not_signed_in(method: str, path: str, expected: object) -> None:

@@ -137,8 +137,11 @@ def served(book: Book, now_ms: int) -> Book:
 def breached(book: Book, ref: BundleRef, reason: str, now_ms: int) -> Book:
     """A bundle crashed, hung, leaked or answered nonsense: back to the last good one.
 
-    A current bundle with no good one before it stays current: deferring with a known model beats having none.
+    A current bundle with no good one before it stays current: deferring with a known model beats having none. Of a bundle
+    that decides no more (another station of the model was quicker, or it was asked back) nothing changes.
     """
+    if book.state(ref.digest) not in ("trial", "good"):
+        return book
     if book.state(ref.digest) == "good":
         if ref.digest != book.current or book.previous is None:
             return book

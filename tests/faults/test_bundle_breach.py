@@ -10,9 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from edge.failures import FAILED_WINDOWS
 from edge.wire.base import BundleRef
-from tests.bundles import bundle_bytes
-from tests.faults.camera import Camera
+from tests.bundles import Kind, bundle_bytes
+from tests.faults.camera import Camera, picture, put
 from tests.faults.commander import Commander
 from tests.faults.plant import START_S, Device, gone
 
@@ -100,6 +101,35 @@ def test_network_in_service_that_dies_or_hangs_is_opened_again(
     assert len(device.events("bundle_opened")) == 3, "opened at the start and after each death"
 
 
+@pytest.mark.parametrize("how", ["nan", "crash"])
+def test_network_in_service_that_fails_every_other_window_is_taken_back_without_any_network(
+    commander: Commander, rng: random.Random, how: str
+) -> None:
+    device = commander.device(probation={"windows": 5})
+    with device:
+        new = _promoted(commander, device, rng, "nan_on_black")
+        commander.leave()
+        for _ in range(FAILED_WINDOWS):
+            child = _children(device)[-1].pid
+            lost = len(_lost(device))
+            at_s = time.monotonic()
+            if how == "nan":
+                _show(device, picture(0, rng, noise=0))
+            else:
+                psutil.Process(child).send_signal(signal.SIGSEGV)
+                _show(device, picture(220, rng))
+            device.wait_for(lambda lost=lost: len(_lost(device)) == lost + 1, BACK_S, "the window that was lost")
+            _show(device, picture(220, rng))
+            device.wait_for(lambda: _deciding(device, 0) is not None, BACK_S, "a window that was judged")
+        assert _deciding(device, 0) == "1.0.0"
+        took_s = time.monotonic() - at_s
+        print(f"back {took_s:.2f} s after the failure that was one too many")
+        assert took_s < BACK_S
+        (failed,) = device.events("bundle_failed")
+        assert "3 failures within 5 windows" in failed["detail"] and "back to brightness 1.0.0" in failed["detail"]
+        device.wait_for(lambda: _slots(device)[new.digest] == "bad", START_S, "the report to call it bad")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_thirty_swaps_give_their_memory_back(commander: Commander, rng: random.Random) -> None:
@@ -128,6 +158,22 @@ def _on_trial(commander: Commander, device: Device) -> BundleRef:
     assert len(device.children()) == 2, "the one before it stays warm"
     device.wait_for(lambda: _slots(device).get(new.digest) == "trial", START_S, "the report to call it a trial")
     return new
+
+
+def _promoted(commander: Commander, device: Device, rng: random.Random, kind: Kind) -> BundleRef:
+    """Give the device a new version and show it parts until its probation is over."""
+    new = commander.publish(bundle_bytes("1.1.0", kind=kind))
+    commander.want("box-1", new)
+    with Camera(device.inbox, PICTURES_PER_S, rng) as camera:
+        device.wait_for(lambda: _slots(device).get(new.digest) == "good", START_S, "its probation to be over")
+    device.wait_for(lambda: len(device.decisions()) == len(camera.names), START_S, "all parts to be decided")
+    assert _lost(device) == []
+    return new
+
+
+def _show(device: Device, content: bytes) -> None:
+    """Put one part into its inbox."""
+    put(device.inbox / f"part-{len(list(device.inbox.iterdir())):06d}.png", content)
 
 
 def _swap(commander: Commander, device: Device, ref: BundleRef) -> None:

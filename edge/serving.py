@@ -31,7 +31,8 @@ from edge.wire.base import BundleRef
 REOPENED_LOOK_S = 60.0
 """A bundle that was opened anew for its memory is left alone so long: one that always needs more still decides."""
 LOOK_AT_MEMORY_S = 2.0
-"""A leak is found within ten seconds of passing its limit, however few windows there are."""
+"""A leak is found within ten seconds of passing its limit, however few windows there are: reading it costs a system call
+or two."""
 LEAK_WITHIN_S = 3600.0
 """A bundle in service that passes the limit so soon leaks at a rate that a new child does not mend."""
 ALONE_EVERY_S = 60.0
@@ -104,6 +105,8 @@ class Serving:
         """Digest of the bundle whose failures are counted: opening it again does not forgive it."""
         self._next_try_s = self._next_look_s = self._next_alarm_s = 0.0
         self._opened_s = 0.0
+        self._unlooked = False
+        """Whether a window was served since its memory was looked at."""
         self._own_before = 0
         """What the daemon itself held when this engine began to decide."""
         self._offer_lock = threading.Lock()
@@ -133,7 +136,12 @@ class Serving:
             stale.session.close()
 
     def current(self) -> Engine | None:
-        """Return the engine for the next window, after any swap, return or reopening that is due."""
+        """Return the engine for the next window, after any swap, return or reopening that is due.
+
+        Asked for several times a second also while nothing comes: what the last window left behind is then found.
+        """
+        if self._engine is not None and self._unlooked:
+            self._look_at_memory(self._engine)
         with self._offer_lock:
             offered, self._offered = self._offered, None
         if offered is not None:
@@ -151,17 +159,14 @@ class Serving:
         self._recent.served()
         if self._engine is None:
             return
-        ref = self._engine.ref
-        too_much = self._too_much_memory(self._engine)
-        probation = self._probation_now(ref)
+        self._unlooked = True
+        probation = self._probation_now(self._engine.ref)
         if probation is None:
-            if too_much is not None:
-                self._outgrown(ref, too_much)
             return
         probation.windows += 1
         probation.deadline_misses += deadline_missed
-        if reason := too_much or probation.breach(self._rules):
-            self._give_up(ref, reason)
+        if reason := probation.breach(self._rules):
+            self._give_up(self._engine.ref, reason)
         elif probation.over(self._rules, self._clock.monotonic_s()):
             self._promote(self._engine)
 
@@ -284,22 +289,24 @@ class Serving:
             self._next_alarm_s = now_s + ALONE_EVERY_S
             self._tell("bundle_failed", "alarm", f"{_words(ref)}: {reason}; no other good bundle here", _data(ref))
 
-    def _outgrown(self, ref: BundleRef, reason: str) -> None:
-        """Go back from a bundle in service that leaks, or open it anew where that helps more or nothing else is left."""
-        soon = self._clock.monotonic_s() - self._opened_s < LEAK_WITHIN_S
-        if soon and self._slots.book.previous is not None:
-            self._give_up(ref, reason)
-            return
-        self._close_engine()
-        self._next_look_s = self._clock.monotonic_s() + REOPENED_LOOK_S
-        self._tell("bundle_failed", "alarm", f"{_words(ref)}: {reason}; opened anew", _data(ref))
-
-    def _too_much_memory(self, engine: Engine) -> str | None:
-        """Return in words that the engine holds more than it may; looked at every two seconds, None in between."""
+    def _look_at_memory(self, engine: Engine) -> None:
+        """End a trial that holds too much, go back from a bundle in service that leaks, or open it anew."""
         now_s = self._clock.monotonic_s()
         if now_s < self._next_look_s:
-            return None
-        self._next_look_s = now_s + LOOK_AT_MEMORY_S
+            return
+        self._next_look_s, self._unlooked = now_s + LOOK_AT_MEMORY_S, False
+        reason = self._too_much_memory(engine)
+        if reason is None:
+            return
+        leaks = now_s - self._opened_s < LEAK_WITHIN_S and self._slots.book.previous is not None
+        if leaks or self._probation_now(engine.ref) is not None:
+            self._give_up(engine.ref, reason)
+            return
+        self._close_engine()
+        self._next_look_s = now_s + REOPENED_LOOK_S
+        self._tell("bundle_failed", "alarm", f"{_words(engine.ref)}: {reason}; opened anew", _data(engine.ref))
+
+    def _too_much_memory(self, engine: Engine) -> str | None:
         limit = self._rules.max_memory_bytes
         child = engine.session.memory_bytes()
         if child > limit:

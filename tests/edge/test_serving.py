@@ -177,7 +177,6 @@ def test_bundle_in_service_that_leaks_soon_after_it_was_opened_gives_way(tmp_pat
     second = bench.promote("1.1.0")
     bench.own_bytes = RULES.max_memory_bytes + 1
     bench.clock.forward(LOOK_AT_MEMORY_S)
-    bench.window()
     assert bench.window() == "1.0.0"
     failed = bench.slot_file.book.slot(second.ref.digest)
     assert failed is not None and "the daemon has grown by" in (failed.reason or "")
@@ -206,7 +205,8 @@ def test_trial_inline_that_makes_the_daemon_grow_is_given_up(tmp_path: Path) -> 
     assert bench.window() == "1.1.0"
     bench.own_bytes += RULES.max_memory_bytes + 1
     bench.clock.forward(LOOK_AT_MEMORY_S)
-    assert [bench.window() for _ in range(2)] == ["1.1.0", "1.0.0"]
+    engine = bench.serving.current()  # also while nothing comes
+    assert engine is not None and engine.ref.version == "1.0.0"
     bench.serving.close()
 
 

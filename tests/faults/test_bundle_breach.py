@@ -12,7 +12,7 @@ import pytest
 
 from edge.failures import FAILED_WINDOWS
 from edge.wire.base import BundleRef
-from tests.bundles import Kind, bundle_bytes
+from tests.bundles import HOARDS_ABOVE, Kind, bundle_bytes
 from tests.faults.camera import Camera, picture, put
 from tests.faults.commander import Commander
 from tests.faults.plant import START_S, Device, gone
@@ -23,6 +23,7 @@ BACK_S = 10.0
 SWAPS = 30
 LEAK = 1.1
 """Memory after all swaps may be so many times that after the first three."""
+LEAK_LIMIT_BYTES = 160 * 2**20
 LONG_TRIAL = {"windows": 1_000_000, "seconds": 3600}
 """A trial that does not end by itself within a test."""
 DEADLINE_MS = 2000
@@ -110,7 +111,7 @@ def test_network_in_service_that_fails_every_other_window_is_taken_back_without_
         new = _promoted(commander, device, rng, "nan_on_black")
         commander.leave()
         for _ in range(FAILED_WINDOWS):
-            child = _children(device)[-1].pid
+            child = _children(device)[0].pid
             lost = len(_lost(device))
             at_s = time.monotonic()
             if how == "nan":
@@ -128,6 +129,38 @@ def test_network_in_service_that_fails_every_other_window_is_taken_back_without_
         (failed,) = device.events("bundle_failed")
         assert "3 failures within 5 windows" in failed["detail"] and "back to brightness 1.0.0" in failed["detail"]
         device.wait_for(lambda: _slots(device)[new.digest] == "bad", START_S, "the report to call it bad")
+
+
+@pytest.mark.parametrize("when", ["on trial", "in service"])
+def test_network_that_leaks_is_taken_back_without_any_network(
+    commander: Commander, rng: random.Random, when: str
+) -> None:
+    """Each brighter part makes the child larger for good: what leaks is the engine's own memory."""
+    windows = LONG_TRIAL["windows"] if when == "on trial" else 5
+    device = commander.device(probation={"windows": windows, "max_memory_bytes": LEAK_LIMIT_BYTES})
+    with device:
+        _show(device, picture(200, rng))
+        device.wait_for_action()
+        new = commander.publish(bundle_bytes("1.1.0", kind="hoarding"))
+        commander.want("box-1", new)
+        device.wait_for(lambda: device.events("bundle_swapped"), START_S, "1.1.0 to decide")
+        if when == "in service":
+            for _ in range(windows):
+                _show(device, picture(200, rng))
+            device.wait_for(lambda: device.events("bundle_promoted"), START_S, "its probation to be over")
+        commander.leave()
+        child, sizes, breached_s = _grown(device, rng)
+        device.wait_for(lambda: device.events("bundle_failed"), BACK_S, "it to be taken back")
+        _show(device, picture(200, rng))
+        device.wait_for(lambda: _deciding(device, 0) == "1.0.0", BACK_S, "1.0.0 to decide again")
+        took_s = time.monotonic() - breached_s
+        print(f"MiB: {[size // 2**20 for size in sizes]}; back after {took_s:.2f} s")
+        assert took_s < BACK_S
+        assert sorted(sizes) == sizes and sizes[-1] > LEAK_LIMIT_BYTES
+        (failed,) = device.events("bundle_failed")
+        assert "bytes of memory, more than" in failed["detail"] and "back to brightness 1.0.0" in failed["detail"]
+        device.wait_for(lambda: gone(child), BACK_S, "its memory to be given back")
+        assert _lost(device) == [], "no window was lost"
 
 
 @pytest.mark.slow
@@ -167,8 +200,25 @@ def _promoted(commander: Commander, device: Device, rng: random.Random, kind: Ki
     with Camera(device.inbox, PICTURES_PER_S, rng) as camera:
         device.wait_for(lambda: _slots(device).get(new.digest) == "good", START_S, "its probation to be over")
     device.wait_for(lambda: len(device.decisions()) == len(camera.names), START_S, "all parts to be decided")
+    device.wait_for(lambda: len(_children(device)) == 1, START_S, "the one before it and its shadow to be closed")
     assert _lost(device) == []
     return new
+
+
+def _grown(device: Device, rng: random.Random) -> tuple[int, list[int], float]:
+    """Show brighter and brighter parts until the child is beyond its limit; return it, its sizes, and when it was."""
+    child = max(_children(device), key=lambda process: process.create_time())
+    sizes = [child.memory_full_info().pss]
+    for brightness in range(HOARDS_ABOVE + 1, HOARDS_ABOVE + 13):
+        decided = len(device.decisions())
+        _show(device, picture(brightness, rng))
+        device.wait_for(lambda decided=decided: len(device.decisions()) > decided, BACK_S, "it to be judged")
+        if gone(child.pid):
+            break
+        sizes.append(child.memory_full_info().pss)
+        if sizes[-1] > LEAK_LIMIT_BYTES:
+            return child.pid, sizes, time.monotonic()
+    raise AssertionError(f"it did not grow beyond its limit: {sizes}")
 
 
 def _show(device: Device, content: bytes) -> None:

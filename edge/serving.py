@@ -14,6 +14,7 @@ Rules:
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ from edge import slots
 from edge.bundle import Bundle, load
 from edge.clock import Clock
 from edge.engines import Engine
-from edge.errors import LinesideError
+from edge.errors import LinesideError, StoreError
 from edge.failures import RecentFailures
 from edge.host import own_bytes
 from edge.slotfile import SlotFile
@@ -31,10 +32,11 @@ from edge.wire.base import BundleRef
 REOPENED_LOOK_S = 60.0
 """A bundle that was opened anew for its memory is left alone so long: one that always needs more still decides."""
 LOOK_AT_MEMORY_S = 2.0
-"""A leak is found within ten seconds of passing its limit, however few windows there are: reading it costs a system call
-or two."""
+"""A leak is found within ten seconds of passing its limit, however few windows there are; a look costs little."""
 LEAK_WITHIN_S = 3600.0
 """A bundle in service that passes the limit so soon leaks at a rate that a new child does not mend."""
+LASTS_S = 60.0
+"""A bundle that has decided for so long since it was opened does not kill the daemon at its start."""
 ALONE_EVERY_S = 60.0
 """Alarms that a bundle fails and has none before it, at most one in so long."""
 REOPEN_WAIT_MAX_S = 30.0
@@ -105,6 +107,7 @@ class Serving:
         """Digest of the bundle whose failures are counted: opening it again does not forgive it."""
         self._next_try_s = self._next_look_s = self._next_alarm_s = 0.0
         self._opened_s = 0.0
+        self._lasts = False
         self._unlooked = False
         """Whether a window was served since its memory was looked at."""
         self._own_before = 0
@@ -162,6 +165,7 @@ class Serving:
         self._unlooked = True
         probation = self._probation_now(self._engine.ref)
         if probation is None:
+            self._note_that_it_lasts()
             return
         probation.windows += 1
         probation.deadline_misses += deadline_missed
@@ -222,6 +226,7 @@ class Serving:
         self._engine, self._last = engine, None
         self._opened_s, self._own_before = self._clock.monotonic_s(), self._own_memory()
         self._count_for(engine.ref)
+        self._lasts = False
         self.problem = None
         on_trial = self._slots.book.state(engine.ref.digest) == "trial"
         self._probation = Probation(self._clock.monotonic_s()) if on_trial else None
@@ -319,6 +324,12 @@ class Serving:
         if self._probation is not None and self._slots.book.state(ref.digest) != "trial":
             self._probation = None
         return self._probation
+
+    def _note_that_it_lasts(self) -> None:
+        if not self._lasts and self._clock.monotonic_s() - self._opened_s >= LASTS_S:
+            self._lasts = True
+            with suppress(StoreError):  # a full disk: the starts go on being counted, deciding comes first
+                self._slots.change(slots.lasted)
 
     def _count_failure(self) -> None:
         self._failures += 1

@@ -24,7 +24,7 @@ SLOPE = 16.0
 
 Kind = Literal["brightness", "inverted", "nan_on_black", "wrong_golden", "hoarding"]
 HOARDS_ABOVE = 240
-"""Brightness above which a hoarding network takes memory that it never gives back, `HOARDED_BYTES` for each unit more."""
+"""Brightness above which a hoarding network takes memory for good, `HOARDED_BYTES` for each unit more."""
 HOARDED_BYTES = 16 * 2**20
 
 

@@ -13,7 +13,7 @@ from edge.bundle import Bundle, parse
 from edge.engines import Engine, EngineSettings, open_engine
 from edge.errors import ModelError
 from edge.failures import FAILED_WINDOWS, FAILURES, OF_LAST_WINDOWS
-from edge.serving import ALONE_EVERY_S, LEAK_WITHIN_S, LOOK_AT_MEMORY_S, ProbationRules, Serving
+from edge.serving import ALONE_EVERY_S, LASTS_S, LEAK_WITHIN_S, LOOK_AT_MEMORY_S, ProbationRules, Serving
 from edge.slotfile import SlotFile
 from tests.bundles import SIDE, bundle_bytes
 from tests.clocks import HeldClock
@@ -35,7 +35,7 @@ class Bench:
         self.slot_file = SlotFile(folder, "brightness", self.clock)
         self.serving = Serving(self.slot_file, self.open, rules, self.clock, self.tell, lambda: self.own_bytes)
 
-    def tell(self, name: str, _severity: str, detail: str, _data: Any) -> None:
+    def tell(self, name: str, severity: str, detail: str, data: dict[str, Any]) -> None:
         self.told.append(name)
         self.words.append(detail)
 
@@ -400,4 +400,20 @@ def test_restart_in_the_middle_of_a_trial_goes_on_with_it(tmp_path: Path) -> Non
     again.slot_file.change(slots.started)
     assert again.window() == "1.1.0"
     assert again.slot_file.book.trial is not None
+    again.serving.close()
+
+
+def test_bundle_in_service_that_lasts_a_minute_forgives_the_starts_before(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.begin()
+    bench.window()
+    bench.promote("1.1.0")
+    bench.serving.close()
+    again = Bench(tmp_path)
+    again.slot_file.change(lambda book, now: slots.started(book, now, contained=False))
+    again.window()
+    assert [slot.starts for slot in again.slot_file.book.slots] == [0, 1]
+    again.clock.forward(LASTS_S)
+    again.window()
+    assert [slot.starts for slot in again.slot_file.book.slots] == [0, 0]
     again.serving.close()

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from edge.failures import FAILED_WINDOWS
+from edge.slots import MAX_STARTS
 from edge.wire.base import BundleRef
 from tests.bundles import HOARDS_ABOVE, Kind, bundle_bytes
 from tests.faults.camera import Camera, picture, put
@@ -81,6 +82,32 @@ def test_network_that_failed_on_trial_stays_away_over_restarts_and_wishes(
         assert "failed on this device before" in device.reported()["refusals"][-1]["reason"]
         assert commander.downloads() == fetched, "it was fetched again"
         assert device.serving() == "1.0.0"
+
+
+@pytest.mark.parametrize("when", ["on trial", "in service"])
+def test_network_inline_that_ends_the_daemon_at_every_start_is_taken_back_without_any_network(
+    commander: Commander, rng: random.Random, when: str
+) -> None:
+    probation = LONG_TRIAL if when == "on trial" else {"windows": 5}
+    device = commander.device(probation=probation, station={"isolation": "inline"})
+    wanted = {"on trial": "bundle_swapped", "in service": "bundle_promoted"}[when]
+    with device, Camera(device.inbox, PICTURES_PER_S, rng):
+        device.wait_for_action()
+        new = commander.publish(bundle_bytes("1.1.0"))
+        commander.want("box-1", new)
+        device.wait_for(lambda: device.events(wanted), START_S, f"1.1.0 to be {when}")
+        commander.leave()
+        for number in range(1, MAX_STARTS + 2):
+            device.kill()
+            device.start()
+            device.wait_for(lambda number=number: len(device.events("slots_read")) > number, START_S, "its word")
+        decided = len(device.decisions())
+        device.wait_for(lambda: _deciding(device, decided) == "1.0.0", START_S, "1.0.0 to decide again")
+        (failed,) = device.events("bundle_failed")
+        assert failed["severity"] == "alarm" and "back to brightness 1.0.0" in failed["detail"]
+        says = [event["detail"] for event in device.events("slots_read")]
+        assert says[1].startswith("1.1.0 decides")
+        assert says[-1].startswith("1.0.0 decides; 1.1.0 failed: the daemon started 5 times")
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])

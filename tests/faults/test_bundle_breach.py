@@ -4,7 +4,6 @@ import random
 import signal
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -21,9 +20,6 @@ from tests.faults.plant import START_S, Device, gone
 PICTURES_PER_S = 30.0
 BACK_S = 10.0
 """A breach must be over by then, without any network."""
-SWAPS = 30
-LEAK = 1.1
-"""Memory after all swaps may be so many times that after the first three."""
 LEAK_LIMIT_BYTES = 160 * 2**20
 LONG_TRIAL = {"windows": 1_000_000, "seconds": 3600}
 """A trial that does not end by itself within a test."""
@@ -190,25 +186,6 @@ def test_network_that_leaks_is_taken_back_without_any_network(
         assert _lost(device) == [], "no window was lost"
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_thirty_swaps_give_their_memory_back(commander: Commander, rng: random.Random) -> None:
-    device = commander.device()
-    bundles = [commander.publish(bundle_bytes(version)) for version in ("1.1.0", "1.2.0")]
-    sizes: list[int] = []
-    with device, Camera(device.inbox, PICTURES_PER_S, rng):
-        device.wait_for_action()
-        for number in range(SWAPS):
-            _swap(commander, device, bundles[number % 2])
-            sizes.append(device.private_bytes())
-    print(f"MiB after each swap: {[round(size / 2**20) for size in sizes]}")
-    assert max(sizes[-3:]) <= LEAK * max(sizes[:3])
-    versions = [d["bundle"]["version"] for d in device.decisions()]
-    changes = sum(a != b for a, b in pairwise(versions))
-    assert changes == SWAPS, "a swap happened twice or not at all"
-    assert _lost(device) == [], "no window was lost in a swap"
-
-
 def _on_trial(commander: Commander, device: Device) -> BundleRef:
     """Give the device a new version and wait until it decides on trial."""
     device.wait_for_action()
@@ -251,13 +228,6 @@ def _grown(device: Device, rng: random.Random) -> tuple[int, list[int], float]:
 def _show(device: Device, content: bytes) -> None:
     """Put one part into its inbox."""
     put(device.inbox / f"part-{len(list(device.inbox.iterdir())):06d}.png", content)
-
-
-def _swap(commander: Commander, device: Device, ref: BundleRef) -> None:
-    commander.want("box-1", ref)
-    device.wait_for(lambda: _deciding(device, 0) == ref.version, START_S, f"{ref.version} to decide")
-    device.wait_for(lambda: _slots(device).get(ref.digest) == "good", START_S, "its probation to be over")
-    device.wait_for(lambda: len(device.children()) == 1, START_S, "the one before it to be closed")
 
 
 def _deciding(device: Device, after: int) -> str | None:

@@ -29,7 +29,7 @@ def commander(tmp_path: Path) -> Iterator[Commander]:
 @pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["inline", "process"])
 def test_two_hundred_swaps_leave_the_memory_as_it_was(commander: Commander, rng: random.Random, isolation: str) -> None:
-    """Inline, no process that ends gives the memory back for the network; else the child that is left is counted too."""
+    """Inline, no process that ends gives memory back for the network; else the child that is left counts as well."""
     device = commander.device(probation={"windows": 1}, station={"isolation": isolation})
     bundles = [commander.publish(bundle_bytes(version)) for version in ("1.1.0", "1.2.0")]
     sizes: list[int] = []
@@ -50,6 +50,8 @@ def test_two_hundred_swaps_leave_the_memory_as_it_was(commander: Commander, rng:
     versions = [decision["bundle"]["version"] for decision in device.decisions() if "bundle" in decision]
     assert sum(a != b for a, b in pairwise(versions)) <= SWAPS, "a swap happened twice"
     assert len(device.events("bundle_swapped")) == SWAPS
+    lost = [d for d in device.decisions() if d.get("reason") in ("model_error", "deadline")]
+    assert lost == [], "windows were lost in a swap"
 
 
 def _resident_bytes(device: Device) -> int:

@@ -8,7 +8,6 @@ Rules:
 
 import asyncio
 import contextlib
-import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +22,7 @@ from edge.files import make_directory, write_atomic
 from edge.groupsync import GroupSync
 from edge.health import written_bytes
 from edge.host import LinuxHost
+from edge.keptrunning import kept_running
 from edge.overrides import StationOverrides
 from edge.processor import hold
 from edge.reload import compare
@@ -44,8 +44,6 @@ more for whoever asks a server or writes a shadow's results."""
 HURRY_S = 2.0
 """The same when it is told a second time to stop: enough for a window, not for a network that hangs."""
 STOP_LOOK_S = 0.02
-RESTART_WAIT_S = 1.0
-"""Pause before a task that failed is started again."""
 LOOK_EVERY_S = 0.2
 """How often it is looked whether something was switched at the device: a person waits for it."""
 PRUNE_EVERY_S = 30.0
@@ -215,14 +213,7 @@ class Daemon:
             store.prune()
 
     async def _kept_running(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            try:
-                await work()
-                return
-            except Exception as error:  # noqa: BLE001 - a task never dies in silence
-                problem = f"{name}: {type(error).__name__}: {error}"
-                self._tell("task_failed", "alarm", f"{problem}\n{traceback.format_exc()[-2000:]}")
-                await asyncio.sleep(RESTART_WAIT_S)
+        await kept_running(name, work, self._tell)
 
     async def _stations_ended(self, hurry: asyncio.Event | None) -> bool:
         """Wait for the stations to end what they are on; return whether all did in time."""

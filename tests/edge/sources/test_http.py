@@ -362,7 +362,7 @@ def test_openapi_document_describes_every_route_and_the_decision(opened: Callabl
     source = opened(token=TOKEN)
     document = httpx.get(url(source, "/openapi.json")).json()
     assert set(document["paths"]) == {"/v1/decide", "/v1/batch", "/healthz", "/openapi.json"}
-    assert {"verdict", "scores", "reason", "input", "text"} <= set(
+    assert {"verdict", "scores", "reason", "input", "text", "received"} <= set(
         document["components"]["schemas"]["DecisionRow"]["properties"]
     )
     for reference in _references(document):

@@ -25,6 +25,13 @@ from edge.wire.manifest import OnDisagreement, RuntimeName
 from edge.wire.terms import DeferReason, Mode
 
 
+SEGMENTERS = {"phone": "cascade"}
+"""What cuts running sound where `segments` names no kind, by the first word of the device's profile: phones listen for
+speech, by what was measured as best for its cost (benchmarks/README.md). Other devices hear machines, which no detector
+of speech knows: there it is the level (`energy`)."""
+_ALWAYS_CUT, _CUT_IF_ASKED = "microphone", "audio_file"
+
+
 class Section(BaseModel):
     """A table of the file: frozen, and unknown keys are mistakes."""
 
@@ -153,6 +160,9 @@ class AskSection(Section):
     """File with the token that the server asks for."""
     reasons: tuple[DeferReason, ...] = Field(default=("unsure", "out_of_distribution"), min_length=1)
     """Which deferrals are asked about."""
+    labels: tuple[str, ...] = Field(default=(), max_length=200)
+    """Labels that are asked about also when the device is sure: what a keyword spotter knows for `unknown` is speech
+    that a recogniser may understand."""
     timeout_ms: float = Field(default=2000.0, ge=10, le=60_000)
     """For one question with all its tries: who has spoken waits for no longer."""
     max_waiting: int = Field(default=16, ge=1, le=1000)
@@ -327,7 +337,7 @@ def _absolute(config: Config, base: Path) -> Config:
         name: station.model_copy(
             update={
                 "bundle": fix(station.bundle),
-                "source": _absolute_path(station.source, base),
+                "source": _with_segmenter(_absolute_path(station.source, base), config.device.profile),
                 "actuator": _absolute_path(station.actuator, base),
                 "ask": station.ask and station.ask.model_copy(update={"token_file": fix(station.ask.token_file)}),
             }
@@ -337,6 +347,15 @@ def _absolute(config: Config, base: Path) -> Config:
     device = config.device.model_copy(update={"data": fix(config.device.data)})
     cloud = config.cloud.model_copy(update={"root": fix(config.cloud.root)}) if config.cloud else None
     return config.model_copy(update={"device": device, "cloud": cloud, "station": stations})
+
+
+def _with_segmenter(source: dict[str, Any], profile: str) -> dict[str, Any]:
+    """Return a source's settings with the kind of segmenter that suits the profile, if it cuts and names none."""
+    kind, segments = SEGMENTERS.get(profile.partition("-")[0]), source.get("segments")
+    if source.get("kind") == _ALWAYS_CUT and segments is None:
+        segments = {}
+    cuts = source.get("kind") in (_ALWAYS_CUT, _CUT_IF_ASKED) and isinstance(segments, dict)
+    return {**source, "segments": {"kind": kind, **segments}} if kind and cuts else source
 
 
 def _absolute_path(settings: dict[str, Any], base: Path) -> dict[str, Any]:

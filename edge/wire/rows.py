@@ -110,9 +110,9 @@ cant_tell), `reviewer`."""
 
 
 SERVER_ANSWERED_EVENT = "server_answered"
-"""Event of a prediction server's answer to a decision that was deferred; its data: `decision_seq`, `verdict`, `label`,
-`confidence`, `text` (a recognised sentence, or None), `bundle` (of the server), `digest` (SHA-256 of what was sent),
-`latency_ms` (`total` from the deferral to the answer, of it `wait` in the device's queue and `server` for the server's
+"""Event of a prediction server's answer to a decision that was deferred, or whose label is asked about; its data:
+`decision_seq`, `verdict`, `label`, `confidence`, `text` (a recognised sentence, or None), `bundle` (of the server),
+`digest` (SHA-256 of what was sent), `latency_ms` (`total` from the decision to the answer, of it `wait` in the device's queue and `server` for the server's
 decision, of that `infer` for its network; `since_speech` from the end of speech, where that is known), `review`
 (`kept`: a person is asked all the same; `closed`: the server accepted, and that is enough here)."""
 

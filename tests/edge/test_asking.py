@@ -153,6 +153,18 @@ def test_only_deferrals_for_the_reasons_named_are_asked_about(tmp_path: Path, se
     phone.close()
 
 
+def test_sure_decisions_are_asked_about_by_their_label_and_an_audit_of_one_stays_open(
+    tmp_path: Path, server: Server
+) -> None:
+    phone = Phone(tmp_path, server.url, labels=["unknown"], review="close")
+    phone.ask(verdict="accept", action="accept", reason=None, label="seven")
+    wanted = phone.ask(verdict="accept", action="accept", reason="audit", label="unknown")
+    (event,) = phone.events("server_answered")
+    assert (event.data["decision_seq"], event.data["review"]) == (wanted.seq, "kept")
+    assert [part.seq for part in open_parts(phone.store).parts] == [wanted.seq]
+    phone.close()
+
+
 def test_policy_may_spare_the_person_what_the_server_accepts_and_nothing_else(tmp_path: Path, server: Server) -> None:
     phone = Phone(tmp_path, server.url, review="close")
     phone.ask(BRIGHT)

@@ -340,6 +340,7 @@ def test_health_says_whether_inputs_are_decided(
     opened: Callable[..., HttpSource], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = opened()
+    assert httpx.get(url(source, "/healthz")).status_code == 503, "nobody has asked for an input yet"
     source.read(0)
     assert httpx.get(url(source, "/healthz")).json() == {"ready": True, "waiting": 0, "stopping": False}
     monkeypatch.setattr("edge.sources.httpapp.STUCK_S", 0.0)

@@ -3,11 +3,11 @@
 Rules:
 - 512 samples at 16 kHz at a time (32 ms), each with the last 64 before it; the state goes from frame to frame.
 - Speech begins at one probability and ends at a lower one, so that a doubtful frame does not cut a word in two.
-- In cascade the network rests while the cheap detector has heard nothing for a while, and its state begins anew, with
-  the last frames before it was woken: from nothing it needs longer to be sure than a short word lasts.
+- In cascade the network rests while the cheap detector has heard nothing for a while. Woken, it begins from the state
+  that silence leaves: from nothing it needs longer to be sure than a short word lasts, and from what it heard last it
+  hears less of voices that are far away.
 """
 
-from collections import deque
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any
@@ -24,8 +24,9 @@ from edge.voice.webrtc import FRAME_MS, WebrtcDetector
 RATE_HZ = 16_000
 FRAME, CONTEXT, STATE = 512, 64, (2, 1, 128)
 MODEL = "silero_vad_v6.2.onnx"
-WARM_FRAMES = 8
-"""A quarter of a second: of 200 spoken digits the cascade heard 180 without it, 196 with it, 197 with twice as much."""
+SETTLE_FRAMES = 32
+"""A second of silence: of 200 spoken digits the cascade heard 193 from nothing, and all of them from the state after it;
+three seconds change nothing."""
 
 
 class SileroSettings(SegmentSettings):
@@ -65,9 +66,14 @@ class SileroDetector:
         self._rate = np.array(RATE_HZ, np.int64)
         self.forget()
 
-    def forget(self) -> None:
-        """Begin anew, as after a silence."""
-        self._state = np.zeros(STATE, np.float32)
+    @property
+    def state(self) -> F32:
+        """What it remembers of the frames so far, shape (2, 1, 128)."""
+        return self._state
+
+    def forget(self, state: F32 | None = None) -> None:
+        """Begin anew, from a state that it was in, or from none."""
+        self._state = np.zeros(STATE, np.float32) if state is None else state
         self._input[:] = 0
 
     def probability(self, frame: F32) -> float:
@@ -110,17 +116,17 @@ class CascadeSegmenter(SileroSegmenter):
         self._heard = RATE_HZ * FRAME_MS // 1000
         self._rest_after = round(settings.rest_after_ms / (FRAME * 1000 / RATE_HZ))
         self._quiet = self._rest_after + 1
-        self._rested: deque[F32] = deque(maxlen=WARM_FRAMES)
+        for _ in range(SETTLE_FRAMES):
+            self._detector.probability(np.zeros(FRAME, np.float32))
+        self._settled = self._detector.state
+        self._detector.forget(self._settled)
 
     def active(self, frame: F32) -> bool:
         self._quiet = 0 if self._cheap.speech(frame[: self._heard]) else self._quiet + 1
         if self._quiet <= self._rest_after:
-            while self._rested:
-                self._detector.probability(self._rested.popleft())
             return super().active(frame)
-        self._rested.append(frame.copy())
         if self._quiet == self._rest_after + 1:
-            self._detector.forget()
+            self._detector.forget(self._settled)
             self._speaking = False
         return False
 

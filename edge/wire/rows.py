@@ -78,7 +78,8 @@ class DecisionRow(WireModel):
     """The thresholds in force, overrides included."""
     input: InputRef
     metrics: dict[str, float] = Field(default_factory=dict)
-    """Input metrics of the gate, for example brightness and sharpness; `ood` if the bundle judges strangeness."""
+    """Input metrics of the gate, for example brightness and sharpness; `speech_share` of a segment of sound; `ood` if the
+    bundle judges strangeness."""
     where: list[Peak] | None = None
     """Where the network looked, at most three places, strongest first; None for a clear pass, or if it cannot say."""
     text: str | None = None

@@ -16,7 +16,7 @@ import pytest
 from edge.clock import SystemClock
 from edge.sound import encode_wav
 from edge.store import Store
-from edge.wire.rows import DecisionRow, EventRow
+from edge.wire.rows import DecisionRow, EventRow, TelemetryRow
 from models.sentences.example import RATE_HZ, wav
 from tests.brokers import free_port
 from tests.waiting import wait_until
@@ -85,6 +85,10 @@ def test_sentence_in_a_folder_comes_back_as_text_from_the_server(phone: Path, se
     assert (answer["decision_seq"], answer["text"]) == (decision.seq, understood.text)
     assert answer["digest"] == understood.input.digest, "the server heard what the phone had cut out"
     assert answer["bundle"]["name"] == server.model
+    assert {"level_dbfs", "clipping", "duration_s", "speech_share"} <= decision.metrics.keys()
+    assert 0.5 < decision.metrics["speech_share"] < 0.95, "pre-roll and hang-over are quiet"
+    (counted,) = [row for row in rows(phone) if isinstance(row, TelemetryRow) and row.counts["decisions"]]
+    assert counted.histograms["speech_share"].total == 1
     assert events["nothing_heard"].data["name"] == "nobody.wav"
 
 

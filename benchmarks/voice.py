@@ -5,8 +5,8 @@ Rules:
   words placed in silence and in noise of 20, 10, 5 and 0 dB, where a frame is speech if a word lies over its middle.
 - Frames of 32 ms for all detectors, so that they are judged on the same; F1 at each one's default setting, area under
   the ROC curve where it gives a probability.
-- Where the neural detector's own package is installed (`silero-vad`, which needs torch), its authors' code hears the same
-  frames, and the largest difference of any probability from it is shown.
+- Where the neural detector's own package is installed (`silero-vad`, which needs torch), its authors' code hears the
+  same frames, and the largest difference of any probability from it is shown.
 - Cost is processor time over the time of the sound, on a quiet room: of the detector alone, and of a whole device (the
   real command with its child process, its record and its live lines) that hears the room at its own pace.
 """

@@ -24,7 +24,6 @@ from edge.wire.base import Name
 from edge.wire.manifest import OnDisagreement, RuntimeName
 from edge.wire.terms import DeferReason, Mode
 
-
 SEGMENTERS = {"phone": "cascade"}
 """What cuts running sound where `segments` names no kind, by the first word of the device's profile: phones listen for
 speech, by what was measured as best for its cost (benchmarks/README.md). Other devices hear machines, which no detector

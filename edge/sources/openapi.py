@@ -107,7 +107,7 @@ def _answer(words: str, schema: str) -> dict[str, Any]:
 
 _RECEIVED = {
     "type": "string",
-    "description": "SHA-256 of what was sent, where a mask or a crop made something else of it; else `input.digest` is it",
+    "description": "SHA-256 of what was sent, where a mask or a crop changed it; else `input.digest` is it",
 }
 _JSON: dict[str, Any] = {"description": "JSON", "content": {"application/json": {"schema": {"type": "object"}}}}
 _ERROR: dict[str, Any] = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}

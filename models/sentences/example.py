@@ -1,4 +1,4 @@
-"""Writes a spoken sentence into a folder, to try a phone and its prediction server with: `… -m models.sentences.example`.
+"""Writes a spoken sentence into a folder, to try a phone and its prediction server with.
 
 Rules:
 - It is real speech: the golden example of the bundle, a sentence of a LibriVox book (public domain).

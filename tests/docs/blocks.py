@@ -1,8 +1,8 @@
 """Finds the command blocks of a Markdown page, and what is said about running them.
 
 A block of `console` stands behind `<!-- run: NAME -->` or `<!-- skip: REASON -->`. Blocks of one name are one session;
-`lineside-cloud serve` and `lineside-edge run` without `--drain` keep running behind the lines after them, which begin once
-they serve: the control plane, a device of its own, a prediction server.
+`lineside-cloud serve` and `lineside-edge run` without `--drain` keep running behind the lines after them, which begin
+once they serve: the control plane, a device of its own, a prediction server.
 """
 
 import re

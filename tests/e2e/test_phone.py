@@ -1,4 +1,4 @@
-"""A phone and its prediction server from the two samples, as two real daemons: a sentence in a WAV comes back as text."""
+"""A phone and its prediction server from the two samples, two real daemons: a sentence in a WAV comes back as text."""
 
 import re
 import subprocess

@@ -124,6 +124,7 @@ function showInput(part) {
   const kept = part.input.kept && !part.forgotten;
   $("picture").hidden = !kept || !image;
   $("sound").hidden = !kept || image;
+  $("sound").pause();
   for (const old of [$("picture"), $("sound")]) old.removeAttribute("src");
   $("unseen").hidden = kept;
   if (kept) (image ? $("picture") : $("sound")).src = `/api/inputs/${part.seq}`;

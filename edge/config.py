@@ -353,8 +353,9 @@ def _with_segmenter(source: dict[str, Any], profile: str) -> dict[str, Any]:
     kind, segments = SEGMENTERS.get(profile.partition("-")[0]), source.get("segments")
     if source.get("kind") == _ALWAYS_CUT and segments is None:
         segments = {}
-    cuts = source.get("kind") in (_ALWAYS_CUT, _CUT_IF_ASKED) and isinstance(segments, dict)
-    return {**source, "segments": {"kind": kind, **segments}} if kind and cuts else source
+    if kind is None or source.get("kind") not in (_ALWAYS_CUT, _CUT_IF_ASKED) or not isinstance(segments, dict):
+        return source
+    return {**source, "segments": {"kind": kind, **segments}}
 
 
 def _absolute_path(settings: dict[str, Any], base: Path) -> dict[str, Any]:

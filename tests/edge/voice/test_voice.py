@@ -96,8 +96,8 @@ def test_short_words_after_a_silence_are_heard(kind: str) -> None:
         pause = rng.normal(0, 1e-4, round(rng.uniform(0.7, 1.3) * RATE_HZ)).astype(np.float32)
         parts += [pause, resample(*decode_wav(paths[index].read_bytes()), RATE_HZ)]
     sound = np.concatenate([*parts, np.zeros(RATE_HZ, np.float32)])
-    found = heard(open_segmenter({"kind": kind, "hang_over_ms": 250}, RATE_HZ), sound)
-    assert 97 <= len(found) <= 100
+    found = heard(open_segmenter({"kind": kind, "hang_over_ms": 200}, RATE_HZ), sound)
+    assert 99 <= len(found) <= 100
 
 
 def test_listening_to_silence_costs_a_small_part_of_real_time() -> None:

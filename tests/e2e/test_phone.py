@@ -77,7 +77,7 @@ def test_sentence_in_a_folder_comes_back_as_text_from_the_server(phone: Path, se
     assert at_the_device is not None and at_the_server is not None, shown
     assert (at_the_device["where"], at_the_server["where"]) == ("device", "server"), shown
     assert words_in_common(at_the_server["said"]) >= 0.5, shown
-    assert 200 <= int(at_the_device["ms"]) < int(at_the_server["ms"]), "the wait that says that speech is over counts"
+    assert 190 <= int(at_the_device["ms"]) < int(at_the_server["ms"]), "the wait that says that speech is over counts"
 
     events = {row.name: row for row in rows(phone) if isinstance(row, EventRow)}
     (decision,) = [row for row in rows(phone) if isinstance(row, DecisionRow)]

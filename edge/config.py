@@ -146,6 +146,8 @@ class ProbationSection(Section):
     seconds: float = Field(default=10.0, ge=0)
     max_deadline_misses: int = Field(default=3, ge=0)
     max_memory_bytes: int = Field(default=512 * 2**20, ge=2**20)
+    """Of the inference process, also after the probation; for `inline` stations what the daemon has grown by since the
+    bundle decides."""
 
 
 class AskSection(Section):
@@ -178,6 +180,8 @@ class StationSection(Section):
     mode: Mode = "partial"
     runtime: RuntimeName | Literal["auto"] = "auto"
     isolation: Literal["process", "inline"] = "process"
+    """`process`: a crash, a hang or a leak of the network is contained in a child. `inline`: it runs in the daemon,
+    which it can end, stop or fill; then only starts of the daemon and its growth tell on it."""
     threads: int = Field(default=1, ge=1, le=8)
     deadline_ms: float = Field(default=1000.0, gt=0, le=600_000)
     audit_share: float = Field(default=0.02, ge=0, le=1)

@@ -176,6 +176,9 @@ class Daemon:
             totals=lambda: {name: station.totals() for name, station in stations.items()},
             stuck=TurnWatch(self._turns, self._clock).stuck,
             trouble=lambda: [name for name, station in stations.items() if station.view().problem],
+            words=lambda: {
+                name: words for name, station in stations.items() if (words := station.serving.words) is not None
+            },
             alone=self._config.cloud is None,
             token=local.token,
             hosts=["127.0.0.1", "localhost", "[::1]"] if local.token is None else ["*"],

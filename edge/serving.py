@@ -123,6 +123,14 @@ class Serving:
         return engine.ref if engine is not None else self._last[0] if self._last is not None else None
 
     @property
+    def words(self) -> list[str] | None:
+        """Labels that a person may name of a sound, none of a recogniser's text; None of a bundle that inspects."""
+        engine = self._engine
+        if engine is None or engine.manifest.task != "keyword":
+            return None
+        return [] if engine.spec.text is not None else list(engine.manifest.labels)
+
+    @property
     def runtime(self) -> str | None:
         engine = self._engine
         return engine.session.description if engine is not None else self._last[1] if self._last is not None else None

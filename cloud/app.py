@@ -8,6 +8,7 @@ Rules:
 """
 
 from fastapi import FastAPI, Request, Response
+from starlette.requests import ClientDisconnect
 
 from cloud.access import AccessMiddleware, check_rules
 from cloud.callers import Callers
@@ -24,12 +25,18 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.state.callers = Callers(services)
     app.add_exception_handler(CloudError, _answer_error)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_middleware(AccessMiddleware, services=services)
     for module in (health, enrol, devices, inputs, bundles, tuf, review, rollouts, session, people, pages, accounts):
         app.include_router(module.router)
     pages.mount(app)
     check_rules(app.routes)
     return app
+
+
+def _answer_nobody(_request: Request, _error: Exception) -> Response:
+    """Whoever sent has gone in the middle of it, as devices behind a cut cable do: no fault, and nobody to answer."""
+    return Response(status_code=400)
 
 
 def _answer_error(request: Request, error: Exception) -> Response:

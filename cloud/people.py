@@ -154,8 +154,7 @@ class People:
         check_password(name, password)
         kept = hash_password(password)
         with self._store.write() as connection:
-            self._invited(connection, token)  # two that used it at the same moment: the second is refused
-            self._set_password(connection, name, kept)
+            self._set_password(connection, name, kept, invite=token)
         return name
 
     def sign_in(self, name: str, password: str, *, address: str) -> str:
@@ -216,10 +215,14 @@ class People:
             )
         return str(name)
 
-    def _set_password(self, connection: Connection, name: str, kept: str) -> None:
-        _row_of(connection, name)
+    def _set_password(self, connection: Connection, name: str, kept: str, *, invite: str | None = None) -> None:
+        people = tables.people
+        changed = people.update().where(people.c.name == name)
+        if invite is not None:
+            changed = changed.where(people.c.invite_digest == digest(invite))
         values = {"password_hash": kept, "invite_digest": None, "invite_expires_at_ms": None}
-        connection.execute(tables.people.update().where(tables.people.c.name == name).values(values))
+        if not connection.execute(changed.values(values)).rowcount:  # it was used, or the account removed, meanwhile
+            raise RefusedError("somebody was quicker", hint="ask an admin for a new link")
         end_all(connection, name)
         self._log(connection, name, "password_chosen", name)
 

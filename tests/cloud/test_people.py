@@ -2,6 +2,7 @@
 
 import re
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from cloud import tables
 from cloud.config import ServerConfig
+from cloud.errors import RefusedError
 from cloud.passwords import PER_ADDRESS, PER_NAME, WINDOW_S, verify_password
 from cloud.people import INVITE_S
 from cloud.roles import Role
@@ -77,6 +79,28 @@ def test_link_is_good_once_and_signs_its_owner_in(world: World, http: httpx.Clie
     assert sign_in(http, "ada", OTHER).status_code == 401
     (row,) = world.rows(tables.people)
     assert row.password_hash.startswith("$argon2id$") and PASSWORD not in row.password_hash
+
+
+def test_link_that_two_use_at_the_same_moment_is_good_for_one(world: World) -> None:
+    people = world.services.people
+    invite = people.add("ada", Role.VIEWER, who="test")
+    start, refused = threading.Barrier(2), []
+
+    def join(password: str) -> None:
+        start.wait(10)
+        try:
+            people.join(invite.token, password)
+        except RefusedError:
+            refused.append(password)
+
+    both = [threading.Thread(target=join, args=(password,)) for password in (PASSWORD, OTHER)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join(30)
+    (loser,) = refused
+    kept = world.rows(tables.people)[0].password_hash
+    assert (verify_password(kept, PASSWORD), verify_password(kept, OTHER)) == (loser == OTHER, loser == PASSWORD)
 
 
 def test_link_that_is_over_or_was_replaced_is_no_good(world: World, http: httpx.Client) -> None:

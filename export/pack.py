@@ -65,9 +65,8 @@ def read(path: Path) -> bundle.Bundle:
     return bundle.load(path)
 
 
-def unpack(path: Path) -> dict[str, Any]:
+def plain(opened: bundle.Bundle) -> dict[str, Any]:
     """Return what people want to know of a bundle: its reference and its manifest, as plain values."""
-    opened = bundle.load(path)
     return {"ref": opened.ref.model_dump(), "manifest": opened.manifest.model_dump(exclude_none=True)}
 
 

@@ -5,8 +5,8 @@ Rules:
 - Other sizes that the program leaves open stay open, so that they are asked for and not guessed.
 """
 
-import io
 import logging
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def _traced(program: Any, name: str, shape: Any, dtype: Any) -> bytes:
             super().__init__()
             self.program = program.module()
 
-        def train(self, _mode: bool = True) -> "Fixed":  # noqa: FBT001, FBT002 - torch's own signature
+        def train(self, _mode: bool = True) -> "Fixed":  # noqa: FBT001 - torch's own signature
             return self
 
         def forward(self, values: torch.Tensor) -> Any:
@@ -78,20 +78,20 @@ def _traced(program: Any, name: str, shape: Any, dtype: Any) -> bytes:
     known = program.example_inputs[0][0].shape if program.example_inputs else [1] * len(shape)
     sizes = [size if isinstance(size, int) else int(known[at]) if at else 1 for at, size in enumerate(shape)]
     open_axes = {at: f"size_{at}" for at, size in enumerate(shape) if at and not isinstance(size, int)}
-    file = io.BytesIO()
-    with warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it lists what else could be installed
+        file = Path(folder) / "model.onnx"
         torch.onnx.export(
             Fixed(),
             (torch.zeros(sizes, dtype=dtype),),
-            file,
+            str(file),
             dynamo=False,
             opset_version=_OPSET,
             input_names=[name],
             dynamic_axes={name: open_axes} if open_axes else None,
         )
-    return file.getvalue()
+        return file.read_bytes()
 
 
 def _first_line(error: Exception) -> str:

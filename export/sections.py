@@ -104,11 +104,15 @@ def _by(name: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     body = []
     for label, values in rows.items():
         cells = [label]
-        for column in columns:
-            value, interval, count = _cells(values[column])
-            cells.append(f"{value} ({interval}) of {count}")
+        cells += [_short(values[column]) for column in columns]
         body.append(cells)
     return table([name, *columns], body)
+
+
+def _short(found: Mapping[str, Any]) -> str:
+    if found["value"] is None:
+        return "–"
+    return f"{found['value']:.1%} ({100 * found['low']:.1f}–{100 * found['high']:.1f}) of {found['total']:,}"
 
 
 def _cells(found: Mapping[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ from edge.bundle import Bundle, load
 from edge.calibrate import probabilities
 from edge.wire.base import BundleRef
 from edge.wire.manifest import GOOD_LABEL, ImageInput
-from export import checks, choosing, dataset, evidence, golden, limits, pack, plan, signing, speed, worst
+from export import checks, choosing, dataset, evidence, golden, limits, pack, plan, scores, signing, speed, worst
 from export.build import build_bundle
 from export.dataset import Dataset
 from export.evidence import Judged
@@ -363,6 +363,7 @@ class _Work:
             "run": run,
             "input": self.checked.facts["sizes"],
         }
+        scores.write(path.with_suffix(".scores.npz"), scores.of(proved, f"{ref.name} {ref.version}"))
         report = path.with_suffix(".html")
         pictures = worst.worst(bundle, judged, [self.data.items[i] for i in scored.places])
         report.write_text(page.render(load(path), {**extras, "pictures": pictures}))

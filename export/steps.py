@@ -20,7 +20,7 @@ from edge.errors import ConfigError, ModelError
 from edge.preprocess import image_tensor, preprocess
 from edge.wire.base import BundleRef
 from edge.wire.manifest import MANIFEST_NAME, ImageInput, Manifest
-from export import dataset, evidence, limits, onnx_export, page
+from export import dataset, evidence, limits, onnx_export, page, scores
 from export import pack as packing
 from export.build import BuildReport, bundle_files
 from export.measuring import judge_items
@@ -114,8 +114,11 @@ def audit_bundle(
     *,
     good: str | None,
     group: str | None,
+    kept_scores: Path | None = None,
 ) -> dict[str, Any]:
     """Return audit and figures of a bundle on labelled files; write them into a new bundle or a page if asked.
+
+    `kept_scores` is a file for the scores themselves, as `lineside-bench risk` reads them.
 
     Raises:
         ConfigError: files or limits do not fit the bundle.
@@ -131,6 +134,9 @@ def audit_bundle(
     figures = evidence.figures(judged)
     metrics = {**opened.manifest.metrics, "judged": figures, "curves": evidence.curves(judged)}
     audited = opened.manifest.model_copy(update={"audit": answer, "metrics": metrics})
+    if kept_scores is not None:
+        name = f"{opened.ref.name} {opened.ref.version} on {data.name}"
+        scores.write(kept_scores, scores.of(judged, name))
     if out is not None:
         packing.write(audited, opened.files, out)
     if html is not None:

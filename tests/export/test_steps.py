@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edge.bundle import load
+from export import scores
 from export.__main__ import app
 from tests.bundles import bundle_bytes
 from tests.export.networks import spot_network
@@ -89,6 +90,15 @@ def test_audit_that_fails_ends_with_exit_code_1(tmp_path: Path, photos: Path, bu
     code, output = run("audit", bundle, photos, "--limits", tmp_path / "limits.toml", "--json")
     assert code == 1
     assert "too few examples" in json.loads(output)["audit"]["limits"][0]["why"]
+
+
+def test_audit_keeps_the_scores_that_the_bench_of_risk_reads(tmp_path: Path, photos: Path, bundle: Path) -> None:
+    kept = tmp_path / "scores.npz"
+    code, output = run("audit", bundle, photos, "--scores", kept)
+    assert code == 0, output
+    found = scores.read(kept)
+    assert found.task == "inspect"
+    assert len(found.sample.score) == len(list(photos.rglob("*.png")))
 
 
 def test_audit_on_foreign_labels_names_them(photos: Path, bundle: Path) -> None:

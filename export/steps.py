@@ -37,7 +37,7 @@ def quantize_file(model: Path, calibration: Path, out: Path, *, resize: str, cou
         ConfigError: there is nothing to set the ranges with.
         ModelError: the network cannot be quantized.
     """
-    network = onnx_export.stripped(_onnx(model))
+    network = _float_of_batch_one(onnx_export.stripped(_onnx(model)), model.name)
     values = _range_values(network, calibration, resize, count)
     quantized = quantize(network, values)
     files, specs, refused = {"model.onnx": quantized.shipped}, {"onnx": quantized.spec}, ""
@@ -176,8 +176,10 @@ def pack_folder(folder: Path, out: Path | None) -> tuple[Path, BundleRef]:
     del files[MANIFEST_NAME]
     entries = {name: entry.model_dump() for name, entry in packing.file_entries(files).items()}
     try:
-        manifest = Manifest.model_validate({**text, "files": entries})
-    except (ValidationError, TypeError) as error:
+        listed = [name for name in text.get("files", {}) if name in entries]  # in the order that the bundle had
+        ordered = {name: entries[name] for name in dict.fromkeys([*listed, *entries])}
+        manifest = Manifest.model_validate({**text, "files": ordered})
+    except (ValidationError, TypeError, AttributeError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         place = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{folder / MANIFEST_NAME}: {place}: {first['msg']}") from error
@@ -194,10 +196,32 @@ def _onnx(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path}: not an ONNX file: {error}") from error
 
 
+def _float_of_batch_one(network: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Return the network with batch 1, where its file leaves the batch open."""
+    hint = "`lineside-export wrap` reads such files as they are, and quantizes float ones if asked"
+    kinds = {node.op_type for node in network.graph.node}
+    taken = network.graph.input[0].type.tensor_type if len(network.graph.input) == 1 else None
+    if taken is None or taken.elem_type != onnx.TensorProto.FLOAT or "QuantizeLinear" in kinds:
+        raise ModelError(f"{name}: expected a float network with one float input, got another one", hint=hint)
+    dims = list(taken.shape.dim)
+    for tensor in [taken, *(one.type.tensor_type for one in network.graph.output)]:
+        if tensor.shape.dim and tensor.shape.dim[0].dim_value == 0:
+            tensor.shape.dim[0].Clear()
+            tensor.shape.dim[0].dim_value = 1
+    sizes = [dim.dim_value for dim in dims]
+    if not all(sizes) or sizes[0] != 1:
+        raise ModelError(f"{name}: expected an input of fixed size and batch 1, got {sizes} (0 is open)", hint=hint)
+    del network.graph.value_info[:]
+    return network
+
+
 def _range_values(network: onnx.ModelProto, calibration: Path, resize: str, count: int) -> NDArray[Any]:
     """Return examples (n, height, width, channels) as the network's preprocessing gives them."""
     if calibration.suffix == ".npy":
-        return np.asarray(np.load(calibration, allow_pickle=False))[:count]
+        try:
+            return np.asarray(np.load(calibration, allow_pickle=False))[:count]
+        except (OSError, ValueError, EOFError) as error:
+            raise ConfigError(f"{calibration}: expected an array of preprocessed values: {error}") from error
     shape = [dim.dim_value for dim in network.graph.input[0].type.tensor_type.shape.dim]
     if len(shape) != 4 or shape[1] not in (1, 3) or resize not in ("stretch", "letterbox"):
         raise ConfigError(

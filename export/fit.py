@@ -71,6 +71,7 @@ def fit(options: plan.Options, *, quiet: bool = False) -> Fitted:
     began_s = time.monotonic()
     found = dataset.load(options.data, options.task, good=options.good, group=options.group)
     rules = limits.read(options.limits) if options.limits else None
+    speed.estimate(0.0, options.profile)  # a factor that is none is said before the work
     digest = found.digest()
     runs = Runs(options.out)
     code = commit()

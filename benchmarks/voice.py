@@ -25,7 +25,8 @@ from benchmarks.tables import print_table
 from edge.errors import ConfigError
 from edge.preprocess import F32, resample
 from edge.sound import decode_wav, encode_wav
-from edge.voice.silero import FRAME, RATE_HZ, CascadeSegmenter, CascadeSettings, SileroDetector, SileroSettings
+from edge.voice.settings import CascadeSettings, SileroSettings
+from edge.voice.silero import FRAME, RATE_HZ, CascadeSegmenter, SileroDetector
 from edge.voice.webrtc import FRAME_MS, WebrtcDetector
 
 WORDS, PAUSE_S, SEED = 60, 1.0, 5

@@ -2,7 +2,7 @@
 
 import typer
 
-from cloud.commands import broker_config, demo, devices, keys, models, rollouts, serve
+from cloud.commands import audit, broker_config, demo, devices, keys, models, rollouts, serve
 
 app = typer.Typer(
     help="The control plane of a fleet of Lineside devices: run it, and talk to it.",
@@ -17,6 +17,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(broker_config.app, name="broker-config")
 app.add_typer(rollouts.app, name="rollouts")
+app.add_typer(audit.app, name="audit")
 app.command()(demo.demo)
 
 

@@ -158,7 +158,16 @@ class Enrolment:
             revoked = devices.update().where(devices.c.device == device, devices.c.revoked_at_ms.is_(None))
             if connection.execute(revoked.values(revoked_at_ms=now_ms)).rowcount == 0:
                 raise NotFoundError(f"no device of the fleet is called {device!r}")
-            audit.record(connection, at_ms=now_ms, who=who, what="device_revoked", why=why, data={"device": device})
+            audit.record(
+                connection,
+                at_ms=now_ms,
+                who=who,
+                what="device_revoked",
+                why=why,
+                data={"device": device},
+                before={"revoked": False},
+                after={"revoked": True},
+            )
         self._accounts.accounts_changed()
 
     def _use_claim(self, connection: Connection, request: EnrolRequest, now_ms: int) -> None:

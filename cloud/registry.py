@@ -137,14 +137,22 @@ class Registry:
         Raises:
             NotFoundError: it has not been published.
         """
-        ref = self.bundle(name, version).ref
+        ref, before = self.bundle(name, version).ref, self.default(name)
         with self._store.write() as connection:
             now_ms = self._clock.now_ms()
             table = tables.bundles
             approved = table.update().where(table.c.digest == ref.digest)
             connection.execute(approved.values(state="approved", approved_at_ms=now_ms))
-            data = ref.model_dump()
-            audit.record(connection, at_ms=now_ms, who=who, what="bundle_made_default", why=why, data=data)
+            audit.record(
+                connection,
+                at_ms=now_ms,
+                who=who,
+                what="bundle_made_default",
+                why=why,
+                data={"model": name},
+                before=before and before.model_dump(),
+                after=ref.model_dump(),
+            )
             changed = [
                 self._fleet.change_desired(connection, device, lambda desired: with_default(desired, ref))
                 for device in _devices_without(connection, name)

@@ -159,8 +159,8 @@ class Reviews:
             if connection.execute(others).first() is None:
                 same = [tables.decisions.c[name] == value for name, value in key.items()]
                 connection.execute(tables.decisions.update().where(*same).values(needs_review=True))
-            data = {**key, "answer": row.answer, "reviewer": row.reviewer}
-            audit.record(connection, at_ms=now_ms, who=who, what="review_undone", data=data)
+            before = {"answer": row.answer, "reviewer": row.reviewer}
+            audit.record(connection, at_ms=now_ms, who=who, what="review_undone", data=key, before=before)
 
 
 def _item(row: Any) -> ReviewItem:

@@ -201,8 +201,16 @@ class RolloutBook:
             save(connection, state, [decision], now_ms)
             changed = set_desired(connection, self._fleet, state)
             who = getattr(decision, "who", "")
-            what = f"rollout_{decision.step}"
-            audit.record(connection, at_ms=now_ms, who=who, what=what, why=why, data={"rollout": rollout})
+            audit.record(
+                connection,
+                at_ms=now_ms,
+                who=who,
+                what=f"rollout_{decision.step}",
+                why=why,
+                data={"rollout": rollout},
+                before={"status": kept.state.status},
+                after={"status": state.status},
+            )
         self._fleet.publish(changed)
         return self.rollout(rollout)
 

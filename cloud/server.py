@@ -23,6 +23,7 @@ from pathlib import Path
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 
+from cloud import audit
 from cloud.app import create_app
 from cloud.blobs import BlobStore
 from cloud.broker import Broker, EmbeddedBroker, ExternalBroker
@@ -42,6 +43,8 @@ from cloud.tuf_repository import TufRepository
 
 log = logging.getLogger(__name__)
 
+HEAD_EVERY_S = 5.0
+"""A log that was cut off is found out, but for the rows of so long."""
 REFRESH_CHECK_S = 60.0
 LISTEN_BACKLOG = 2048
 HTTP_GRACE_S = 3
@@ -137,6 +140,7 @@ async def _run(parts: Parts, listener: socket.socket, on_ready: Callable[[Addres
             group.create_task(parts.ingest.run(), name="ingest"),
             group.create_task(_refresh(parts.services.registry), name="registry"),
             group.create_task(Conductor(parts.services).run(), name="conductor"),
+            group.create_task(_keep_head(parts.services), name="audit head"),
         ]
         http = group.create_task(server.serve(sockets=[listener]), name="http")
         host, port, _ = parts.broker.endpoint()
@@ -147,6 +151,21 @@ async def _run(parts: Parts, listener: socket.socket, on_ready: Callable[[Addres
         await http
         for task in tasks:
             task.cancel()
+
+
+async def _keep_head(services: Services) -> None:
+    file = audit.HeadFile(services.config.data_dir)
+
+    def keep() -> None:
+        with services.store.read() as connection:
+            file.keep(audit.head(connection))
+
+    while True:
+        try:
+            await asyncio.to_thread(keep)
+        except (OSError, SQLAlchemyError) as error:
+            log.warning("the head of the audit log was not written down: %s", error)
+        await asyncio.sleep(HEAD_EVERY_S)
 
 
 async def _refresh(registry: Registry) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect,
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from cloud import tables
+from cloud import audit, tables
 from cloud.errors import ConfigError, UnavailableError
 
 BUSY_TIMEOUT_MS = 10_000
@@ -172,3 +172,4 @@ def _create_schema(engine: Engine) -> None:
                 if column.name not in have:  # a later release added it; it is nullable, so old rows need no value
                     kind = column.type.compile(engine.dialect)
                     connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}")
+        audit.prepare(connection)

@@ -261,13 +261,18 @@ rollout_log = Table(
     Index("rollout_log_by_rollout", "rollout", "id"),
 )
 
+# Only ever added to: triggers refuse the rest (cloud.audit), and each row holds the digest of the one before it.
 audit_log = Table(
     "audit_log",
     metadata,
-    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("id", Integer, primary_key=True, autoincrement=True),  # 1, 2, 3, … without a gap
     Column("at_ms", BigInteger, nullable=False),
     Column("who", String(64), nullable=False),
     Column("what", String(64), nullable=False),
     Column("why", Text, nullable=False, default=""),
-    Column("data", JSON, nullable=False),
+    Column("data", JSON, nullable=False),  # what it was done to
+    Column("before", JSON),
+    Column("after", JSON),
+    Column("previous", String(64)),  # the digest of the row before
+    Column("digest", String(64)),  # SHA-256 of this row with `previous`; see cloud.audit
 )

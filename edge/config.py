@@ -2,11 +2,11 @@
 
 Rules:
 - Every key has a unit in its name, a bound, and a default that suits an inspection box.
-- All mistakes are reported at once, each with its place and, for an unknown key, the nearest known one.
+- All mistakes are reported at once, each with its line and, for an unknown key, the nearest known one; those of sources
+  and actuators too (`edge.configcheck`).
 - Relative paths are relative to the configuration file.
 """
 
-import difflib
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edge.actuators import CONFIRM_LATER
+from edge.configcheck import driver_mistakes, mistakes_in, port_mistakes
 from edge.errors import ConfigError
 from edge.masks import Mask, Region
 from edge.privacy import agreed_by_default
@@ -172,7 +173,7 @@ class StationSection(Section):
     runtime: RuntimeName | Literal["auto"] = "auto"
     isolation: Literal["process", "inline"] = "process"
     threads: int = Field(default=1, ge=1, le=8)
-    deadline_ms: float = Field(default=1000.0, gt=0)
+    deadline_ms: float = Field(default=1000.0, gt=0, le=600_000)
     audit_share: float = Field(default=0.02, ge=0, le=1)
     defer_budget_per_h: int | None = Field(default=None, ge=0)
     keep: Literal["none", "features", "deferred", "all"] = "deferred"
@@ -278,45 +279,16 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"{path}: cannot read: {error.strerror}", hint="pass --config FILE") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
+    mistakes = [*driver_mistakes(document.get("station")), *port_mistakes(document)]
     try:
         config = Config.model_validate(document)
     except ValidationError as error:
-        mistakes = "\n".join(f"  {_placed(item, text)}" for item in error.errors())
-        raise ConfigError(f"{path}: {error.error_count()} mistake(s)\n{mistakes}") from error
+        mistakes += mistakes_in(Config, error)
+    if mistakes:
+        lines = sorted((line_of(text, mistake.place) or 0, str(mistake)) for mistake in mistakes)
+        told = "\n".join(f"  line {line}: {words}" if line else f"  {words}" for line, words in lines)
+        raise ConfigError(f"{path}: {len(mistakes)} mistake(s)\n{told}")
     return _absolute(config, path.resolve().parent)
-
-
-def _placed(error: Any, text: str) -> str:
-    line = line_of(text, error["loc"])
-    return f"line {line}: {_mistake(error)}" if line else _mistake(error)
-
-
-def _mistake(error: Any) -> str:
-    place = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        known = _known_keys(error["loc"][:-1])
-        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
-        return f"{place}: unknown key" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
-    if error["type"] == "missing":
-        return f"{place}: missing"
-    return f"{place}: {error['msg']}, got {error['input']!r}"
-
-
-def _known_keys(place: tuple[int | str, ...]) -> list[str]:
-    sections: dict[str, type[Section]] = {
-        "device": DeviceSection,
-        "cloud": CloudSection,
-        "store": StoreSection,
-        "link": LinkSection,
-        "log": LogSection,
-        "local": LocalSection,
-        "probation": ProbationSection,
-        "station": StationSection,
-    }
-    section = sections[str(place[0])] if place else Config
-    if "ask" in place[2:]:
-        section = AskSection
-    return sorted(section.model_fields)
 
 
 def _absolute(config: Config, base: Path) -> Config:

@@ -305,6 +305,21 @@ def _statements(script: str) -> Iterator[str]:
             statement = ""
 
 
+def in_use(path: Path) -> bool:
+    """Return whether a daemon has the database at `path` open for writing."""
+    try:
+        lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def _lock(path: Path) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -71,6 +71,7 @@ def inspection_figures(made: Sequence[Judgement], truth: Sequence[str], good: st
         "automated": _share(len(passed) + len(diverted), count),
         "unsure": _share(sum(item.reason == "unsure" for item in made), count),
         "bad_input": _share(sum(item.reason == "bad_input" for item in made), count),
+        "out_of_distribution": _share(sum(item.reason == "out_of_distribution" for item in made), count),
         "escapes": escapes,
         "escape_share": _share(escapes, len(passed)),
         "false_rejects": false_rejects,

@@ -180,9 +180,10 @@ def _recognition(recipe: Recipe, data: BuildData, shipped: Shipped) -> ood.Recog
         assert found is not None
         return found
 
+    known = data.quantize if data.known is None else data.known
     made = strange.strangers(data.heldout.values, _STRANGE_SEED)
     found = ood.fit(
-        np.concatenate([features(values) for values in (data.quantize, data.pilot.values) if len(values)]),
+        np.concatenate([features(values) for values in (known, data.pilot.values) if len(values)]),
         shipped.answers.features,
         data.heldout.groups,
         {kind: features(values) for kind, values in made.items()},

@@ -6,7 +6,7 @@ Rules:
 - A network gives logits, and may give features (1, d) and a heat map (1, rows, columns) as outputs of those names;
   one quantized graph gives them all.
 - The shipped file takes what the preprocessing gives (height, width, channels last; raw bytes for pictures),
-  so nothing is transposed or converted on the way.
+  so nothing is transposed or converted on the way. Names inside of it are short ones.
 """
 
 import io
@@ -15,7 +15,7 @@ from collections.abc import Collection
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,9 +26,9 @@ from edge.errors import ModelError
 from edge.wire.manifest import ModelFile, TensorSpec
 from export.onnx_export import stripped
 from export.qdq import QdqGraph
+from export.recipe import Ranges
 from export.run import OnnxRunner
 
-Ranges = Literal["minmax", "percentile", "entropy"]
 BYTE_SCALE = 1 / 128
 BYTE_ZERO_POINT = 128
 _TOLERANCE_STEPS = 2.5
@@ -86,7 +86,8 @@ def quantize(
         file: name of the shipped file in the bundle.
         ranges: how an activation's range is taken from what was seen: all of it, all but the outermost 0.01 %, or
             what keeps the distribution nearest.
-        keep_float: names of layers, as `layers` gives them, that are not quantized.
+        keep_float: names of layers, as `layers` gives them, that are not quantized, or of whole parts of the network,
+            with a stroke on both sides (`/stem/` is all that torch's submodule `stem` does).
 
     Raises:
         ModelError: the network has other inputs or outputs, or does not take these values.
@@ -245,10 +246,16 @@ def _quantized(
             weight_type=QuantType.QInt8,
             per_channel=True,
             calibrate_method=methods[ranges],
-            nodes_to_exclude=list(keep_float),
+            nodes_to_exclude=_nodes(network, keep_float),
             extra_options=options,
         )
         return onnx.load(str(target))
+
+
+def _nodes(network: onnx.ModelProto, named: Collection[str]) -> list[str]:
+    """Return the names of the nodes that are named, or lie in a part that is."""
+    parts = [name for name in named if name.endswith("/")]
+    return [node.name for node in network.graph.node if node.name in named or any(part in node.name for part in parts)]
 
 
 def _reader(name: str, values: NDArray[Any]) -> Any:
@@ -298,8 +305,22 @@ def _channels_last(qdq: onnx.ModelProto, *, raw_bytes: bool) -> onnx.ModelProto:
     graph.input[0].CopyFrom(new)
     graph.node.insert(0, helper.make_node("Transpose", [old.name], [inner], perm=[0, 3, 1, 2], name="channels_first"))
     del graph.value_info[:]
+    _shorten_names(graph)
     onnx.checker.check_model(model)
     return model
+
+
+def _shorten_names(graph: onnx.GraphProto) -> None:
+    """Number what has a name inside the graph: each tensor's stands in it several times, in all a twentieth of it."""
+    names = {value.name: value.name for value in (*graph.input, *graph.output)}
+    names[""] = ""  # an operator's input that is not given
+    for item in graph.initializer:
+        item.name = names.setdefault(item.name, str(len(names)))
+    for node in graph.node:
+        node.name = ""
+        for listed in (node.input, node.output):
+            for place, name in enumerate(listed):
+                listed[place] = names.setdefault(name, str(len(names)))
 
 
 def _takes_instead(graph: onnx.GraphProto, old: str, new: str) -> bool:

@@ -18,6 +18,8 @@ from edge.wire.terms import Task
 Runtime = RuntimeName
 Method = Literal["none", "temperature", "vector", "isotonic", "auto"]
 """Of calibration."""
+Ranges = Literal["minmax", "percentile", "entropy"]
+"""How an activation's range is taken from what was seen: see `export.quantize.quantize`."""
 Sound = tuple[NDArray[np.float32], int]
 """Samples (n,) in −1…1, and their rate in Hz."""
 
@@ -56,6 +58,12 @@ class Recipe:
     """What a reader of the guarantee must know beyond its numbers: how independent the units really are."""
     calibration: Method = "temperature"
     """`isotonic` is for inspection; `auto` takes what a cross-validation on the pilot finds best."""
+    ranges: Ranges | None = None
+    """How the int8 network takes its activations' ranges, where the recipe has measured it (in cross-validation); None:
+    what does best on the pilot."""
+    keep_float: tuple[str, ...] = ()
+    """Layers and parts that are not quantized, as `export.quantize.quantize` takes them: what the recipe has measured
+    to lose too much, and preprocessing inside the network (a logarithm has no good 8-bit form). Not for TFLite."""
     runtimes: tuple[Runtime, ...] = ("onnx", "tflite")
     prefer: Runtime = "onnx"
     golden_count: int = 6
@@ -107,6 +115,9 @@ class BuildData:
     to be judged; None takes `reference`."""
     pilot: Labelled | None = None
     """Examples that fit the calibration and say where to begin the search for thresholds."""
+    known: NDArray[Any] | None = None
+    """Training examples that say what known features look like, as in `Labelled.values`; None takes `quantize`. The
+    more features a network gives, the more it takes: ten to a feature do. The pilot's are added."""
     golden: NDArray[Any] | None = None
     """Inputs for the golden examples, as in `Labelled.values`; None takes held-out examples. For networks with large
     pictures: simpler ones, that pack into few bytes."""

@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from export.quantize import Ranges, layers, prepared, quantize
+from export.quantize import layers, prepared, quantize
+from export.recipe import Ranges
 from export.run import OnnxRunner
 
 _EXAMPLES = 64

@@ -1,9 +1,10 @@
 """Makes the files that are shipped of a float network, and refuses to ship what quantization has spoiled.
 
 Rules:
-- How activation ranges are taken is chosen by the accuracy measured on the pilot; where accuracies are an example or
-  less apart, by the error of the logits. Histograms cost by the size of the network: for a large one they are tried
-  only where the plain range costs accuracy.
+- How activation ranges are taken is the recipe's choice, or chosen by the accuracy measured on the pilot; where
+  accuracies are an example or less apart, by the error of the logits. Histograms cost by the size of the network: for
+  a large one they are tried only where the plain range costs accuracy.
+- What a recipe names stays float from the start.
 - Accuracy lost against the float network on held-out data is at most 0.5 points (point estimate; its interval goes by
   group). Beyond that the most sensitive layers stay float, and if it is still too much nothing is shipped.
 - A single example more or less is no loss that anyone could measure.
@@ -22,8 +23,8 @@ from numpy.typing import NDArray
 from edge.errors import ModelError
 from edge.wire.manifest import ModelFile
 from export import golden, sensitivity
-from export.quantize import Distance, Quantized, Ranges, distance_of, prepared, quantize, to_network
-from export.recipe import BuildData, Labelled, Recipe, Runtime
+from export.quantize import Distance, Quantized, distance_of, prepared, quantize, to_network
+from export.recipe import BuildData, Labelled, Ranges, Recipe, Runtime
 from export.run import OnnxRunner
 
 MOST_LOST = 0.005
@@ -86,15 +87,18 @@ def ship(recipe: Recipe, network: onnx.ModelProto, data: BuildData) -> tuple[dic
         ModelError: it cannot be quantized or written, or loses too much; the message names the layers.
     """
     assert data.pilot is not None
-    ranges, tried = _ranges(network, data.quantize, data.pilot)
+    ranges, tried = (recipe.ranges, {}) if recipe.ranges else _ranges(network, data.quantize, data.pilot)
     judged = _some(data.heldout, _HELDOUT_EXAMPLES)
     exact = _float_logits(network, judged.values)
-    quantized = quantize(network, data.quantize, ranges=ranges)
+    quantized = quantize(network, data.quantize, ranges=ranges, keep_float=recipe.keep_float)
     loss, apart = _measured(quantized, judged, exact)
     figures: dict[str, Any] = {"ranges": ranges, "ranges_tried": tried}
+    if recipe.keep_float:
+        figures["kept_float"] = list(recipe.keep_float)
     if loss.too_much:
         order = _sensitive(network, data, ranges)
-        quantized, loss, apart, kept = _partly_float(network, data, ranges, order, judged, exact, loss)
+        base = recipe.keep_float
+        quantized, loss, apart, kept = _partly_float(network, data, ranges, order, judged, exact, loss, base)
         figures |= {"kept_float": kept, "sensitivity": {group.layer: round(group.gain, 4) for group in order[:10]}}
     figures = {**_rounded(asdict(apart)), **_rounded(asdict(loss)), **figures}
     return _files(recipe, quantized, data.heldout.values, figures), figures
@@ -166,14 +170,15 @@ def _partly_float(
     judged: Labelled,
     exact: NDArray[np.float32],
     whole: Loss,
+    base: Sequence[str],
 ) -> tuple[Quantized, Loss, Distance, list[str]]:
     """Keep the most sensitive groups float, one, two, four …, at most a quarter of them, until little is lost."""
     most = max(2, len(order) // 4)
     count, kept, loss = 1, [], whole
     while count <= most:
-        kept = [group.layer for group in order[:count]]
+        kept = [*base, *(group.layer for group in order[:count])]
         nodes = {node for group in order[:count] for node in group.nodes}
-        quantized = quantize(network, data.quantize, ranges=ranges, keep_float=sorted(nodes))
+        quantized = quantize(network, data.quantize, ranges=ranges, keep_float=[*base, *sorted(nodes)])
         loss, apart = _measured(quantized, judged, exact)
         if not loss.too_much:
             return quantized, loss, apart, kept

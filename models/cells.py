@@ -2,13 +2,12 @@
 
 Rules:
 - The picture's score is that of its worst place, a cell with its neighbours: the heat map is the decision itself.
-- The head is trained on what `Frozen` gives, made once for each picture; `CellNet` writes it as convolutions.
+- The head is trained on what `Frozen` gives, made once for each picture; exported networks write it as convolutions.
 - Convolutions, ReLU6, pooling and additions only: every step has an exact int8 form in ONNX and TFLite.
 """
 
 import tempfile
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.lite0 import Lite0, channels_after
+from models.lite0 import Lite0
 
 Depths = tuple[int, ...]
 """Blocks whose results the head sees: the first has half the stride of the others, which is that of the cells."""
@@ -25,6 +24,10 @@ _HIDDEN = 32
 _DROPPED, _MASKS = 0.2, 24
 FLOOR = 5.0
 """Cell logits below −5 are all the same: surely good. Keeps the 8-bit steps for the scores that matter."""
+
+
+AROUND = 0.2
+"""Share of the mean over 3 × 3 cells in a place's score: a defect is rarely one cell, but a fine crack may be."""
 
 
 class Taps(nn.Module):
@@ -60,12 +63,15 @@ class Frozen:
             )
             self._session = onnxruntime.InferenceSession(path.read_bytes(), options)
 
-    def values(self, picture: NDArray[np.uint8]) -> NDArray[np.float16]:
+    def values(self, picture: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float16]:
         """Return what the head sees of a gray picture (height, width): (rows, columns, numbers).
 
         Largest and mean of the finest map's four places in a cell, then the other maps.
+
+        Args:
+            picture: bytes, or what the network takes for them, (byte − 128) / 128.
         """
-        scaled = (picture.astype(np.float32) - 128) / 128
+        scaled = (picture.astype(np.float32) - 128) / 128 if picture.dtype == np.uint8 else picture
         fine, *coarse = (torch.from_numpy(found) for found in self._session.run(None, {"input": scaled[None, None]}))
         joined = torch.cat([functional.max_pool2d(fine, 2), functional.avg_pool2d(fine, 2), *coarse], 1)
         return np.ascontiguousarray(joined[0].permute(1, 2, 0).half().numpy())
@@ -115,47 +121,10 @@ class Head(nn.Module):
 
 
 def evidence(scores: Tensor) -> Tensor:
-    """Return the heat map (n, rows, columns) of logits (n, rows, columns): half a cell itself, half what is around."""
+    """Return the heat map (n, rows, columns) of logits (n, rows, columns): a cell itself, and a little around it."""
     counted = functional.relu(scores + FLOOR)[:, None]
     around = functional.avg_pool2d(counted, 3, 1, 1)
-    return ((counted + around) / 2)[:, 0]
-
-
-class CellNet(nn.Module):
-    """The whole network, as it is exported: the mean of several heads, which one layer holds side by side."""
-
-    def __init__(self, heads: Sequence[Head], depths: Depths) -> None:
-        """Write trained heads as convolutions behind the frozen part."""
-        super().__init__()
-        self.taps = Taps(depths)
-        weights, offset = (torch.cat(parts).detach() for parts in zip(*(h.eval().folded() for h in heads), strict=True))
-        widths = [channels_after(depths[0]), *(channels_after(depth) for depth in depths)]
-        largest, mean, *coarse = torch.split(weights, widths, 1)
-        self.largest = pointwise(largest, offset)
-        self.mean = mean_pointwise(mean)
-        self.coarse = nn.ModuleList(pointwise(part, None) for part in coarse)
-        count, hidden = len(heads), len(offset)
-        self.around = nn.Conv2d(hidden, hidden, 3, 1, 1, groups=hidden)
-        self.around.weight = nn.Parameter(torch.cat([head.around.weight for head in heads]).detach())
-        self.around.bias = nn.Parameter(torch.cat([_bias(head.around) for head in heads]).detach())
-        halves = [torch.split(head.own.weight[:, :, 0, 0].detach() / count, _HIDDEN, 1) for head in heads]
-        bias = torch.stack([_bias(head.own) for head in heads]).mean(0).detach()
-        self.own = pointwise(torch.cat([own for own, _ in halves], 1), bias + FLOOR)
-        self.neighbours = pointwise(torch.cat([near for _, near in halves], 1), None)
-        self.smooth = _smoothing()
-        self.split = Split(FLOOR)
-
-    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
-        """Return logits (n, 2) good and defect, features (n, d), and the heat map (n, rows, columns)."""
-        fine, *coarse = self.taps(pictures)
-        hidden = self.largest(functional.max_pool2d(fine, 2)) + self.mean(fine)
-        for layer, values in zip(self.coarse, coarse, strict=True):
-            hidden = hidden + layer(values)
-        hidden = functional.relu6(hidden)
-        scores = self.own(hidden) + self.neighbours(functional.relu6(self.around(hidden)))
-        counted = self.smooth(functional.relu(scores))
-        features = torch.flatten(functional.adaptive_avg_pool2d(coarse[0], 1), 1)
-        return {"logits": self.split(counted), "features": features, "heatmap": counted[:, 0]}
+    return ((1 - AROUND) * counted + AROUND * around)[:, 0]
 
 
 class Split(nn.Module):
@@ -177,20 +146,6 @@ class Split(nn.Module):
         """Return (n, 2) for (n, 1, rows, columns)."""
         worst = functional.max_pool2d(cells, (int(cells.shape[2]), int(cells.shape[3])))
         return torch.flatten(self.layer(worst), 1)
-
-
-def _bias(layer: nn.Conv2d) -> Tensor:
-    assert layer.bias is not None
-    return layer.bias
-
-
-def _smoothing() -> nn.Conv2d:
-    """Return the convolution that `evidence` does by pooling."""
-    kernel = torch.full((1, 1, 3, 3), 1 / 18)
-    kernel[0, 0, 1, 1] += 0.5
-    layer = nn.Conv2d(1, 1, 3, 1, 1, bias=False)
-    layer.weight = nn.Parameter(kernel, requires_grad=False)
-    return layer
 
 
 def pointwise(weights: Tensor, offset: Tensor | None) -> nn.Conv2d:

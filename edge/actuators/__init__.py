@@ -2,7 +2,7 @@
 
 Rules:
 - An actuator's libraries are imported when a station asks for it, never before.
-- Settings are a pydantic model beside the actuator; a wrong one is a `ConfigError` that names the field.
+- Settings are a pydantic model in `settings.py`; a wrong one is a `ConfigError` that names the field.
 - To add one: a file with an `open_actuator` like those here, and a line in `ACTUATORS`; where opening moves something
   or takes it from a daemon that runs, a `probe` that does not, and a line in `PROBES`.
 """

@@ -7,37 +7,21 @@ Rules:
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gpiod
 from gpiod.line import Direction, Value
-from pydantic import Field
 
 from edge.actuators.interface import Output, Place
+from edge.actuators.settings import GpioSettings, Line
 from edge.actuators.wired import WiredActuator
 from edge.errors import ActuatorError
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 
 if TYPE_CHECKING:
     from edge.clock import Clock
 
 REOPEN_S = 1.0
-
-Line = int | str
-
-
-class GpioSettings(Settings):
-    """Settings of the `gpio` actuator."""
-
-    chip: Path = Path("/dev/gpiochip0")
-    lines: dict[Output, Line] = Field(min_length=1)
-    """Which line each output is, by the name the chip gives it, or by its number."""
-    active_low: tuple[Output, ...] = ()
-    """Outputs that are on when their line is low."""
-    pulse_ms: float = Field(default=100.0, gt=0, le=60_000)
-    timeout_ms: float = Field(default=100.0, gt=0, le=10_000)
-    """A line is switched in microseconds; what takes longer is a board on a bus, or a box without time."""
 
 
 class Lines(Protocol):

@@ -12,18 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.actuators.interface import Place
+from edge.actuators.settings import LogSettings
 from edge.errors import ActuatorError
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 from edge.wire.rows import DecisionRow
 
 if TYPE_CHECKING:
     from edge.clock import Clock
-
-
-class LogSettings(Settings):
-    """Settings of the `log` actuator."""
-
-    path: Path
 
 
 class LogActuator:

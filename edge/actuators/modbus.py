@@ -11,40 +11,22 @@ Rules:
 import logging
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
 from pymodbus import ModbusException
 from pymodbus.client import ModbusTcpClient
 
 from edge.actuators.interface import Output, Place
+from edge.actuators.settings import ModbusSettings
 from edge.actuators.wired import WiredActuator
 from edge.errors import ActuatorError
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 
 if TYPE_CHECKING:
     from edge.clock import Clock
 
 # It writes every lost connection to the log as an error of its own; ours say what became of the part.
 logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
-
-Address = Annotated[int, Field(ge=0, le=0xFFFF)]
-
-
-class ModbusSettings(Settings):
-    """Settings of the `modbus` actuator."""
-
-    host: str
-    port: int = Field(default=502, ge=1, le=65_535)
-    unit: int = Field(default=1, ge=0, le=255)
-    coils: dict[Output, Address] = Field(min_length=1)
-    """Address of each output's coil, from 0."""
-    pulse_ms: float = Field(default=100.0, ge=0, le=60_000)
-    heartbeat_register: Address | None = None
-    """Holding register that counts up, 0 to 65535 and again, as long as this box runs."""
-    heartbeat_s: float = Field(default=1.0, ge=0.05, le=60)
-    timeout_ms: float = Field(default=250.0, ge=10, le=10_000)
-    """For each answer of the PLC."""
 
 
 class Coils:

@@ -14,15 +14,13 @@ import threading
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
 from edge.actuators.interface import Place
+from edge.actuators.settings import MqttSettings
 from edge.errors import ActuatorError, LinkError
 from edge.mqttsession import LinkTimes, Session
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 from edge.wire.http import BrokerAddress
 from edge.wire.rows import DecisionRow
 
@@ -32,21 +30,6 @@ if TYPE_CHECKING:
 BACKOFF_MIN_S, BACKOFF_MAX_S = 0.25, 10.0
 CLOSE_S = 2.0
 """Longest wait for the goodbye."""
-
-
-class MqttSettings(Settings):
-    """Settings of the `mqtt` actuator."""
-
-    host: str
-    port: int = Field(default=1883, ge=1, le=65_535)
-    topic: str = Field(min_length=1, max_length=512, pattern=r"^[^#+\x00]+$")
-    username: str = ""
-    password_file: Path | None = None
-    tls: bool = False
-    ca_file: Path | None = None
-    """Whom to trust; without it, whom the system trusts."""
-    timeout_ms: float = Field(default=500.0, ge=10, le=10_000)
-    """For the broker's acknowledgement."""
 
 
 class MqttActuator:

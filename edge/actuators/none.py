@@ -4,16 +4,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edge.actuators.interface import Place
+from edge.actuators.settings import NoneSettings
 from edge.errors import ActuatorError
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 from edge.wire.rows import DecisionRow
 
 if TYPE_CHECKING:
     from edge.clock import Clock
-
-
-class NoneSettings(Settings):
-    """The `none` actuator has no settings."""
 
 
 class NoneActuator:

@@ -21,17 +21,16 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import urllib3
-from pydantic import Field
 
 from edge.actuators.hysteresis import Hysteresis
 from edge.actuators.interface import ActionStore, Place
+from edge.actuators.settings import WebhookSettings
 from edge.errors import ActuatorError, ConfigError, StoreError
 from edge.http import for_people
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 from edge.wire.rows import DecisionRow, OutcomeRow
 
 if TYPE_CHECKING:
@@ -49,20 +48,6 @@ MS_PER_H = 3_600_000
 JOIN_S = 5.0
 
 Result = Literal["taken", "refused", "again"]
-
-
-class WebhookSettings(Settings):
-    """Settings of the `webhook` actuator."""
-
-    url: str = Field(pattern=r"^https?://\S+$")
-    secret_file: Path
-    """File with the key that both sides know, at least 24 characters."""
-    timeout_ms: float = Field(default=5000.0, ge=10, le=60_000)
-    """For each try."""
-    backoff_max_s: float = Field(default=60.0, ge=0.05, le=3600)
-    """Longest pause between two tries."""
-    expire_h: float = Field(default=720.0, gt=0)
-    """An action that nobody has taken for so long has failed; a month outlasts a plant's holidays."""
 
 
 class Poster:

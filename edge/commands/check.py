@@ -12,6 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import NamedTuple, TextIO
 from urllib.parse import urlsplit
@@ -27,8 +29,12 @@ FIRST_WINDOW_S = 5.0
 """Longest wait for a source's first picture or sound; a camera needs a second or two."""
 REACH_S = 5.0
 _CONSENT_HINT = "set sound_consent = true once those who are heard have agreed"
+_HELD = ("camera", "http", "microphone")
+"""Sources that only one process can have at a time."""
 SENSIBLE_YEAR = 2025
 """A clock before this was never set."""
+CLOCK_OFF_S = 60.0
+"""A clock that is further off tells people wrong times, and takes what is signed for expired."""
 
 
 class Found(NamedTuple):
@@ -78,7 +84,7 @@ def checks(config_path: Path) -> Iterator[Found]:
         yield Found(None, "control plane", "none is configured; the device works alone")
         return
     cloud = config.cloud
-    yield _tried("control plane", lambda: _reachable(*_address(cloud.url)))
+    yield _tried("control plane", lambda: _control_plane(cloud.url))
     yield _tried("enrolment", lambda: _enrolment(config, cloud))
 
 
@@ -137,7 +143,7 @@ def _bundle(config: Config, station: StationSection) -> Found:
     if path is None:
         hint = "name one as station.*.bundle, or roll one out from the control plane"
         return Found(None if config.cloud else False, "", "none yet", hint)
-    settings = EngineSettings(runtime=station.runtime, isolation="inline", threads=station.threads)
+    settings = EngineSettings(runtime=station.runtime, isolation=station.isolation, threads=station.threads)
     started = time.perf_counter()
     engine = open_engine(load(path), settings)
     engine.session.close()
@@ -154,6 +160,7 @@ def _heard_without_consent(station: StationSection) -> bool:
 
 
 def _source(config: Config, name: str, station: StationSection) -> Found:
+    from edge.database import in_use
     from edge.sources import open_source
     from edge.station import store_path
     from edge.store import Store
@@ -161,6 +168,9 @@ def _source(config: Config, name: str, station: StationSection) -> Found:
     settings = dict(station.source)
     kind = str(settings.pop("kind", ""))
     path, clock = store_path(config), SystemClock()
+    if kind in _HELD and in_use(path):
+        hint = "lineside-edge status says how it is; end the daemon to have it tried here"
+        return Found(None, "", f"{kind}: the daemon that runs has it", hint)
     store = Store.open_read_only(path, clock=clock) if path.exists() else None
     source = open_source(kind, settings, seen=lambda key: bool(store and store.seen(name, key)), clock=clock)
     try:
@@ -200,6 +210,28 @@ def _reachable(host: str, port: int, name: str) -> Found:
         hint = "the device decides without it; look at network, name and firewall"
         return Found(False, "", f"{name}: {error.strerror or error}", hint)
     return Found(True, "", f"{name} answers")
+
+
+def _control_plane(url: str) -> Found:
+    import urllib3
+
+    from edge.http import connection_pool, for_people
+
+    hint = "the device decides without it; look at network, name and firewall"
+    asked = time.time()
+    try:
+        with connection_pool(read_s=REACH_S) as pool:
+            answer = pool.request("GET", f"{url.rstrip('/')}/healthz", timeout=REACH_S)
+    except urllib3.exceptions.HTTPError as error:
+        return Found(False, "", f"{url}: {for_people(error)}", hint)
+    if answer.status != HTTPStatus.OK:
+        return Found(False, "", f"{url} answers {answer.status}", "is that the address of the control plane?")
+    try:
+        off_s = asked - parsedate_to_datetime(answer.headers.get("Date", "")).timestamp()
+    except ValueError:
+        return Found(True, "", f"{url} answers")
+    words = f"{url} answers; the clock here is {abs(off_s):.0f} s {'ahead of' if off_s > 0 else 'behind'} its own"
+    return Found(abs(off_s) <= CLOCK_OFF_S, "", words, "set the time: timedatectl set-ntp true")
 
 
 def _enrolment(config: Config, cloud: CloudSection) -> Found:

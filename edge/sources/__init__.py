@@ -2,8 +2,8 @@
 
 Rules:
 - A source's libraries are imported when a station asks for it, never before.
-- Settings are a pydantic model beside the source; a wrong one is a `ConfigError` that names the field.
-- To add one: a file with an `open_source` like those here, and a line in `SOURCES`.
+- Settings are a pydantic model in `settings.py`; a wrong one is a `ConfigError` that names the field.
+- To add one: a file with an `open_source` like those here, its settings, and a line in `SOURCES`.
 """
 
 from collections.abc import Callable, Mapping

@@ -11,19 +11,19 @@ Rules:
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field, model_validator
 
 from edge.preprocess import resample
 from edge.settings import read_settings
 from edge.sound import MEDIA_TYPE, encode_wav
 from edge.sources.ear import Ear
-from edge.sources.files import FileSettings, FileSource
+from edge.sources.files import FileSource
 from edge.sources.interface import Listening, News
 from edge.sources.pace import Pace
 from edge.sources.segments import F32, Segment, Segmenter, open_segmenter
+from edge.sources.settings import AudioFileSettings
 from edge.values import Window
 
 if TYPE_CHECKING:
@@ -32,23 +32,6 @@ if TYPE_CHECKING:
 
 BLOCK_S = 0.02
 """What is heard at once: as much as a microphone gives."""
-
-
-class AudioFileSettings(FileSettings):
-    """Settings of the `audio_file` source."""
-
-    segments: dict[str, Any] | None = None
-    """What finds speech in a file, for example `{ kind = "cascade" }`; without it, a file is one window."""
-    rate_hz: int = Field(default=16_000, ge=8_000, le=192_000)
-    """Files are brought to this rate before speech is looked for."""
-    real_time: bool = False
-    """Hear files as fast as they were spoken; else as fast as can be."""
-
-    @model_validator(mode="after")
-    def _paced(self) -> Self:
-        if self.real_time and self.segments is None:
-            raise ValueError("real_time needs segments: a file that is one window has no pace")
-        return self
 
 
 class HeardFiles:

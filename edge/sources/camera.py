@@ -8,21 +8,19 @@ Rules:
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 import cv2
-from pydantic import Field, model_validator
 
 from edge.clock import new_boot_id
 from edge.errors import SourceError
 from edge.imaging import encode_png
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 from edge.sources.capture import Capture, Device
 from edge.sources.frames import FrameCheck
 from edge.sources.interface import News
 from edge.sources.jpegs import open_jpegs
+from edge.sources.settings import CameraSettings
 from edge.sources.shots import Shot, ShotRules, Shots
 from edge.sources.triggers import open_trigger
 from edge.values import Window
@@ -34,56 +32,6 @@ if TYPE_CHECKING:
 
 _MEDIA_TYPE = "image/png"
 _TIMEOUT_MS = 5000
-
-
-class CameraSettings(Settings):
-    """Settings of the `camera` source; exactly one of `device`, `url` and `path`."""
-
-    device: int | str | None = None
-    """A local camera: its number, or a path such as `/dev/v4l/by-id/…`, which stays the same when it is replugged."""
-    url: str | None = Field(default=None, pattern="^(rtsp|rtsps|http|https)://")
-    """A camera in the network: RTSP, or MJPEG over HTTP."""
-    path: Path | None = None
-    """A video file."""
-    frames: Literal["newest", "every"] | None = None
-    """`newest`: never a stale one, the others are counted. `every`: all in order. Without: newest, every for a file."""
-    trigger: dict[str, Any] | None = None
-    """What says that a part is in place, for example `{ kind = "line", port = 5020 }`; without, every frame counts."""
-    delay_ms: float = Field(default=0.0, ge=0, le=60_000)
-    """From the trigger to the frame."""
-    width: int | None = Field(default=None, ge=16, le=20_000)
-    height: int | None = Field(default=None, ge=16, le=20_000)
-    """Size asked of the camera and expected of each frame; without, that of the first frame."""
-    fps: float | None = Field(default=None, gt=0, le=1000)
-    """Rate asked of a local camera."""
-    max_gap_s: float = Field(default=2.0, gt=0, le=3600)
-    """Longest silence of the camera, and longest wait for a frame after the trigger; beyond it, the camera is slow."""
-    black_below: float = Field(default=0.02, ge=0, lt=1)
-    """Mean brightness below which a frame is black; 0 for no check."""
-    frozen_after_s: float = Field(default=10.0, ge=0, le=3600)
-    """How long a picture may stay the same to the last bit; 0 for no check (cameras that compress a still scene)."""
-    queue: int = Field(default=8, ge=1, le=1000)
-    """Most frames that wait, each in memory at its full size."""
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if sum(place is not None for place in (self.device, self.url, self.path)) != 1:
-            raise ValueError("expected exactly one of device, url and path")
-        if (self.width is None) != (self.height is None):
-            raise ValueError("expected width and height, or neither")
-        return self
-
-    @property
-    def order(self) -> Literal["newest", "every"]:
-        return self.frames or ("every" if self.path is not None else "newest")
-
-    @property
-    def words(self) -> str:
-        """What it is called in the record; an address without its password."""
-        if self.url is not None:
-            parts = urlsplit(self.url)
-            return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
-        return self.path.name if self.path is not None else f"camera {self.device}"
 
 
 class CameraSource:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
-from pydantic import Field
 
 from edge.errors import SourceError
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 from edge.sources.listing import Entry, Listing
 from edge.sources.pace import Pace
+from edge.sources.settings import FileSettings
 from edge.values import Window
 
 if TYPE_CHECKING:
@@ -43,21 +43,6 @@ _MEDIA_TYPES = {
 }
 _DECODERS: dict[MediaKind, str] = {"image": "edge.imaging", "audio": "edge.sound"}
 _UNKNOWN_MEDIA_TYPE = "application/octet-stream"
-
-
-class FileSettings(Settings):
-    """Settings of the sources that read files."""
-
-    path: Path
-    """A folder, or a single file."""
-    pattern: str | None = Field(default=None, max_length=200)
-    """Names to take, for example `cam1_*.jpg`; without one, every file that the source can read."""
-    rate_per_s: float | None = Field(default=None, gt=0, le=10_000)
-    """At most this many files a second; without one, as fast as they are taken."""
-    loop: bool = False
-    """Begin again after the last file, for ever; decided files are then decided again."""
-    watch: bool = True
-    """Wait for new files after the last one."""
 
 
 class FileSource:

@@ -12,17 +12,16 @@ import socket
 import threading
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
-
-from pydantic import Field, model_validator
+from typing import TYPE_CHECKING, Any
 
 from edge.clock import new_boot_id
 from edge.errors import SourceError
 from edge.httpserver import make_server
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 from edge.sources.files import decode_window
 from edge.sources.inbox import Inbox, Item
 from edge.sources.interface import News
+from edge.sources.settings import HttpSettings
 from edge.values import Window
 from edge.wire.rows import DecisionRow
 
@@ -30,41 +29,10 @@ if TYPE_CHECKING:
     from edge.clock import Clock
     from edge.sources import Seen
 
-LOOPBACK = ("127.0.0.1", "localhost")
 NEWS_EVERY_S = 300.0
 _JOIN_S = 5.0
 _GRACE_S = 2
 """For answers that are on their way when the server ends."""
-
-
-class HttpSettings(Settings):
-    """Settings of the `http` source."""
-
-    host: str = "127.0.0.1"
-    """Where it listens; `0.0.0.0` for the whole network, then with a token."""
-    port: int = Field(default=8470, ge=0, le=65535)
-    token: str | None = Field(default=None, min_length=16)
-    """Asked for as `Authorization: Bearer …`; without one, only this machine may send."""
-    max_bytes: int = Field(default=32 * 2**20, ge=1024, le=256 * 2**20)
-    """Largest picture or sound."""
-    max_batch: int = Field(default=16, ge=1, le=1000)
-    """Most inputs in one request to the batch endpoint."""
-    max_waiting: int = Field(default=32, ge=1, le=10_000)
-    """Inputs that wait to be decided; beyond, 429 with Retry-After."""
-    max_waiting_bytes: int = Field(default=256 * 2**20, ge=1024)
-    """What waits together, and what arrives together; beyond, 429 with Retry-After."""
-    max_connections: int = Field(default=256, ge=1, le=10_000)
-    """Beyond, 429 with Retry-After."""
-    upload_s: float = Field(default=30.0, gt=0, le=600)
-    """Longest time for a request to arrive whole; then 408."""
-    answer_s: float = Field(default=10.0, gt=0, le=600)
-    """Longest wait for a decision; then 504, and it is not decided any more if it was not begun."""
-
-    @model_validator(mode="after")
-    def _guarded(self) -> Self:
-        if self.token is None and self.host not in LOOPBACK:
-            raise ValueError(f"a token is needed where others than this machine can reach it ({self.host})")
-        return self
 
 
 class HttpSource:

@@ -28,7 +28,7 @@ from edge.wire.rows import DecisionRow
 
 if TYPE_CHECKING:
     from edge.clock import Clock
-    from edge.sources.http import HttpSettings
+    from edge.sources.settings import HttpSettings
 
 MAX_NAME = 200
 STUCK_S = 5.0

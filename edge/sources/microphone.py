@@ -15,16 +15,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from pydantic import Field
 
 from edge.clock import new_boot_id
 from edge.errors import SourceError
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 from edge.sound import MEDIA_TYPE, encode_wav
 from edge.sources.ear import Ear
 from edge.sources.interface import Listening, News
 from edge.sources.portaudio import I16, OnBlock, Stream, open_stream
 from edge.sources.segments import Segment, Segmenter, open_segmenter
+from edge.sources.settings import MicrophoneSettings
 from edge.values import Window
 
 if TYPE_CHECKING:
@@ -35,19 +35,6 @@ MAX_WAITING_S = 30.0
 LOST_AFTER_S = 2.0
 """A device that gave no block for so long is gone: PortAudio does not always say so."""
 _POLL_S = 0.1
-
-
-class MicrophoneSettings(Settings):
-    """Settings of the `microphone` source."""
-
-    device: int | str | None = None
-    """Number or part of the name; without one, the system's default."""
-    rate_hz: int = Field(default=16_000, ge=8_000, le=192_000)
-    block_ms: float = Field(default=20.0, ge=5, le=500)
-    dead_after_s: float = Field(default=10.0, ge=0, le=3600)
-    """How long the sound may be exactly silent; 0 for no check."""
-    segments: dict[str, Any] = Field(default_factory=dict)
-    """What finds a segment, for example `{ kind = "energy", threshold_dbfs = -35 }`."""
 
 
 class OpenStream(Protocol):

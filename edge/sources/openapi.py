@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from edge.wire.rows import DecisionRow
 
 if TYPE_CHECKING:
-    from edge.sources.http import HttpSettings
+    from edge.sources.settings import HttpSettings
 
 DECIDE, BATCH, HEALTH, OPENAPI = "/v1/decide", "/v1/batch", "/healthz", "/openapi.json"
 

@@ -7,16 +7,14 @@ Rules:
 
 from collections import deque
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Any
 
 from edge.errors import SourceError, StoreError
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 from edge.sources.files import decode_window
 from edge.sources.interface import News
 from edge.sources.pace import Pace
+from edge.sources.settings import ReplaySettings
 from edge.store import Store
 from edge.values import Window
 from edge.wire.rows import DecisionRow
@@ -26,21 +24,6 @@ if TYPE_CHECKING:
     from edge.sources import Seen
 
 _PAGE_ROWS = 200
-
-
-class ReplaySettings(Settings):
-    """Settings of the `replay` source."""
-
-    path: Path
-    """The record, for example `data/lineside.sqlite` of a device."""
-    station: str | None = None
-    """Only this station's decisions."""
-    verdict: Literal["pass", "divert", "accept", "defer"] | None = None
-    """Only decisions that ended so then."""
-    after_seq: int = Field(default=0, ge=0)
-    """Only decisions after this one."""
-    rate_per_s: float | None = Field(default=None, gt=0, le=10_000)
-    """At most so many a second; without one, as fast as they are taken."""
 
 
 class ReplaySource:

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from edge.lazy import find
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
+from edge.voice.settings import EnergySettings, SegmentSettings
 
 F32 = NDArray[np.float32]
 
@@ -75,25 +75,6 @@ def open_segmenter(settings: Mapping[str, Any], rate_hz: int) -> Segmenter:
     opener = find(SEGMENTERS, str(own.pop("kind", "energy")), what="segmenter", extras=EXTRAS)
     segmenter: Segmenter = opener(own, rate_hz)
     return segmenter
-
-
-class SegmentSettings(Settings):
-    """Where segments begin and end, whatever finds the speech."""
-
-    pre_roll_ms: float = Field(default=200.0, ge=0, le=5000)
-    hang_over_ms: float = Field(default=400.0, ge=0, le=10_000)
-    min_ms: float = Field(default=120.0, ge=0, le=60_000)
-    """Shortest time from the first to the last active frame."""
-    max_ms: float = Field(default=10_000.0, ge=100, le=600_000)
-    """Longest segment, pre-roll and hang-over included."""
-
-
-class EnergySettings(SegmentSettings):
-    """Settings of the `energy` segmenter."""
-
-    threshold_dbfs: float = Field(default=-40.0, ge=-120, le=0)
-    """A frame that is louder (RMS, of full scale) is active."""
-    frame_ms: float = Field(default=20.0, ge=5, le=100)
 
 
 class FrameSegmenter(ABC):

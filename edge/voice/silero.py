@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from pydantic import Field, model_validator
 
 from edge.errors import ConfigError
 from edge.settings import read_settings
-from edge.sources.segments import F32, FrameSegmenter, SegmentSettings
+from edge.sources.segments import F32, FrameSegmenter
+from edge.voice.settings import CascadeSettings, SileroSettings
 from edge.voice.webrtc import FRAME_MS, WebrtcDetector
 
 RATE_HZ = 16_000
@@ -26,30 +26,6 @@ FRAME, CONTEXT, STATE = 512, 64, (1, 1, 128)
 MODEL = "silero_vad_v6.onnx"
 WARM_FRAMES = 8
 """A quarter of a second: of 200 spoken digits the cascade heard 180 without it, 196 with it, 197 with twice as much."""
-
-
-class SileroSettings(SegmentSettings):
-    """Settings of the `silero` segmenter."""
-
-    begin: float = Field(default=0.5, gt=0, lt=1)
-    """Probability from which a frame is speech."""
-    end: float = Field(default=0.35, gt=0, lt=1)
-    """Probability below which speech that has begun is over."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "SileroSettings":
-        if self.end > self.begin:
-            raise ValueError(f"end {self.end} must not be above begin {self.begin}")
-        return self
-
-
-class CascadeSettings(SileroSettings):
-    """Settings of the `cascade` segmenter."""
-
-    aggressiveness: int = Field(default=1, ge=0, le=3)
-    """Of WebRTC's detector, which wakes the network: low, because what it misses nobody hears."""
-    rest_after_ms: float = Field(default=500.0, ge=0, le=10_000)
-    """The network rests when the cheap detector has heard nothing for so long."""
 
 
 class SileroDetector:

@@ -10,21 +10,14 @@ from typing import Any
 
 import numpy as np
 import webrtcvad
-from pydantic import Field
 
 from edge.errors import ConfigError
 from edge.settings import read_settings
-from edge.sources.segments import F32, FrameSegmenter, SegmentSettings
+from edge.sources.segments import F32, FrameSegmenter
+from edge.voice.settings import WebrtcSettings
 
 RATES_HZ = (8_000, 16_000, 32_000, 48_000)
 FRAME_MS = 30
-
-
-class WebrtcSettings(SegmentSettings):
-    """Settings of the `webrtc` segmenter."""
-
-    aggressiveness: int = Field(default=2, ge=0, le=3)
-    """How readily a frame counts as noise: 0 hardly ever, 3 most readily."""
 
 
 class WebrtcDetector:

@@ -78,7 +78,7 @@ class Crops:
         else:
             photo = self._pick(self._good)
             centre = self._anywhere()
-        picture, mask = photo.picture, _mask(photo)
+        picture, mask = photo.picture, mask_of(photo)
         positions = {photo.position}
         if 1 - kind < _PASTED:
             picture, mask, sources = self._with_pasted(picture, mask, centre)
@@ -140,7 +140,8 @@ def _by_position(photos: list[Photo]) -> list[list[Photo]]:
     return list(groups.values())
 
 
-def _mask(photo: Photo) -> F32:
+def mask_of(photo: Photo) -> F32:
+    """Return (INPUT.height, INPUT.width), 1 under the outlines."""
     mask = np.zeros(photo.picture.shape[:2], np.uint8)
     for pit in photo.pits:
         cv2.fillPoly(mask, [np.rint(pit).astype(np.int32)], 1)

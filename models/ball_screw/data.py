@@ -67,6 +67,11 @@ def load_photos(folder: Path) -> list[Photo]:
     return [_photo(path, outlines.get(path.name)) for path in paths]
 
 
+def as_values(photos: list[Photo]) -> U8:
+    """Return pictures as the device's preprocessing gives them, (n, height, width, 3) RGB."""
+    return np.stack([np.ascontiguousarray(photo.picture[..., ::-1]) for photo in photos])
+
+
 def track_cells(stride: int) -> NDArray[np.bool_]:
     """Return which cells of `stride` × `stride` pixels lie mostly on the track, (rows, columns)."""
     mask = np.zeros((INPUT.height, INPUT.width), np.float32)

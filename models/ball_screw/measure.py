@@ -22,7 +22,7 @@ from models.ball_screw.data import HELD_OUT, position_of
 from models.realdata import add_option, folder_of
 
 _BOOTSTRAP = 2000
-BUNDLE = Path(__file__).parent / "ball_screw-1.0.0.lsb"
+BUNDLE = Path(__file__).parent / "ball_screw-1.1.0.lsb"
 
 
 @dataclass(frozen=True)

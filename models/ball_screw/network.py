@@ -91,11 +91,11 @@ class PitNet(nn.Module):
         """Return the pretrained weights that training changes."""
         return [*self.blocks[_EARLY:].parameters()]
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Return logits (n, 2), good and pitted, for pictures of the track's size."""
+    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
+        """Return logits (n, 2), good and pitted, and the heat map (n, 1, rows, columns), for pictures of that size."""
         counted = functional.relu(self.cells(pictures) + _FLOOR + self.off_track)
         worst = functional.max_pool2d(counted, counted.shape[2:])
-        return torch.flatten(self.split(worst), 1)
+        return {"logits": torch.flatten(self.split(worst), 1), "heatmap": counted}
 
 
 class _Block(nn.Module):

@@ -22,6 +22,7 @@ from export import golden, onnx_export
 from export.build import BuildReport, build_bundle
 from export.quantize import quantize
 from export.recipe import BuildData, Labelled, Recipe
+from models.ball_screw import regions
 from models.ball_screw.data import (
     DOUBTFUL,
     HELD_OUT,
@@ -29,6 +30,7 @@ from models.ball_screw.data import (
     LABELS,
     OTHER_MACHINES,
     Photo,
+    as_values,
     digest_of_files,
     load_photos,
 )
@@ -36,10 +38,10 @@ from models.ball_screw.fit import BATCH, PEAK_RATE, Pool, fit, make_pool
 from models.ball_screw.network import PitNet
 from models.realdata import folder_of
 
-NAME, VERSION = "ball_screw", "1.0.0"
+NAME, VERSION = "ball_screw", "1.1.0"
 HERE = Path(__file__).parent
 POOL, STEPS, SEED = 5000, 250, 1
-_CREATED_AT = "2026-11-23T16:00:00Z"
+_CREATED_AT = "2026-11-27T18:00:00Z"
 _RANGE_PICTURES = 64
 _PASS_MAX, _DIVERT_MIN = 0.35, 0.97
 """Fixed while the recipe was worked out, on earlier networks: the few pictures prove thresholds, they cannot search."""
@@ -84,29 +86,32 @@ def main(version: str = VERSION, out: Path | None = None, data: Path | None = No
     return build_bundle(_recipe(folder, training, unseen), network, build_data, out or HERE / f"{NAME}-{VERSION}.lsb")
 
 
-def cross_validated(training: list[Photo], pool: Pool) -> tuple[Labelled, dict[str, dict[str, float]]]:
+def cross_validated(training: list[Photo], pool: Pool) -> tuple[Labelled, dict[str, dict[str, Any]]]:
     """Score every bench picture with an int8 network that never saw its position; return that and its figures."""
-    parts, figures = [], {}
+    parts, shown, heat = [], [], []
+    figures: dict[str, dict[str, Any]] = {}
     for position in sorted({photo.position for photo in training} - {OTHER_MACHINES}):
         print(f"training without {position}", file=sys.stderr)
         rest = [photo for photo in training if photo.position != position]
         unseen = [photo for photo in training if photo.position == position]
         network = fit(pool, pool.without(position), steps=STEPS, seed=SEED)
-        parts.append(_labelled(unseen, int8_logits(network, rest, unseen)))
+        answers = int8_answers(network, rest, unseen)
+        assert answers.heatmap is not None
+        parts.append(_labelled(unseen, answers.logits))
+        shown.extend(unseen)
+        heat.append(answers.heatmap)
         figures[position] = _figures(parts[-1])
+        if any(photo.pitted for photo in unseen):
+            figures[position]["by_region"] = regions.figures(unseen, answers.heatmap)
+    figures["all"] = {**_figures(_joined(parts)), "by_region": regions.figures(shown, np.concatenate(heat))}
     return _joined(parts), figures
 
 
-def int8_logits(network: PitNet, seen: list[Photo], unseen: list[Photo]) -> NDArray[np.float32]:
-    """Return logits (n, 2) of the network's int8 form; its ranges are set by pictures that it was trained on."""
+def int8_answers(network: PitNet, seen: list[Photo], unseen: list[Photo]) -> golden.Answers:
+    """Return what the network's int8 form says; its ranges are set by pictures that it was trained on."""
     values = as_values(_spread(seen, _RANGE_PICTURES))
     quantized = quantize(onnx_export.float_onnx(network, (3, INPUT.height, INPUT.width)), values)
-    return golden.outputs(quantized.shipped, quantized.spec, as_values(unseen))
-
-
-def as_values(photos: list[Photo]) -> U8:
-    """Return pictures as the device's preprocessing gives them, (n, height, width, 3) RGB."""
-    return np.stack([np.ascontiguousarray(photo.picture[..., ::-1]) for photo in photos])
+    return golden.split(golden.answers(quantized.shipped, quantized.spec, as_values(unseen)), quantized.spec)
 
 
 def golden_inputs(bench: list[Photo]) -> U8:
@@ -141,12 +146,12 @@ def _joined(parts: list[Labelled]) -> Labelled:
     )
 
 
-def _figures(part: Labelled) -> dict[str, float]:
+def _figures(part: Labelled) -> dict[str, Any]:
     """Return the figures of one position, from scores of a network that never saw it."""
     assert part.logits is not None
     defect = 1 / (1 + np.exp(part.logits[:, 0].astype(np.float64) - part.logits[:, 1]))
     pitted, passed, diverted = part.labels == 1, defect <= _PASS_MAX, defect >= _DIVERT_MIN
-    figures = {
+    figures: dict[str, Any] = {
         "pictures": float(len(part)),
         "pitted": float(pitted.sum()),
         "coverage": round(float(np.mean(passed | diverted)), 4),
@@ -155,6 +160,7 @@ def _figures(part: Labelled) -> dict[str, float]:
     }
     if pitted.any() and not pitted.all():
         figures["auroc"] = round(float(roc_auc_score(pitted, defect)), 4)
+        figures["false_alarms_at_95_recall"] = round(regions.false_alarms(pitted, defect), 4)
     return figures
 
 
@@ -167,7 +173,7 @@ def _originals(folder: Path, photos: list[Photo]) -> list[U8]:
     return [np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR), np.uint8) for path in paths]
 
 
-def _recipe(folder: Path, training: list[Photo], unseen: dict[str, dict[str, float]]) -> Recipe:
+def _recipe(folder: Path, training: list[Photo], unseen: dict[str, dict[str, Any]]) -> Recipe:
     paths = sorted(folder.glob("*/*.jpg"), key=lambda path: path.name)
     lineage: dict[str, Any] = {
         "code": _commit(),

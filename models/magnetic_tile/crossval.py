@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 
 from export import golden, onnx_export
 from export.quantize import quantize
-from models.cells import CellNet, Head, evidence
+from export.recipe import Ranges
+from models.cells import Head, evidence
 from models.magnetic_tile.data import FOLDS, INPUT, Photo
 from models.magnetic_tile.fit import DEPTHS, DIETS, Pool, fit, fit_heads, usable
 from models.magnetic_tile.measure import Scored, auroc
+from models.magnetic_tile.network import FLOAT_PARTS, TileNet
 
 SEED = 1
+RANGES: Ranges = "minmax"
+"""Of the folds and of the shipped network alike: what is measured here is what is shipped."""
 _RANGE_PICTURES = 48
 _LEAKY_SHARE = 0.2
 
@@ -31,9 +35,10 @@ def cross_validated(photos: list[Photo], pool: Pool) -> tuple[NDArray[np.float32
     heat: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(photos)
     for fold in range(FOLDS):
         print(f"training without fold {fold}", file=sys.stderr)
-        network = CellNet(fit_heads(pool, photos, folds != fold, SEED), DEPTHS)
+        network = TileNet(fit_heads(pool, photos, folds != fold, SEED), DEPTHS)
         seen = [photo for photo in photos if photo.fold != fold]
-        quantized = quantize(onnx_export.float_onnx(network, (1, INPUT.height, INPUT.width)), range_pictures(seen))
+        whole = onnx_export.float_onnx(network, (1, INPUT.height, INPUT.width))
+        quantized = quantize(whole, range_pictures(seen), ranges=RANGES, keep_float=FLOAT_PARTS)
         for place in np.flatnonzero(folds == fold):
             values = as_values([photos[int(place)]])
             answer = golden.split(golden.answers(quantized.shipped, quantized.spec, values), quantized.spec)

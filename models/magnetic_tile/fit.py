@@ -2,7 +2,7 @@
 
 Rules:
 - The same seed on the same machine gives the same network.
-- The frozen part goes over each picture once; its answers serve every head, with one fold held out or none.
+- The frozen part goes over each view of a picture once; its answers serve every head, with one fold held out or none.
 - A masked picture must be found somewhere in its mask, not in all of it: the inside of a large uneven patch looks
   like any other tile.
 - Parts are drawn, then one of their pictures: no tile counts for more because it was photographed more often.
@@ -19,8 +19,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.cells import Frozen, Head
+from models.lite0 import channels_after
 from models.magnetic_tile.augment import other_look
 from models.magnetic_tile.data import INPUT, Photo
+from models.magnetic_tile.network import VIEWS, Views
 
 DEPTHS = (5, 8, 11)
 """Spots at 8 pixels, texture at 16, and what lies 100 pixels around."""
@@ -47,7 +49,7 @@ class Pool:
     """Pictures as the frozen part sees them, originals first, in the order of the photos, then their other looks."""
 
     values: NDArray[np.float16]
-    """(n, rows, columns, numbers)."""
+    """(n, rows, columns, numbers): of the first view, then of the second."""
     covered: NDArray[np.float32]
     """(n, rows, columns): the share of each cell that is under the mask."""
     photo: NDArray[np.intp]
@@ -60,21 +62,19 @@ def make_pool(photos: list[Photo], looks: int, seed: int) -> Pool:
     """Run the frozen part over every photograph and `looks` other looks of each."""
     rng = np.random.default_rng(seed)
     frozen, began = Frozen(DEPTHS, INPUT.height, INPUT.width), time.perf_counter()
-    count = len(photos) * (1 + looks)
+    count, prepare = len(photos) * (1 + looks), Views()
     rows, columns = INPUT.height // STRIDE, INPUT.width // STRIDE
     covered = np.zeros((count, rows, columns), np.float32)
-    values: NDArray[np.float16] | None = None
+    numbers = channels_after(DEPTHS[0]) + sum(channels_after(depth) for depth in DEPTHS)
+    values = np.zeros((count, rows, columns, VIEWS * numbers), np.float16)
     for place in range(count):
         photo = photos[place % len(photos)]
         picture, mask = (photo.picture, photo.mask) if place < len(photos) else other_look(photo, rng)
-        seen = frozen.values(picture)
-        if values is None:
-            values = np.zeros((count, *seen.shape), np.float16)
-        values[place] = seen
+        views = prepare((torch.from_numpy(picture).float()[None, None] - 128) / 128)
+        values[place] = np.concatenate([frozen.values(view[0].numpy()) for view in views], -1)
         covered[place] = mask.reshape(rows, STRIDE, columns, STRIDE).mean((1, 3))
         if place % 200 == 0:
             print(f"picture {place}/{count}, {time.perf_counter() - began:.0f} s", file=sys.stderr)
-    assert values is not None
     index = np.arange(count) % len(photos)
     real = np.array([photo.defective for photo in photos])[index]
     return Pool(values, covered, index, np.where(real, REAL, np.where(covered.any((1, 2)), MADE, GOOD)))

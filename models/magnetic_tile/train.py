@@ -20,19 +20,19 @@ from numpy.typing import NDArray
 from export.build import BuildReport, build_bundle
 from export.recipe import BuildData, Labelled, Recipe, Runtime
 from export.thresholds import units_needed
-from models.cells import CellNet
-from models.magnetic_tile.crossval import SEED, as_values, cross_validated, leaky_auroc, range_pictures
+from models.magnetic_tile.crossval import RANGES, SEED, as_values, cross_validated, leaky_auroc, range_pictures
 from models.magnetic_tile.data import FREE, INPUT, LABELS, Photo, digest_of_files, load_photos
 from models.magnetic_tile.fit import BATCH, DEPTHS, DIETS, PEAK_RATE, STEPS, fit_heads, make_pool
 from models.magnetic_tile.measure import Scored, figures, worst
+from models.magnetic_tile.network import FLOAT_PARTS, TileNet
 from models.realdata import folder_of
 
-NAME, VERSION = "magnetic_tile", "1.0.0"
+NAME, VERSION = "magnetic_tile", "1.1.0"
 RUNTIMES: tuple[Runtime, ...] = ("onnx",)
 """One format: a second one would carry the 0.7 MB of weights twice, past the megabyte that a bundle may have."""
 HERE = Path(__file__).parent
 LOOKS = 3
-_CREATED_AT = "2026-11-23T20:00:00Z"
+_CREATED_AT = "2026-11-27T16:00:00Z"
 _ALPHA, _DELTA = 0.05, 0.05
 _PILOT_EVERY = 3
 """Every so manieth part fits the calibration; the others prove thresholds."""
@@ -61,7 +61,8 @@ def main(version: str = VERSION, out: Path | None = None, data: Path | None = No
     logits, scored = cross_validated(photos, pool)
     measured = {**figures(scored), "auroc_random_split_leaky": round(leaky_auroc(photos, pool), 4)}
     print("training on all parts", file=sys.stderr)
-    network = CellNet(fit_heads(pool, photos, np.ones(len(photos), bool), SEED), DEPTHS)
+    network = TileNet(fit_heads(pool, photos, np.ones(len(photos), bool), SEED), DEPTHS)
+    del pool  # several gigabytes, and not needed any more
     pilot, heldout = _pilot_and_heldout(photos, logits)
     build_data = BuildData(
         quantize=range_pictures(photos),
@@ -144,6 +145,8 @@ def _recipe(folder: Path, photos: list[Photo], measured: dict[str, Any], errors:
         calibration="temperature",
         unit="part",
         guarantee_note=note,
+        ranges=RANGES,
+        keep_float=FLOAT_PARTS,
         runtimes=RUNTIMES,
         memory_bytes=96 * 2**20,
         lineage=lineage,

@@ -62,9 +62,8 @@ class Crops:
         for scan in scans:
             if scan.defective:
                 self._boards.setdefault(scan.board, []).append((scan, clean[scan.name]))
-        self._marks = [_rough(_mark(rng), rng) for _ in range(_MARKS)]
-        weights = np.sqrt([len(pairs) for pairs in self._boards.values()])
-        self._weights = weights / weights.sum()
+        self._marks = draw_marks(rng)
+        self._weights = shares([len(pairs) for pairs in self._boards.values()])
 
     def draw(self) -> Crop:
         """Return the next crop."""
@@ -78,17 +77,28 @@ class Crops:
             centre = np.array([left + right, top + bottom]) / 2 + rng.uniform(-0.45, 0.45, 2) * CROP
         on_defective = share < _AT_DEFECT or _AT_DEFECT + _AT_TWIN <= share < _AT_DEFECT + _AT_TWIN + _DEFECTIVE
         scan = defective if on_defective else clean
-        move = _move(centre, rng)
+        move = moved(centre, rng)
         picture = cv2.warpAffine(
             scan.picture, move, (CROP, CROP), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
         )
         truth = _truth(scan, move)
         if rng.random() < _PRINTED:
-            picture = _with_marks(np.asarray(picture, np.uint8), truth, self._marks, rng)
+            picture = with_marks(np.asarray(picture, np.uint8), truth, self._marks, rng)
         if rng.random() < _INVERTED:
             picture = 255 - picture
             truth = np.where(truth > 0, _SWAPPED[truth], truth)
         return Crop(other_light(np.asarray(picture, np.uint8), rng), truth)
+
+
+def shares(sizes: list[int]) -> NDArray[np.float64]:
+    """Return how often to draw from each board: by the root of its size, so that no board is all that is learnt."""
+    weights = np.sqrt(sizes)
+    return np.asarray(weights / weights.sum(), np.float64)
+
+
+def draw_marks(rng: np.random.Generator) -> list[NDArray[np.bool_]]:
+    """Return words, dots, rings, bars and lines, for `with_marks` to print."""
+    return [_rough(_mark(rng), rng) for _ in range(_MARKS)]
 
 
 def other_light(picture: U8, rng: np.random.Generator) -> U8:
@@ -104,7 +114,16 @@ def other_light(picture: U8, rng: np.random.Generator) -> U8:
     return np.asarray(np.clip(values, 0, 255), np.uint8)
 
 
-def _with_marks(picture: U8, truth: NDArray[np.int64], marks: list[NDArray[np.bool_]], rng: np.random.Generator) -> U8:
+def moved(centre: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return the matrix (2, 3) that brings `centre` to the crop's middle, turned, mirrored and scaled."""
+    scale = np.exp(rng.uniform(np.log(0.75), np.log(1.35))) * np.exp(rng.normal(0, 0.05, 2))
+    angle = np.deg2rad(90 * rng.integers(4) + (rng.uniform(-45, 45) if rng.random() < 0.3 else rng.normal(0, 2)))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag(scale)
+    turn = turn @ np.diag([rng.choice([-1.0, 1.0]), 1.0])
+    return np.column_stack([turn, CROP / 2 - turn @ centre])
+
+
+def with_marks(picture: U8, truth: NDArray[np.int64], marks: list[NDArray[np.bool_]], rng: np.random.Generator) -> U8:
     """Return the crop with a few marks, where there is one colour and no defect."""
     picture = picture.copy()
     taken = cv2.resize((truth != 0).astype(np.uint8), (CROP, CROP), interpolation=cv2.INTER_NEAREST) > 0
@@ -149,15 +168,6 @@ def _rough(mark: U8, rng: np.random.Generator) -> NDArray[np.bool_]:
     rough = cv2.GaussianBlur(mark.astype(np.float32) / 255, (0, 0), 0.8) + rng.uniform(0, 0.5) * grain > 0.5
     rows, columns = np.flatnonzero(mark.any(1)), np.flatnonzero(mark.any(0))
     return np.asarray(rough[rows[0] - 1 : rows[-1] + 2, columns[0] - 1 : columns[-1] + 2])
-
-
-def _move(centre: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return the matrix (2, 3) that brings `centre` to the crop's middle, turned, mirrored and scaled."""
-    scale = np.exp(rng.uniform(np.log(0.75), np.log(1.35))) * np.exp(rng.normal(0, 0.05, 2))
-    angle = np.deg2rad(90 * rng.integers(4) + (rng.uniform(-45, 45) if rng.random() < 0.3 else rng.normal(0, 2)))
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag(scale)
-    turn = turn @ np.diag([rng.choice([-1.0, 1.0]), 1.0])
-    return np.column_stack([turn, CROP / 2 - turn @ centre])
 
 
 def _truth(scan: Scan, move: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ Rules:
 
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from models.pcb.augment import Crops
+from models.pcb.augment import Crop, Crops
 from models.pcb.data import Scan
 from models.pcb.network import BoardNet
 
@@ -35,10 +36,14 @@ def fit(scans: list[Scan], *, steps: int, seed: int, threads: int = 1) -> BoardN
         seed: of crops and weights.
         threads: 1 for the same network every time.
     """
+    return fit_on(Crops(scans, np.random.default_rng(seed)).draw, kinds=6, steps=steps, seed=seed, threads=threads)
+
+
+def fit_on(draw: Callable[[], Crop], *, kinds: int, steps: int, seed: int, threads: int = 1) -> BoardNet:
+    """Return a network for so many kinds, trained on the crops that `draw` gives; see `fit`."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    network = BoardNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    crops = Crops(scans, np.random.default_rng(seed))
+    network = BoardNet(kinds).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=PEAK_RATE, weight_decay=_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.2)
@@ -47,7 +52,7 @@ def fit(scans: list[Scan], *, steps: int, seed: int, threads: int = 1) -> BoardN
     began, total = time.perf_counter(), 0.0
     network.train()
     for step in range(1, steps + 1):
-        drawn = [crops.draw() for _ in range(BATCH)]
+        drawn = [draw() for _ in range(BATCH)]
         pictures = as_input(np.stack([crop.picture for crop in drawn]))
         loss = _loss(network.cells(pictures), torch.from_numpy(np.stack([crop.truth for crop in drawn])))
         optimizer.zero_grad()

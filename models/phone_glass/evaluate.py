@@ -26,7 +26,16 @@ from models.phone_glass.parts import FADING, FADING_PARTS, LIGHTS, MIXED, light_
 
 _SEED = 41
 _HERE = Path(__file__).parent
-_COLUMNS = ("accuracy", "automated", "unsure", "bad_input", "escape_share", "false_reject_share", "wrong_share")
+_COLUMNS = (
+    "accuracy",
+    "automated",
+    "unsure",
+    "out_of_distribution",
+    "bad_input",
+    "escape_share",
+    "false_reject_share",
+    "wrong_share",
+)
 
 
 def windows(

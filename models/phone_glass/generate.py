@@ -27,6 +27,7 @@ from models.phone_glass.parts import (
     Part,
     light_of,
     make_part,
+    of_drawn_batch,
     of_new_batch,
     with_small_mark,
 )
@@ -39,6 +40,7 @@ USUAL = "usual"
 BATCHES: dict[str, Callable[[Part], Part]] = {
     USUAL: lambda part: part,
     "new": of_new_batch,
+    "drawn": of_drawn_batch,
     "small": with_small_mark,
 }
 
@@ -68,7 +70,8 @@ def series(
 
     Args:
         light: a name in `LIGHTS`, `mixed` for the lights that stations are set up with, `fading` for a lamp that ages.
-        batch: `usual`, `new` for a new batch of material, `small` for marks around the convention's length.
+        batch: `usual`, `new` for a new batch of material, `drawn` for sixteen materials drawn at random, `small` for
+            marks around the convention's length.
     """
     for number in range(start, start + count):
         part = BATCHES[batch](make_part(seed, number, defect_share))
@@ -139,9 +142,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=1, help="which series of parts (default 1)")
     parser.add_argument("--start", type=int, default=0, help="number of the first part (default 0)")
     parser.add_argument("--light", choices=[*LIGHTS, MIXED, FADING], default="normal", help="the lamp (default normal)")
-    parser.add_argument(
-        "--batch", choices=list(BATCHES), default=USUAL, help="new: a new batch of material; small: marks around 0.3 mm"
-    )
+    told = "new: a new batch of material; drawn: materials drawn at random; small: marks around 0.3 mm"
+    parser.add_argument("--batch", choices=list(BATCHES), default=USUAL, help=told)
     parser.add_argument(
         "--longer-than-mm", type=float, default=0.3, help="the convention: a mark is a defect if longer (default 0.3)"
     )

@@ -1,9 +1,12 @@
 """The network: depthwise separable convolutions, then what is typical (mean) and what stands out (maximum).
 
 Rules:
-- Input (n, 3, 120, 160) float32 as (byte − 128) / 128, output (n, labels) logits.
+- Input (n, 3, 120, 160) float32 as (byte − 128) / 128, output (n, labels) logits and (n, features).
+- Features are the mean of an early, a middle and the last layer: colour and grain of a material show in the first two,
+  which the last one has learnt to overlook.
 - Only operators that both engines run in int8: convolution, addition, pooling, linear layers.
-- Activations end at 6: a range that is known and short loses little in 8 bits.
+- Activations end at 6: a range that is known and short loses little in 8 bits. Those of the first layer, where faint
+  marks are fainter than a step, are rounded in training too (Jacob et al. 2018, arXiv:1712.05877).
 - While it trains, the network also says for each cell of a 15 × 20 grid what is there: drawn pictures know where
   their defect is, and a small mark is found far sooner when its place is shown. That layer is not exported.
 """
@@ -13,6 +16,8 @@ from torch import nn
 from torch.nn import functional
 
 _WIDTHS = (16, 24, 32, 48, 64)
+_EARLY, _MIDDLE = 3, 5
+"""Steps of the body after which the features of an early and a middle layer are taken."""
 
 
 class PhoneGlassNet(nn.Module):
@@ -24,7 +29,7 @@ class PhoneGlassNet(nn.Module):
         self.body = nn.Sequential(
             nn.Conv2d(3, a, 3, 2, 1, bias=False),
             nn.BatchNorm2d(a),
-            nn.ReLU6(),
+            Rounded(),
             Separable(a, b, 2),
             Separable(b, c, 1),
             Separable(c, d, 2),
@@ -38,9 +43,15 @@ class PhoneGlassNet(nn.Module):
         self.typical = nn.Linear(e, labels)
         self.outstanding = nn.Linear(e, labels)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return logits (n, labels)."""
-        return self._whole(self.body(pictures))
+    def forward(self, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return logits (n, labels) and features (n, 112), by which strange inputs are recognised."""
+        early = self.body[:_EARLY](pictures)
+        middle = self.body[_EARLY:_MIDDLE](early)
+        maps = self.body[_MIDDLE:](middle)
+        return {
+            "logits": self._whole(maps),
+            "features": torch.cat([_mean(layer) for layer in (early, middle, maps)], 1),
+        }
 
     def with_cells(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return logits (n, labels) and those of each cell (n, labels, 15, 20)."""
@@ -50,10 +61,21 @@ class PhoneGlassNet(nn.Module):
 
     def _whole(self, maps: torch.Tensor) -> torch.Tensor:
         rows, columns = int(maps.shape[2]), int(maps.shape[3])
-        mean = functional.adaptive_avg_pool2d(maps, 1).flatten(1)
         largest = functional.max_pool2d(maps, (rows, columns)).flatten(1)
-        logits: torch.Tensor = self.typical(mean) + self.outstanding(largest)
+        logits: torch.Tensor = self.typical(_mean(maps)) + self.outstanding(largest)
         return logits
+
+
+class Rounded(nn.Module):
+    """ReLU6; while it trains, in the 256 steps that eight bits leave, with the slope of what is not rounded."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return maps of the same shape, 0 to 6."""
+        ended = functional.relu6(maps)
+        if not self.training:
+            return ended
+        step = 6 / 255
+        return ended + (torch.round(ended / step) * step - ended).detach()
 
 
 class Separable(nn.Module):
@@ -74,3 +96,7 @@ class Separable(nn.Module):
         """Return maps of the same size, or of half the size for stride 2."""
         out = self.layers(maps)
         return functional.relu6(out + maps if self.adds else out)
+
+
+def _mean(maps: torch.Tensor) -> torch.Tensor:
+    return functional.adaptive_avg_pool2d(maps, 1).flatten(1)

@@ -43,6 +43,20 @@ NEW_FINISHES = (
 """A new batch of material: other colours, more gloss, coarser grain; no training set holds them."""
 
 
+def _drawn_finishes(count: int, seed: int) -> tuple[Finish, ...]:
+    rng = np.random.default_rng(seed)
+    finishes = []
+    for number in range(count):
+        blue, green, red = (int(value) for value in rng.integers(40, 225, 3))
+        gloss, grain = round(float(rng.uniform(0.3, 1)), 2), round(float(rng.uniform(0.8, 4)), 1)
+        finishes.append(Finish(f"drawn-{number}", (blue, green, red), gloss, grain))
+    return tuple(finishes)
+
+
+DRAWN_FINISHES = _drawn_finishes(16, seed=5)
+"""Materials that nobody chose, drawn after all else was settled: colours from dark to bright, any gloss and grain."""
+
+
 @dataclass(frozen=True)
 class Light:
     """A lamp: exposure, colour (blue, green, red), how uneven it is (0…1), how strong its mirror image is, noise."""
@@ -122,6 +136,11 @@ def make_part(seed: int, number: int, defect_share: float) -> Part:
 def of_new_batch(part: Part) -> Part:
     """Return the same part in a finish of the new batch."""
     return replace(part, finish=NEW_FINISHES[part.seed % len(NEW_FINISHES)])
+
+
+def of_drawn_batch(part: Part) -> Part:
+    """Return the same part in a finish that was drawn at random."""
+    return replace(part, finish=DRAWN_FINISHES[part.seed % len(DRAWN_FINISHES)])
 
 
 def with_small_mark(part: Part, longest_mm: float = 1.0) -> Part:

@@ -3,6 +3,7 @@
 Rules:
 - A version is fixed by its plan: data, length of training, and labels; each plan says what it is for.
 - Held-out parts are never trained on; their defect share and lights are those of the line.
+- The new batch of material is never trained on and sets no limit: the bundle only says how much of it is recognised.
 """
 
 import argparse
@@ -16,13 +17,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from edge.preprocess import image_tensor
 from export.build import BuildReport, build_bundle
 from export.onnx_export import float_onnx
 from export.recipe import BuildData, Labelled, Recipe
 from models.phone_glass.data import INPUT, Set, SetSpec, load_or_make, seen
 from models.phone_glass.fit import fit
 from models.phone_glass.generator import Studio
-from models.phone_glass.parts import FINISHES, LABELS, MIXED, light_of, make_part
+from models.phone_glass.parts import FINISHES, LABELS, MIXED, light_of, make_part, of_new_batch
 
 NAME = "phone_glass"
 NETWORK_SHAPE = (3, INPUT.height, INPUT.width)
@@ -32,6 +34,9 @@ _CREATED_AT = {"1.0.0": "2026-11-23T08:00:00Z", "1.1.0": "2026-11-23T12:00:00Z",
 _RANGE_EXAMPLES = 256
 _REFERENCE_PICTURES = 600
 _REFERENCE_SEED = 31
+_KNOWN_EXAMPLES = 2500
+"""Training pictures that say what known features look like: some twenty to a feature."""
+_NEW_BATCH_PARTS, _NEW_BATCH_SEED = 200, 32
 _ALWAYS_DEFER = (0.02, 0.98)
 """A picture under a failing lamp ends near one half; this keeps it there, however well working lights are judged."""
 _SWAPPED_FINISHES = ("graphite", "midnight")
@@ -94,13 +99,16 @@ def main(
     heldout = load_or_make(plan.heldout, work)
     if plan.broken_labels:
         train, heldout = mislabelled(train), mislabelled(heldout)
+    readable = train.values[train.readable]
     kept = work / f"network-{version}.onnx"
     if not (reuse and kept.exists()):
         onnx.save(float_onnx(fit(train, epochs=plan.epochs, seed=plan.seed), NETWORK_SHAPE), str(kept))
     data = BuildData(
-        quantize=train.values[train.readable][:_RANGE_EXAMPLES],
+        quantize=readable[:_RANGE_EXAMPLES],
+        known=readable[:_KNOWN_EXAMPLES],
         heldout=Labelled(heldout.values, heldout.labels, heldout.parts),
         reference=reference_pictures(_REFERENCE_PICTURES),
+        strange={"a new batch of material": new_batch(_NEW_BATCH_PARTS)},
     )
     out = out or HERE / f"{NAME}-{version}.lsb"
     return build_bundle(_recipe(version, plan, train), kept, data, out)
@@ -111,6 +119,13 @@ def reference_pictures(count: int) -> list[NDArray[np.uint8]]:
     studio = Studio()
     parts = (make_part(_REFERENCE_SEED, number, LINE_DEFECT_SHARE) for number in range(count))
     return [seen(studio, part, light_of(MIXED, part.seed, 0), 0) for part in parts]
+
+
+def new_batch(count: int) -> NDArray[np.uint8]:
+    """Return parts of the new batch of material under the working lights, preprocessed: (count, height, width, 3)."""
+    studio = Studio()
+    parts = (of_new_batch(make_part(_NEW_BATCH_SEED, number, LINE_DEFECT_SHARE)) for number in range(count))
+    return np.stack([image_tensor(seen(studio, part, light_of(MIXED, part.seed, 0), 0), INPUT)[0] for part in parts])
 
 
 def joined(sets: list[Set]) -> Set:

@@ -175,7 +175,8 @@ def test_address_of_the_server_that_is_none_is_refused(tmp_path: Path, url: str)
 def test_sound_needs_consent_unless_the_operator_has_the_recording(
     tmp_path: Path, kind: str, said: str, agreed: bool
 ) -> None:
-    heard = SMALLEST.replace('kind = "folder", path = "inbox"', f'kind = "{kind}"') + said
+    place = {"http": "", "microphone": "", "camera": ", device = 0"}.get(kind, ', path = "inbox"')
+    heard = SMALLEST.replace('kind = "folder", path = "inbox"', f'kind = "{kind}"{place}') + said
     assert load_config(write(tmp_path, heard + ASKING)).station["main"].sound_agreed is agreed
 
 
@@ -184,3 +185,78 @@ def test_stations_of_one_model_with_two_bundles_are_refused(tmp_path: Path) -> N
     texts = [f'{part.rstrip()}\nbundle = "{name}.lsb"\n' for part, name in ((SMALLEST, "one"), (second, "two"))]
     with pytest.raises(ConfigError, match="stations of one model share its bundle"):
         load_config(write(tmp_path, "".join(texts)))
+
+
+def refused(tmp_path: Path, source: str, more: str = "") -> str:
+    text = SMALLEST.replace('{ kind = "folder", path = "inbox" }', source) + more
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, text))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ('{ kind = "foldr", path = "a" }', "source.kind: no source is called 'foldr'; did you mean 'folder'?"),
+        ('{ path = "a" }', "source.kind: missing; known: audio_file, camera, folder"),
+        ('{ kind = "folder", path = "a", patern = "*" }', "source.patern: unknown key; did you mean 'pattern'?"),
+        ('{ kind = "folder" }', "source.path: missing"),
+        ('{ kind = "http", port = 70000 }', "source.port: Input should be less than or equal to 65535, got 70000"),
+        ('{ kind = "camera" }', "source: Value error, expected exactly one of device, url and path"),
+        (
+            '{ kind = "camera", device = 0, trigger = { kind = "line", prt = 1 } }',
+            "source.trigger.prt: unknown key; did you mean 'port'?",
+        ),
+        ('{ kind = "camera", device = 0, trigger = { kind = "lin" } }', "trigger.kind: no trigger is called 'lin'"),
+        (
+            '{ kind = "microphone", segments = { kind = "cascade", begn = 0.5 } }',
+            "source.segments.begn: unknown key; did you mean 'begin'?",
+        ),
+        ('{ kind = "microphone", segments = { frame = 1 } }', "segments.frame: unknown key; did you mean 'frame_ms'?"),
+    ],
+)
+def test_mistake_within_a_source_is_named_with_its_line(tmp_path: Path, source: str, words: str) -> None:
+    told = refused(tmp_path, source)
+    assert words in told and "line 6: station.main.source" in told
+
+
+def test_mistakes_of_every_part_are_told_together_in_the_order_of_the_file(tmp_path: Path) -> None:
+    more = """deadline_ms = 1e9
+[station.main.actuator]
+kind = "modbus"
+host = "plc"
+[[station.main.mask]]
+x = 0.1
+y = 0.1
+widht = 0.5
+height = 0.5
+"""
+    told = refused(tmp_path, '{ kind = "folder", path = "a", lop = true }', more)
+    assert "5 mistake(s)" in told
+    places = ["source.lop", "deadline_ms", "actuator.coils", "mask.0.width: missing", "did you mean 'width'"]
+    assert all(place in told for place in places), told
+    lines = [line.split(":")[0] for line in told.splitlines()[1:]]
+    assert lines == sorted(lines, key=lambda line: int(line.split()[-1]))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "local", "clash"),
+    [
+        ("port = 8470", "port = 8470", "", True),
+        ("port = 8470", "port = 8471", "", False),
+        ("port = 0", "port = 0", "", False),
+        ("port = 8470", 'port = 8470, host = "0.0.0.0", token = "0123456789abcdef"', "", True),
+        ("port = 8480", "port = 8471", "[local]\n", True),
+        ("port = 8480", "port = 8471", '[local]\nlisten = "127.0.0.1:8481"\n', False),
+    ],
+)
+def test_two_that_listen_on_one_port_are_a_mistake(
+    tmp_path: Path, first: str, second: str, local: str, clash: bool
+) -> None:
+    other = f'[station.oven]\nmodel = "glass"\nsource = {{ kind = "http", {second} }}\n{local}'
+    text = SMALLEST.replace('{ kind = "folder", path = "inbox" }', f'{{ kind = "http", {first} }}') + other
+    if not clash:
+        assert len(load_config(write(tmp_path, text)).station) == 2
+        return
+    with pytest.raises(ConfigError, match=r"1 mistake.*\n.*port \d+ is taken by .*; use another"):
+        load_config(write(tmp_path, text))

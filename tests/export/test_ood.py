@@ -119,6 +119,15 @@ def test_bundle_of_a_network_with_features_knows_what_is_strange(built: BuildRep
     assert set(figures["told"]) == {"bars"}
 
 
+def test_examples_that_a_recipe_says_are_known_are_what_is_compared_with(tmp_path: Path) -> None:
+    bars = np.tile(np.array([0, 255] * 16, np.uint8)[:, None], (64, 24, 1, 3))
+    given = replace(data(), strange={"bars": bars[:8]})
+    usual = build_bundle(recipe(), extras_network(), given, tmp_path / "usual.lsb")
+    told = build_bundle(recipe(), extras_network(), replace(given, known=bars), tmp_path / "told.lsb")
+    assert usual.figures["out_of_distribution"]["told"]["bars"] == 1.0
+    assert told.figures["out_of_distribution"]["told"]["bars"] == 0.0
+
+
 def test_network_without_features_gives_a_bundle_that_does_not_ask(tmp_path: Path) -> None:
     built = build_bundle(recipe(), spot_network(), data(), tmp_path / "spot-1.0.0.lsb")
     assert load(built.path).manifest.out_of_distribution is None

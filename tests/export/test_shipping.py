@@ -186,3 +186,52 @@ def test_first_layer_that_stays_float_gets_the_same_bytes() -> None:
     kept = quantize(network, values, keep_float=names)
     exact = OnnxRunner(network.SerializeToString()).logits(to_network(values)[:, None])
     np.testing.assert_allclose(OnnxRunner(kept.shipped).logits(values[:, None]), exact, atol=1e-4)
+
+
+def test_part_of_the_network_that_is_named_stays_float() -> None:
+    """A network that takes the logarithm of its picture first, which eight bits would round most where it is dark."""
+    weights = {
+        "half": np.array(128.0, np.float32),
+        "little": np.array(129.0, np.float32),
+        "w1": np.array([[1.0], [-1.0]], np.float32).reshape(2, 1, 1, 1),
+        "w2": np.eye(2, dtype=np.float32),
+        "zeros": np.zeros(2, np.float32),
+    }
+    nodes = [
+        helper.make_node("Mul", ["input", "half"], ["shades"], name="/inner/prepare/Mul"),
+        helper.make_node("Add", ["shades", "little"], ["positive"], name="/inner/prepare/Add"),
+        helper.make_node("Log", ["positive"], ["log"], name="/inner/prepare/Log"),
+        _node("Conv", ["log", "w1"], "stem", kernel_shape=[1, 1]),
+        _node("GlobalAveragePool", ["stem"], "mean"),
+        _node("Flatten", ["mean"], "flat"),
+        _node("Gemm", ["flat", "w2", "zeros"], "logits", transB=1),
+    ]
+    network = model_of(nodes, weights, (1, 1, 8, 8), (1, 2))
+    values = np.random.default_rng(0).integers(0, 256, (64, 1, 1, 1)).repeat(8, 1).repeat(8, 2).astype(np.uint8)
+    made = quantize(network, values, keep_float=["/prepare/"])
+    graph = onnx.load_from_string(made.shipped).graph
+    maker = {name: node for node in graph.node for name in node.output}
+    log = next(node for node in graph.node if node.op_type == "Log")
+    added = maker[log.input[0]]
+    assert (added.op_type, maker[added.input[0]].op_type) == ("Add", "Mul"), "nothing is rounded in between"
+    exact = OnnxRunner(network.SerializeToString()).logits(to_network(values)[:, None])
+    np.testing.assert_allclose(OnnxRunner(made.shipped).logits(values[:, None]), exact, atol=0.06)
+
+
+def test_layers_that_a_recipe_names_are_float_from_the_start() -> None:
+    network = rough_network()
+    given = rough_data(network)
+    spec = recipe().input.model_copy(update={"width": 8, "height": 8})
+    shipped, figures = ship(replace(recipe(), input=spec, keep_float=("stem", "mix")), network, given)
+    assert figures["kept_float"] == ["stem", "mix"]
+    assert "sensitivity" not in figures, "nothing was lost, so nothing was searched for"
+    assert set(shipped) == {"onnx"}
+
+
+def test_ranges_that_a_recipe_has_measured_are_not_chosen_again() -> None:
+    given = data()
+    with_pilot = replace(
+        given, pilot=given.heldout.take(np.arange(300)), heldout=given.heldout.take(np.arange(300, 900))
+    )
+    _, figures = ship(replace(recipe(), ranges="entropy"), spot_network(), with_pilot)
+    assert (figures["ranges"], figures["ranges_tried"]) == ("entropy", {})

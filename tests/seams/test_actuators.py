@@ -12,17 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from edge.actuators import ACTUATORS, CONFIRM_LATER, open_actuator, probe_actuator
-from edge.actuators.gpio import GpioActuator, GpioSettings
+from edge.actuators.gpio import GpioActuator
 from edge.actuators.interface import Actuator, Place
-from edge.actuators.log import LogSettings
-from edge.actuators.modbus import ModbusSettings
-from edge.actuators.mqtt import MqttSettings
-from edge.actuators.none import NoneSettings
 from edge.actuators.reopening import LaterActuator, open_or_later
-from edge.actuators.webhook import WebhookSettings
+from edge.actuators.settings import SETTINGS, GpioSettings
 from edge.errors import ActuatorError, ConfigError
 from edge.store import Store
 from edge.wire.rows import DecisionRow, InputRef
@@ -132,14 +127,6 @@ def test_action_is_taken_with_a_word_or_none(actuator: Actuator) -> None:
 
 
 SAMPLE = Path(__file__).parents[2] / "firmware_configs" / "samples" / "box.toml"
-SETTINGS: dict[str, type[BaseModel]] = {
-    "gpio": GpioSettings,
-    "log": LogSettings,
-    "modbus": ModbusSettings,
-    "mqtt": MqttSettings,
-    "none": NoneSettings,
-    "webhook": WebhookSettings,
-}
 
 
 @pytest.mark.parametrize("kind", sorted(ACTUATORS))

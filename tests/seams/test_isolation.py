@@ -111,7 +111,7 @@ def test_refused_model_leaves_no_child_and_no_descriptor() -> None:
     for _ in range(3):
         with pytest.raises(ModelError):
             IsolatedSession("onnx", case.model[:100], case.spec, deadline_s=1, start_timeout_s=20)
-    assert not _children() and _descriptors() == before
+    assert not _children() and _descriptors() <= before
 
 
 def test_interpreter_that_cannot_start_is_a_model_error_without_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +120,7 @@ def test_interpreter_that_cannot_start_is_a_model_error_without_a_leak(monkeypat
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(ModelError, match="cannot start"):
         IsolatedSession("onnx", case.model, case.spec, deadline_s=1, start_timeout_s=20)
-    assert _descriptors() == before
+    assert _descriptors() <= before
 
 
 def test_child_that_cannot_import_says_what_python_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +271,7 @@ def test_a_hundred_openings_leak_neither_descriptors_nor_memory_nor_processes() 
     cycle(100)
     grown = me.memory_info().rss - memory
     print(f"grown by {grown / 1024:.0f} KiB in 100 openings")
-    assert _descriptors() == descriptors
+    assert _descriptors() <= descriptors
     assert not _children()
     assert grown < 2 * 2**20
 
@@ -317,6 +317,7 @@ def test_spec_without_scale_of_a_quantized_output_is_an_error_in_words() -> None
 
 
 def _descriptors() -> int:
+    """How many are open; threads of other tests may still close theirs, so that fewer afterwards are no fault."""
     gc.collect()  # what other tests left open goes now, not in the middle of this one
     return len(list(Path("/proc/self/fd").iterdir()))
 

@@ -7,31 +7,19 @@ Rules:
 
 from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import gpiod
 from gpiod.line import Bias, Edge
-from pydantic import Field
 
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
+from edge.sources.triggers.settings import GpioSettings
 from edge.sources.triggers.watching import WatchingTrigger
 
 if TYPE_CHECKING:
     from edge.clock import Clock
 
 _WAIT_S = 0.1
-
-
-class GpioSettings(Settings):
-    """Settings of the `gpio` trigger."""
-
-    chip: Path = Path("/dev/gpiochip0")
-    line: int | str
-    """By the name that the chip gives it, or by its number."""
-    edge: Literal["rising", "falling"] = "rising"
-    bias: Literal["as_is", "pull_up", "pull_down", "disabled"] = "as_is"
-    debounce_ms: float = Field(default=2.0, ge=0, le=1000)
 
 
 class GpioEdges:

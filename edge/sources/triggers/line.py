@@ -11,11 +11,10 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
 from edge.errors import SourceError
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 from edge.sources.triggers.interface import Fire
+from edge.sources.triggers.settings import LineSettings
 
 if TYPE_CHECKING:
     from edge.clock import Clock
@@ -24,14 +23,6 @@ MAX_LINE_BYTES = 200
 MAX_CONNECTIONS = 16
 _POLL_S = 0.1
 _JOIN_S = 2.0
-
-
-class LineSettings(Settings):
-    """Settings of the `line` trigger."""
-
-    host: str = "127.0.0.1"
-    """Where it listens; `0.0.0.0` for the whole plant network."""
-    port: int = Field(ge=0, le=65535)
 
 
 class LineTrigger:

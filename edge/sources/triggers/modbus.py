@@ -7,32 +7,17 @@ Rules:
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
 from pymodbus.client import ModbusTcpClient
 from pymodbus.exceptions import ModbusException
 
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
+from edge.sources.triggers.settings import ModbusSettings
 from edge.sources.triggers.watching import WatchingTrigger
 
 if TYPE_CHECKING:
     from edge.clock import Clock
-
-
-class ModbusSettings(Settings):
-    """Settings of the `modbus` trigger."""
-
-    host: str
-    port: int = Field(default=502, ge=1, le=65535)
-    unit: int = Field(default=1, ge=0, le=255)
-    table: Literal["coil", "discrete_input"] = "coil"
-    address: int = Field(ge=0, le=65535)
-    """Counted from 0, as it travels."""
-    poll_ms: float = Field(default=10.0, ge=1, le=10_000)
-    reset: bool = False
-    """Switch the coil off as soon as it was seen: the PLC may then set it for the next part."""
-    timeout_s: float = Field(default=1.0, gt=0, le=30)
 
 
 class ModbusCoil:

@@ -4,21 +4,14 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from edge.settings import Settings, read_settings
+from edge.settings import read_settings
 from edge.sources.triggers.interface import Fire
+from edge.sources.triggers.settings import RateSettings
 
 if TYPE_CHECKING:
     from edge.clock import Clock
 
 _JOIN_S = 2.0
-
-
-class RateSettings(Settings):
-    """Settings of the `rate` trigger."""
-
-    rate_hz: float = Field(gt=0, le=1000)
 
 
 class RateTrigger:

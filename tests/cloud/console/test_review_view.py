@@ -96,7 +96,7 @@ def test_undone_answer_puts_its_decision_back_and_leaves_both_on_record(plant: P
     with plant.services.store.read() as connection:
         log = connection.execute(tables.audit_log.select().order_by(tables.audit_log.c.id)).all()
         assert connection.execute(tables.reviews.select()).all() == []
-    assert [(line.what, line.data["answer"]) for line in log] == [
+    assert [(line.what, (line.before or line.data)["answer"]) for line in log] == [
         ("decision_reviewed", "pass"),
         ("review_undone", "pass"),
     ]

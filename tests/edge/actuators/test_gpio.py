@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from edge.actuators import open_actuator
-from edge.actuators.gpio import GpioActuator, GpioSettings, Lines
+from edge.actuators.gpio import GpioActuator, Lines
+from edge.actuators.settings import GpioSettings
 from edge.errors import ActuatorError
 from tests.clocks import HeldClock
 from tests.plants import FakeLines

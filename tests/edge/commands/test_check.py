@@ -1,9 +1,16 @@
 """`check` of real devices: what is fine, what is not, and what to do."""
 
+import re
+import threading
+import time
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from edge.clock import SystemClock
+from edge.store import Store
 from tests.bundles import bundle_bytes
 from tests.edge.commands.test_infer import edge, picture
 
@@ -81,6 +88,50 @@ def test_picture_that_cannot_be_read_is_told(device: Path) -> None:
     result = edge("check", "-c", "box.toml", cwd=device)
     assert result.returncode == 1
     assert "NOT OK  main: source: folder: 1.png" in result.stdout
+
+
+class Cloud(BaseHTTPRequestHandler):
+    """A control plane of which only the clock is of interest."""
+
+    ahead_s = 0.0
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response_only(self.status)
+        self.send_header("Date", formatdate(time.time() + self.ahead_s, usegmt=True))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "status", "line"),
+    [
+        (0.0, 200, r"ok      control plane: http://\S+ answers; the clock here is [01] s"),
+        (3600.0, 200, r"NOT OK  control plane: http://\S+ answers; the clock here is (3600|3599) s behind its own"),
+        (-3600.0, 200, r"NOT OK  control plane: .* s ahead of its own"),
+        (0.0, 404, r"NOT OK  control plane: http://\S+ answers 404"),
+    ],
+)
+def test_clock_is_compared_with_that_of_the_control_plane(device: Path, ahead_s: float, status: int, line: str) -> None:
+    handler = type("Off", (Cloud,), {"ahead_s": ahead_s, "status": status})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        (device / "box.toml").write_text(CONFIG + CLOUD.replace(":9", f":{server.server_port}"))
+        told = edge("check", "-c", "box.toml", cwd=device).stdout
+        server.shutdown()
+    assert re.search(line, told), told
+
+
+def test_port_of_a_daemon_that_runs_is_no_fault(device: Path) -> None:
+    (device / "box.toml").write_text(CONFIG.replace('"folder", path = "inbox", watch = false', '"http", port = 0'))
+    assert "main: source: http: opens" in edge("check", "-c", "box.toml", cwd=device).stdout
+    with Store.open(device / "data" / "lineside.sqlite", clock=SystemClock()):
+        result = edge("check", "-c", "box.toml", cwd=device)
+    assert "–       main: source: http: the daemon that runs has it" in result.stdout
+    assert result.returncode == 0
 
 
 def test_mistakes_of_the_config_stand_with_their_lines(device: Path) -> None:

@@ -82,7 +82,7 @@ def test_replay_gives_the_same_scores_to_the_bit(device: Path) -> None:
 
 
 def test_replay_says_plainly_why_there_is_nothing_to_judge_again(tmp_path: Path) -> None:
-    tile = Path(__file__).parents[3] / "models" / "magnetic_tile" / "magnetic_tile-1.0.0.lsb"
+    tile = Path(__file__).parents[3] / "models" / "magnetic_tile" / "magnetic_tile-1.1.0.lsb"
     (tmp_path / "tile.lsb").write_bytes(tile.read_bytes())
     config = CONFIG.replace('"brightness"', '"magnetic_tile"').replace("glass.lsb", "tile.lsb")
     (tmp_path / "box.toml").write_text(config.replace('keep = "all"', 'keep = "features"'))

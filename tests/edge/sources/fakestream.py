@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import SourceError
-from edge.sources.microphone import MicrophoneSettings, MicrophoneSource
+from edge.sources.microphone import MicrophoneSource
 from edge.sources.portaudio import OnBlock
 from edge.sources.segments import open_segmenter
+from edge.sources.settings import MicrophoneSettings
 
 RATE_HZ = 8000
 

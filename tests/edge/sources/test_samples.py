@@ -1,41 +1,20 @@
 """The sample configuration names every setting of every source and trigger, and shows the defaults."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from edge.config import load_config
-from edge.settings import Settings
-from edge.sources.audio_file import AudioFileSettings
-from edge.sources.camera import CameraSettings
-from edge.sources.files import FileSettings
-from edge.sources.http import HttpSettings
-from edge.sources.microphone import MicrophoneSettings
-from edge.sources.replay import ReplaySettings
-from edge.sources.segments import EnergySettings
-from edge.sources.triggers.gpio import GpioSettings
-from edge.sources.triggers.line import LineSettings
-from edge.sources.triggers.modbus import ModbusSettings
-from edge.sources.triggers.rate import RateSettings
+from edge.sources.settings import SETTINGS as WHOLE
+from edge.sources.settings import AudioFileSettings, FileSettings
+from edge.sources.triggers.settings import SETTINGS as TRIGGERS
+from edge.voice.settings import SETTINGS as SEGMENTERS
 
 SAMPLES = Path(__file__).parents[3] / "firmware_configs" / "samples"
 BOX = (SAMPLES / "box.toml").read_text()
-WHOLE: dict[str, type[Settings]] = {
-    "folder": FileSettings,
-    "audio_file": AudioFileSettings,
-    "camera": CameraSettings,
-    "http": HttpSettings,
-    "microphone": MicrophoneSettings,
-    "replay": ReplaySettings,
-}
-INLINE: dict[str, type[Settings]] = {
-    "line": LineSettings,
-    "gpio": GpioSettings,
-    "modbus": ModbusSettings,
-    "rate": RateSettings,
-    "energy": EnergySettings,
-}
+INLINE = {**TRIGGERS, **SEGMENTERS}
 
 
 def part(kind: str) -> str:
@@ -54,6 +33,22 @@ def test_sample_of_the_box_names_every_setting_of_a_source(kind: str) -> None:
 def test_sample_of_the_box_names_every_setting_of_a_trigger_or_segmenter(kind: str) -> None:
     line = max((line for line in BOX.splitlines() if f'{{ kind = "{kind}"' in line), key=len)
     assert [key for key in INLINE[kind].model_fields if f" {key} = " not in line] == []
+
+
+@pytest.mark.parametrize("kind", INLINE)
+def test_sample_of_the_box_shows_a_trigger_or_segmenter_as_it_may_stand(kind: str) -> None:
+    for line in BOX.splitlines():
+        if found := re.search(rf'= (\{{ kind = "{kind}".*?\}})', line):
+            values = tomllib.loads(f"it = {found[1]}")["it"]
+            read = INLINE[kind].model_validate({key: value for key, value in values.items() if key != "kind"})
+            if kind in SEGMENTERS and len(values) > 2:
+                assert read == INLINE[kind]()
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_sample_of_the_box_names_no_setting_that_a_source_does_not_have(kind: str) -> None:
+    named = re.findall(r"^(?:# )?(\w+) = ", part(kind), re.MULTILINE)
+    assert named and set(named) - {"kind"} <= WHOLE[kind].model_fields.keys()
 
 
 @pytest.mark.parametrize("kind", ["camera", "http", "microphone"])

@@ -10,7 +10,8 @@ from edge.errors import ConfigError
 from edge.preprocess import F32, resample
 from edge.sound import decode_wav
 from edge.sources.segments import Segmenter, open_segmenter
-from edge.voice.silero import FRAME, CascadeSegmenter, CascadeSettings, SileroDetector
+from edge.voice.settings import CascadeSettings
+from edge.voice.silero import FRAME, CascadeSegmenter, SileroDetector
 from models.spoken_digits.speak import Synthesiser, Utterance, draw, trimmed
 from tests.data import real_data
 

@@ -43,7 +43,7 @@ def test_golden_examples_replay_within_tolerance(bundle: Bundle, runtime: str) -
         answers = np.stack([session.infer(to_model(values[None], spec.input)) for values in inputs])
     finally:
         session.close()
-    assert np.abs(answers - expected).max() <= spec.golden_tolerance
+    assert np.abs(answers[:, :2] - expected).max() <= spec.golden_tolerance
     assert set(expected.argmax(1)) == {0, 1}, "the examples must hold good and pitted pictures"
 
 

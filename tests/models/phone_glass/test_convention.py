@@ -1,6 +1,7 @@
 """Lengths in millimetres, the labelling convention, a new batch and a lamp that ages."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from models.phone_glass.parts import (
     Part,
     light_of,
     make_part,
+    of_drawn_batch,
     of_new_batch,
     with_small_mark,
 )
@@ -57,9 +59,10 @@ def test_longer_mark_shows_more(studio: Studio) -> None:
     assert 0 < change(0.2) < change(0.8) < change(3.0)
 
 
-def test_new_batch_has_a_finish_that_no_set_holds_and_the_same_defect() -> None:
+@pytest.mark.parametrize("batch", [of_new_batch, of_drawn_batch])
+def test_other_batch_has_a_finish_that_no_set_holds_and_the_same_defect(batch: Callable[[Part], Part]) -> None:
     part = make_part(9, 4, 1.0)
-    other = of_new_batch(part)
+    other = batch(part)
     assert other.finish not in FINISHES
     assert (other.label, other.severity, other.seed) == (part.label, part.severity, part.seed)
 

@@ -1,0 +1,151 @@
+"""Finds what is wrong with a configuration and says where, beyond what its tables say of themselves: pure.
+
+Rules:
+- Sources, triggers, segmenters and actuators are checked as they will be opened, without their libraries.
+- Every mistake has its place; for what is not known, the nearest known name stands beside it.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from edge.actuators.settings import SETTINGS as ACTUATORS
+from edge.settings import Settings
+from edge.sources.settings import SETTINGS as SOURCES
+from edge.sources.triggers.settings import SETTINGS as TRIGGERS
+from edge.voice.settings import SETTINGS as SEGMENTERS
+
+_EVERY_ADDRESS = ("0.0.0.0", "::", "[::]")  # noqa: S104 - compared with, not listened on
+_WITHIN = {"trigger": ("trigger", TRIGGERS, None), "segments": ("segmenter", SEGMENTERS, "energy")}
+"""Settings of a source that are a driver of their own: what it is called, the kinds, and the kind if none is said."""
+
+Place = tuple[str | int, ...]
+
+
+class Mistake(NamedTuple):
+    """One thing that is wrong: where, and what in words."""
+
+    place: Place
+    words: str
+
+    def __str__(self) -> str:
+        return f"{'.'.join(str(part) for part in self.place)}: {self.words}"
+
+
+def mistakes_in(model: type[BaseModel], error: ValidationError, place: Place = ()) -> Iterator[Mistake]:
+    """Give what pydantic found in a table, in words.
+
+    Args:
+        model: what the table was read as.
+        error: what came of it.
+        place: where the table stands.
+    """
+    for item in error.errors():
+        where = place + item["loc"]
+        if item["type"] == "extra_forbidden":
+            known = sorted(_model_at(model, item["loc"][:-1]).model_fields)
+            yield Mistake(where, f"unknown key{_nearest(str(item['loc'][-1]), known)}")
+        elif item["type"] == "missing":
+            yield Mistake(where, "missing")
+        else:
+            yield Mistake(where, f"{item['msg']}, got {item['input']!r}")
+
+
+def driver_mistakes(stations: Any) -> Iterator[Mistake]:
+    """Give what is wrong with the sources and actuators of the stations.
+
+    Args:
+        stations: the table `station` as it was read; what is no table is passed over, its own check names it.
+    """
+    for name, station in _tables(stations):
+        place = ("station", name)
+        if isinstance(source := station.get("source"), dict):
+            yield from _of_driver((*place, "source"), source, "source", SOURCES, None)
+        if isinstance(actuator := station.get("actuator"), dict):
+            yield from _of_driver((*place, "actuator"), actuator, "actuator", ACTUATORS, None)
+
+
+def port_mistakes(document: Mapping[str, Any]) -> Iterator[Mistake]:
+    """Give the places where two parts of one device want to listen on one port."""
+    taken: dict[tuple[str, int], Place] = {}
+    for place, host, port in _listeners(document):
+        others = [at for (other, number), at in taken.items() if number == port and _overlap(host, other)]
+        if others:
+            yield Mistake(place, f"port {port} is taken by {'.'.join(str(part) for part in others[0])}; use another")
+        taken.setdefault((host, port), place)
+
+
+def _of_driver(
+    place: Place, values: Mapping[str, Any], what: str, kinds: Mapping[str, type[Settings]], default: str | None
+) -> Iterator[Mistake]:
+    own = dict(values)
+    kind = own.pop("kind", default)
+    if kind is None:
+        yield Mistake((*place, "kind"), f"missing; known: {', '.join(sorted(kinds))}")
+        return
+    if not isinstance(kind, str) or kind not in kinds:
+        yield Mistake((*place, "kind"), f"no {what} is called {kind!r}{_nearest(str(kind), sorted(kinds))}")
+        return
+    try:
+        kinds[kind].model_validate(own)
+    except ValidationError as error:
+        yield from mistakes_in(kinds[kind], error, place)
+    for key, (inner, inner_kinds, inner_default) in _WITHIN.items():
+        if key in kinds[kind].model_fields and isinstance(own.get(key), dict):
+            yield from _of_driver((*place, key), own[key], inner, inner_kinds, inner_default)
+
+
+def _listeners(document: Mapping[str, Any]) -> Iterator[tuple[Place, str, int]]:
+    local = document.get("local")
+    if isinstance(local, dict):
+        host, _, port = str(local.get("listen", "127.0.0.1:8480")).rpartition(":")
+        if port.isdecimal() and int(port):
+            yield ("local", "listen"), host, int(port)
+    for name, station in _tables(document.get("station")):
+        source = station.get("source")
+        if not isinstance(source, dict):
+            continue
+        place: Place = ("station", name, "source")
+        if source.get("kind") == "http":
+            yield from _listener((*place, "port"), source, SOURCES["http"])
+        trigger = source.get("trigger")
+        if isinstance(trigger, dict) and trigger.get("kind") == "line":
+            yield from _listener((*place, "trigger", "port"), trigger, TRIGGERS["line"])
+
+
+def _listener(place: Place, values: Mapping[str, Any], model: type[Settings]) -> Iterator[tuple[Place, str, int]]:
+    host, port = (values.get(key, model.model_fields[key].default) for key in ("host", "port"))
+    if isinstance(port, int) and port:
+        yield place, str(host), port
+
+
+def _overlap(one: str, other: str) -> bool:
+    same = {"localhost": "127.0.0.1"}
+    return same.get(one, one) == same.get(other, other) or one in _EVERY_ADDRESS or other in _EVERY_ADDRESS
+
+
+def _tables(value: Any) -> list[tuple[str, dict[str, Any]]]:
+    if not isinstance(value, dict):
+        return []
+    return [(name, table) for name, table in value.items() if isinstance(table, dict)]
+
+
+def _model_at(model: type[BaseModel], place: Iterable[str | int]) -> type[BaseModel]:
+    """Return the model of the table at a place within another; keys of a dict and numbers of a list change nothing."""
+    for part in place:
+        field = model.model_fields.get(str(part))
+        model = (field and _inner(field.annotation)) or model
+    return model
+
+
+def _inner(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for argument in get_args(annotation) if (found := _inner(argument))), None)
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

@@ -25,8 +25,8 @@ h1{font-size:1.6rem;margin:0}h2{font-size:1.15rem;margin:2.2rem 0 .5rem;border-b
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.5rem 0}
 td,th{padding:.2rem .7rem;text-align:left;border-bottom:1px solid #e8ecf1;vertical-align:top}th{font-weight:600}
 .n{text-align:right}.dim{color:#5b6675}
-.yes{color:#0a6b3d}.no{color:#b3261e;font-weight:600}.row{display:flex;flex-wrap:wrap;gap:1.5rem}code{font-size:.85em}
-figure{margin:0}figcaption{font-size:.85rem;color:#5b6675}svg{max-width:100%;height:auto}
+.yes{color:#0a6b3d}.no{color:#b3261e;font-weight:600}.row{display:flex;flex-wrap:wrap;gap:.4rem 1.5rem}
+code{font-size:.85em}figure{margin:0}figcaption{font-size:.85rem;color:#5b6675}svg{max-width:100%;height:auto}
 ul{padding-left:1.2rem}img{image-rendering:auto;border-radius:3px}
 .wide{overflow-x:auto}h3{font-size:1rem;margin:1rem 0 .2rem}
 @media(prefers-color-scheme:dark){body{background:#12161c;color:#dfe5ec}h2{border-color:#313a46}td,th{border-color:#28303a}

@@ -39,7 +39,7 @@ def data(found: Mapping[str, Any] | None, warnings: Sequence[str]) -> str:
 def figures(metrics: Mapping[str, Any]) -> str:
     """Return how good it is: by class and slice where it was judged by `fit` or an audit, else as it was measured."""
     judged = metrics.get("judged")
-    drawn = "" if judged else _grids("held-out examples", metrics.get("export", {}).get("heldout", {}))
+    drawn = "" if judged else _row(_grids("held-out examples", metrics.get("export", {}).get("heldout", {})))
     if judged:
         auroc = judged.get("auroc")
         drawn = f"<p>AUROC, good against the rest: <b>{auroc}</b></p>" if auroc is not None else ""
@@ -50,7 +50,8 @@ def figures(metrics: Mapping[str, Any]) -> str:
     own = {name: value for name, value in metrics.items() if name not in _DRAWN}
     nested = {name: value for name, value in own.items() if isinstance(value, Mapping)}
     plain = {name: value for name, value in own.items() if name not in nested}
-    return drawn + _grids("measured", plain) + "".join(_grids(name, value) for name, value in nested.items())
+    measured = _grids("measured", plain) + "".join(_grids(name, value) for name, value in nested.items())
+    return drawn + _row(measured)
 
 
 def simple(found: Mapping[str, Any] | None) -> str:
@@ -85,7 +86,7 @@ def quantization(exported: Mapping[str, Any]) -> str:
     words.append(f"the same label as in float for {found['agreement']:.2%}; logits {found['logit_error']:.3f} apart")
     if "ranges" in found:
         tried = ", ".join(f"{name} {one['accuracy']:.2%}" for name, one in found["ranges_tried"].items())
-        words.append(f"ranges taken by {found['ranges']}, by accuracy on the pilot: {tried}")
+        words.append(f"ranges taken by {found['ranges']}" + (f", by accuracy on the pilot: {tried}" if tried else ""))
     kept = found.get("kept_float")
     words.append(f"layers that stayed float: {', '.join(kept)}" if kept else "no layer had to stay float")
     if "onnx_only" in found:
@@ -121,6 +122,10 @@ def _cells(found: Mapping[str, Any]) -> list[str]:
     return [f"{found['value']:.2%}", f"{found['low']:.2%}–{found['high']:.2%}", f"{found['total']:,}"]
 
 
+def _row(body: str) -> str:
+    return f'<div class="row">{body}</div>' if body else ""
+
+
 def _grids(title: str, found: Mapping[str, Any]) -> str:
     drawn = grids(title.replace("_", " "), found)
-    return "".join(f"<h3>{text(grid.title)}</h3>{table(grid.head, grid.lines)}" for grid in drawn)
+    return "".join(f"<div><h3>{text(grid.title)}</h3>{table(grid.head, grid.lines)}</div>" for grid in drawn)

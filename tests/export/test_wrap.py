@@ -514,7 +514,7 @@ def test_command_writes_a_bundle_and_says_how_good_it_is(pictures: Path, tmp_pat
     )
     assert told.exit_code == 0, told.output
     assert load(tmp_path / "foreign-1.0.0.lsb").manifest.name == "foreign"
-    for words in ("accuracy", "int8 agrees with float", "thresholds accept_min", "lineside-edge infer"):
+    for words in ("accuracy", "int8 agrees with float", "thresholds: accept nothing", "lineside-edge infer"):
         assert words in told.output
 
 

@@ -341,6 +341,7 @@ class _Work:
         path, proving = built
         bundle = load(path)
         judged = self._judged(bundle, scored)
+        self.checked = checks.doubted_by_network(self.checked, scored.places, judged.chances)
         simple = self._compared(judged, scored)
         speeds = speed.measure(bundle, network)
         prefer, why = speed.preferred(speeds)
@@ -349,7 +350,14 @@ class _Work:
         whole = evidence.figures(judged)
         proved, share = choosing.only(judged, proving), float(proving.mean())
         advice = evidence.advice(proved, self.options.alpha, self.options.delta, self.data.unit, share)
-        metrics = {**bundle.manifest.metrics, "judged": whole, "curves": evidence.curves(judged), "simple": simple}
+        data = {**bundle.manifest.metrics["data"], **{k: self.checked.facts[k] for k in ("doubted", "doubted_labels")}}
+        metrics = {
+            **bundle.manifest.metrics,
+            "data": data,
+            "judged": whole,
+            "curves": evidence.curves(judged),
+            "simple": simple,
+        }
         manifest = bundle.manifest.model_copy(
             update={"metrics": {**metrics, "advice": advice}, "audit": verdict, "prefer": prefer}
         )

@@ -5,7 +5,7 @@ Rules:
 - Files with the same bytes count as one thing: they get one group, so that no split parts them.
 - Pictures that are nearly the same get one group as well, unless nearly all are alike, as under a fixed camera.
 - A label is doubted only if a linear model and the nearest neighbours, both without its group, deny it; once networks
-  that never saw its group have judged a file, their word counts instead.
+  that never saw its group have judged a file, and beat that model, their word counts instead.
 """
 
 import hashlib

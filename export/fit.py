@@ -341,8 +341,9 @@ class _Work:
         path, proving = built
         bundle = load(path)
         judged = self._judged(bundle, scored)
-        self.checked = checks.doubted_by_network(self.checked, scored.places, judged.chances)
         simple = self._compared(judged, scored)
+        if simple["beats_simple"]:
+            self.checked = checks.doubted_by_network(self.checked, scored.places, judged.chances)
         speeds = speed.measure(bundle, network)
         prefer, why = speed.preferred(speeds)
         before = self._before(scored)

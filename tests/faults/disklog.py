@@ -20,7 +20,8 @@ import pytest
 from tests.faults.powercut import Disk, Inode
 
 PROMISES = "promises"
-CREATED, WRITTEN, CUT, SYNCED, FOLDER_SYNCED, MOVED, DROPPED = range(1, 8)
+PROMISED, CREATED, WRITTEN, CUT, SYNCED, FOLDER_SYNCED, MOVED, DROPPED = range(8)
+"""What was done; all but the first are those of `disklog.c`."""
 _HEAD = struct.Struct("<QQQQ")
 
 
@@ -55,10 +56,10 @@ def moments(log: bytes) -> Iterator[tuple[Disk, int, list[str]]]:
             silent.add(file)
         elif file in silent and what == WRITTEN:
             promises.append(data.decode().strip())
-        if file in silent:
-            continue
-        _done(disk, files, what, file, offset, data)
-        yield disk, what, promises
+            yield disk, PROMISED, promises
+        elif file not in silent:
+            _done(disk, files, what, file, offset, data)
+            yield disk, what, promises
 
 
 def _records(log: bytes) -> Iterator[tuple[int, int, int, bytes]]:

@@ -50,7 +50,7 @@ for thread in threads:
 write(2)  # a second life, after the log was emptied into the record
 """
 LOOKED_AT = 400
-"""States after a cut that are opened; all syncs and names are among them."""
+"""Writes after which the power is cut; all syncs, names and promises come on top."""
 
 
 @pytest.fixture(scope="module")

@@ -114,7 +114,7 @@ def answer(
     phone: Annotated[Path | None, typer.Option(help="Bundle on the device; spoken_digits if none.")] = None,
     server: Annotated[Path | None, typer.Option(help="Bundle of the server; spoken_digits if none.")] = None,
     segmenter: Annotated[str, typer.Option(help="What finds speech: cascade, silero, webrtc, energy.")] = "cascade",
-    hang_over_ms: Annotated[float, typer.Option(min=0, max=10_000, help="Silence that ends a segment.")] = 250.0,
+    hang_over_ms: Annotated[float, typer.Option(min=0, max=10_000, help="Silence that ends a segment.")] = 200.0,
     utterances: Annotated[int, typer.Option(min=1, max=5000, help="How many; each takes about two seconds.")] = 60,
     as_json: AsJson = False,
 ) -> None:

@@ -72,7 +72,7 @@ class Setting:
     phone: Path = DIGITS
     server: Path = DIGITS
     segmenter: str = "cascade"
-    hang_over_ms: float = 250.0
+    hang_over_ms: float = 200.0
     utterances: int = 60
 
 

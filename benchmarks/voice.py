@@ -5,6 +5,8 @@ Rules:
   words placed in silence and in noise of 20, 10, 5 and 0 dB, where a frame is speech if a word lies over its middle.
 - Frames of 32 ms for all detectors, so that they are judged on the same; F1 at each one's default setting, area under
   the ROC curve where it gives a probability.
+- Where the neural detector's own package is installed (`silero-vad`, which needs torch), its authors' code hears the
+  same frames, and the largest difference of any probability from it is shown.
 - Cost is processor time over the time of the sound, on a quiet room: of the detector alone, and of a whole device (the
   real command with its child process, its record and its live lines) that hears the room at its own pace.
 """
@@ -13,6 +15,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +38,8 @@ LEVELS_DB = (20, 10, 5, 0)
 QUIET_S = 60.0
 HEARD = RATE_HZ * FRAME_MS // 1000
 SETTLE_S, LISTEN_S = 3.0, 20.0
+REFERENCE = "silero_vad"
+"""Package of the neural detector's authors."""
 DEVICE = """\
 [device]
 name = "phone"
@@ -74,6 +80,9 @@ def main(data: Path, *, as_json: bool = False) -> list[dict[str, Any]]:
             rows.append({"detector": name, "scene": scene.name, **_scores(name, scene)})
         for what, cost in (("cost in a quiet room", _cost(name)), ("the same, whole device", device_cost(name))):
             rows.append({"detector": name, "scene": what, "f1": None, "auc": None, "cpu_share": cost})
+    for scene in scenes if find_spec(REFERENCE) else []:
+        rows.append({"detector": "reference", "scene": scene.name, **_scores("reference", scene)})
+    rows = [{**row, "from the reference": row.get("from the reference")} for row in rows]
     print_table("Speech found, frames of 32 ms", rows, as_json=as_json)
     return rows
 
@@ -84,6 +93,8 @@ def _hearing(name: str) -> Hear:
         return lambda frame: float(cheap.speech(frame[:HEARD]))
     if name == "silero":
         return SileroDetector().probability
+    if name == "reference":
+        return reference()
     cascade = CascadeSegmenter(CascadeSettings(), RATE_HZ)
     return lambda frame: float(cascade.active(frame))
 
@@ -93,10 +104,22 @@ def _scores(name: str, scene: Scene) -> dict[str, Any]:
     started = time.process_time()
     sure = np.array([hear(frame) for frame in _frames(scene.sound)])
     cost = (time.process_time() - started) / (len(scene.sound) / RATE_HZ)
-    said = _begun(sure, SileroSettings()) if name == "silero" else sure >= 0.5
+    said = _begun(sure, SileroSettings()) if name in ("silero", "reference") else sure >= 0.5
     right = float((said & scene.speech).sum())
     f1 = 2 * right / max(1.0, float(said.sum() + scene.speech.sum()))
-    return {"f1": f1, "auc": float(roc_auc_score(scene.speech, sure)), "cpu_share": cost}
+    scores = {"f1": f1, "auc": float(roc_auc_score(scene.speech, sure)), "cpu_share": cost}
+    if name == "reference":
+        ours = np.array([hear(frame) for hear in [_hearing("silero")] for frame in _frames(scene.sound)])
+        scores["from the reference"] = float(np.abs(ours - sure).max())
+    return scores
+
+
+def reference() -> Hear:
+    """Return the neural detector by its authors' own code."""
+    torch, package = import_module("torch"), import_module(REFERENCE)
+    network = package.load_silero_vad(onnx=True)
+    network.reset_states()
+    return lambda frame: float(network(torch.from_numpy(frame.copy()), RATE_HZ))
 
 
 def _begun(sure: NDArray[np.float64], rule: SileroSettings) -> NDArray[np.bool_]:

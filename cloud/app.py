@@ -6,7 +6,8 @@ Rules:
 """
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
 
 from cloud.access import AccessMiddleware
 from cloud.console import pages
@@ -20,11 +21,17 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="Lineside", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
     app.state.services = services
     app.add_exception_handler(CloudError, _answer_error)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_middleware(AccessMiddleware, services=services)
     for module in (health, enrol, devices, inputs, bundles, tuf, review, rollouts, pages):
         app.include_router(module.router)
     pages.mount(app)
     return app
+
+
+def _answer_nobody(_request: Request, _error: Exception) -> Response:
+    """Whoever sent has gone in the middle of it, as devices behind a cut cable do: no fault, and nobody to answer."""
+    return Response(status_code=400)
 
 
 def _answer_error(_request: Request, error: Exception) -> JSONResponse:

@@ -54,6 +54,8 @@ def _keep(connection: Connection, event: Mapping[str, Any], now_ms: int) -> bool
     answer, reviewer = data.get("answer"), str(data.get("reviewer") or "").strip()[:64]
     if answer not in ANSWERS or not reviewer or not isinstance(data.get("decision_seq"), int):
         return False
+    label = data.get("label")
+    label = label[:64] if isinstance(label, str) and label.strip() else None
     note = f"answered at the device, event {event['seq']}"
     key = {"device": event["device"], "incarnation": event["incarnation"], "seq": data["decision_seq"]}
     reviews, decisions = tables.reviews, tables.decisions
@@ -64,8 +66,8 @@ def _keep(connection: Connection, event: Mapping[str, Any], now_ms: int) -> bool
     if connection.execute(decisions.update().where(*mine).values(needs_review=False)).rowcount == 0:
         return False
     # The time that counts for evidence is ours: a device's clock may be wrong.
-    kept = {**key, "answer": answer, "label": None, "reviewer": reviewer, "note": note, "at_ms": now_ms}
+    kept = {**key, "answer": answer, "label": label, "reviewer": reviewer, "note": note, "at_ms": now_ms}
     connection.execute(reviews.insert().values(**kept))
-    what = {**key, "answer": answer, "label": None}
+    what = {**key, "answer": answer, "label": label}
     audit.record(connection, at_ms=now_ms, who=reviewer, what="decision_reviewed", why=note, data=what)
     return True

@@ -1,9 +1,9 @@
-"""Asks a prediction server about what the station defers, beside the station and never before it.
+"""Asks a prediction server about what the station defers or has no word for, beside the station, never before it.
 
 Rules:
 - A thread with a bounded queue: the station hands a deferral over in passing and never waits. Beyond the bound the
   oldest question is dropped and counted.
-- The deferral stands, whatever comes back: the answer is an event beside it. A server that is away costs nobody a
+- The decision stands, whatever comes back: the answer is an event beside it. A server that is away costs nobody a
   decision; it is an alarm once as the trouble begins and an event once as it ends.
 - Sound is sent only with the consent of those who are heard, also if it is withdrawn while a question waits.
 - One question has one time-out for all its tries; a server that says when to come again is not asked before.
@@ -96,10 +96,8 @@ class Asking:
             return not self._waiting and not self._busy
 
     def offer(self, window: Window, decision: DecisionRow) -> None:
-        """Hand over a decision in passing; only deferrals for the reasons that the station names are asked about."""
-        if decision.verdict != "defer" or decision.reason not in self._config.reasons:
-            return
-        if not may_use(self._settings(), window):
+        """Hand over a decision in passing; asked about are deferrals for the reasons, and labels, that it names."""
+        if not self._wanted(decision) or not may_use(self._settings(), window):
             return
         with self._changed:
             self._waiting.append(_Question(window, decision, self._clock.monotonic_s()))
@@ -107,6 +105,11 @@ class Asking:
                 self._waiting.popleft()
                 self._dropped += 1
             self._changed.notify_all()
+
+    def _wanted(self, decision: DecisionRow) -> bool:
+        if decision.verdict == "defer":
+            return decision.reason in self._config.reasons
+        return decision.label in self._config.labels
 
     def _run(self) -> None:
         with self._open_store() as store:
@@ -151,7 +154,8 @@ class Asking:
 
     def _answered(self, store: Store, question: _Question, answer: Answer, begun_s: float) -> None:
         decision, now_s = question.decision, self._clock.monotonic_s()
-        accepted = answer.verdict in ACCEPTED
+        # An audit of a sure decision is no deferral: no server spares a person that.
+        accepted, deferred = answer.verdict in ACCEPTED, decision.verdict == "defer"
         latency: dict[str, float] = {
             "wait": (begun_s - question.asked_s) * 1000,
             "total": (now_s - question.asked_s) * 1000,
@@ -169,7 +173,7 @@ class Asking:
             "bundle": answer.bundle,
             "digest": answer.digest,
             "latency_ms": {name: round(value, 3) for name, value in latency.items()},
-            "review": "closed" if accepted and self._config.review == "close" else "kept",
+            "review": "closed" if accepted and deferred and self._config.review == "close" else "kept",
         }
         said = answer.text if answer.text is not None else answer.label
         words = f"{answer.verdict} {said!r}" if said is not None else answer.verdict
@@ -199,7 +203,7 @@ class Asking:
         count = self._dropped - self._told_dropped
         if not count:
             return
-        detail = f"{count} deferrals were not asked about: the server is too slow for them"
+        detail = f"{count} inputs were not asked about: the server is too slow for them"
         if self._event(store, "questions_dropped", "warning", detail, {"count": count}):
             self._told_dropped += count
 

@@ -20,10 +20,13 @@ from edge.masks import Mask, Region
 from edge.privacy import agreed_by_default
 from edge.stationrules import LineRules
 from edge.toml_lines import line_of
+from edge.voice.settings import usual_segmenter
 from edge.wear import DROP_FIRST, Droppable
 from edge.wire.base import Name
 from edge.wire.manifest import OnDisagreement, RuntimeName
 from edge.wire.terms import DeferReason, Mode
+
+_ALWAYS_CUT, _CUT_IF_ASKED = "microphone", "audio_file"
 
 
 class Section(BaseModel):
@@ -143,6 +146,8 @@ class ProbationSection(Section):
     seconds: float = Field(default=10.0, ge=0)
     max_deadline_misses: int = Field(default=3, ge=0)
     max_memory_bytes: int = Field(default=512 * 2**20, ge=2**20)
+    """Of the inference process, also after the probation; for `inline` stations what the daemon has grown by since the
+    bundle decides."""
 
 
 class AskSection(Section):
@@ -154,6 +159,9 @@ class AskSection(Section):
     """File with the token that the server asks for."""
     reasons: tuple[DeferReason, ...] = Field(default=("unsure", "out_of_distribution"), min_length=1)
     """Which deferrals are asked about."""
+    labels: tuple[str, ...] = Field(default=(), max_length=200)
+    """Labels that are asked about also when the device is sure: what a keyword spotter knows for `unknown` is speech
+    that a recogniser may understand."""
     timeout_ms: float = Field(default=2000.0, ge=10, le=60_000)
     """For one question with all its tries: who has spoken waits for no longer."""
     max_waiting: int = Field(default=16, ge=1, le=1000)
@@ -172,6 +180,8 @@ class StationSection(Section):
     mode: Mode = "partial"
     runtime: RuntimeName | Literal["auto"] = "auto"
     isolation: Literal["process", "inline"] = "process"
+    """`process`: a crash, a hang or a leak of the network is contained in a child. `inline`: it runs in the daemon,
+    which it can end, stop or fill; then only starts of the daemon and its growth tell on it."""
     threads: int = Field(default=1, ge=1, le=8)
     deadline_ms: float = Field(default=1000.0, gt=0, le=600_000)
     audit_share: float = Field(default=0.02, ge=0, le=1)
@@ -279,7 +289,7 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"{path}: cannot read: {error.strerror}", hint="pass --config FILE") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
-    mistakes = [*driver_mistakes(document.get("station")), *port_mistakes(document)]
+    mistakes = [*driver_mistakes(document.get("station"), document.get("device")), *port_mistakes(document)]
     try:
         config = Config.model_validate(document)
     except ValidationError as error:
@@ -299,7 +309,7 @@ def _absolute(config: Config, base: Path) -> Config:
         name: station.model_copy(
             update={
                 "bundle": fix(station.bundle),
-                "source": _absolute_path(station.source, base),
+                "source": _with_segmenter(_absolute_path(station.source, base), config.device.profile),
                 "actuator": _absolute_path(station.actuator, base),
                 "ask": station.ask and station.ask.model_copy(update={"token_file": fix(station.ask.token_file)}),
             }
@@ -309,6 +319,16 @@ def _absolute(config: Config, base: Path) -> Config:
     device = config.device.model_copy(update={"data": fix(config.device.data)})
     cloud = config.cloud.model_copy(update={"root": fix(config.cloud.root)}) if config.cloud else None
     return config.model_copy(update={"device": device, "cloud": cloud, "station": stations})
+
+
+def _with_segmenter(source: dict[str, Any], profile: str) -> dict[str, Any]:
+    """Return a source's settings with the kind of segmenter that suits the profile, if it cuts and names none."""
+    segments = source.get("segments")
+    if source.get("kind") == _ALWAYS_CUT and segments is None:
+        segments = {}
+    if source.get("kind") not in (_ALWAYS_CUT, _CUT_IF_ASKED) or segments is None:
+        return source
+    return {**source, "segments": {"kind": usual_segmenter(profile), **segments}}
 
 
 def _absolute_path(settings: dict[str, Any], base: Path) -> dict[str, Any]:

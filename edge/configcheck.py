@@ -16,10 +16,11 @@ from edge.settings import Settings
 from edge.sources.settings import SETTINGS as SOURCES
 from edge.sources.triggers.settings import SETTINGS as TRIGGERS
 from edge.voice.settings import SETTINGS as SEGMENTERS
+from edge.voice.settings import usual_segmenter
 
 _EVERY_ADDRESS = ("0.0.0.0", "::", "[::]")  # noqa: S104 - compared with, not listened on
-_WITHIN = {"trigger": ("trigger", TRIGGERS, None), "segments": ("segmenter", SEGMENTERS, "energy")}
-"""Settings of a source that are a driver of their own: what it is called, the kinds, and the kind if none is said."""
+_WITHIN = {"trigger": ("trigger", TRIGGERS), "segments": ("segmenter", SEGMENTERS)}
+"""Settings of a source that are a driver of their own: what it is called, and its kinds."""
 
 Place = tuple[str | int, ...]
 
@@ -53,18 +54,21 @@ def mistakes_in(model: type[BaseModel], error: ValidationError, place: Place = (
             yield Mistake(where, f"{item['msg']}, got {item['input']!r}")
 
 
-def driver_mistakes(stations: Any) -> Iterator[Mistake]:
+def driver_mistakes(stations: Any, device: Any = None) -> Iterator[Mistake]:
     """Give what is wrong with the sources and actuators of the stations.
 
     Args:
         stations: the table `station` as it was read; what is no table is passed over, its own check names it.
+        device: the table `device`; its profile says what hears where nothing is named.
     """
+    profile = device.get("profile") if isinstance(device, dict) else None
+    usual = {"segments": usual_segmenter(str(profile))}
     for name, station in _tables(stations):
         place = ("station", name)
         if isinstance(source := station.get("source"), dict):
-            yield from _of_driver((*place, "source"), source, "source", SOURCES, None)
+            yield from _of_driver((*place, "source"), source, "source", SOURCES, usual)
         if isinstance(actuator := station.get("actuator"), dict):
-            yield from _of_driver((*place, "actuator"), actuator, "actuator", ACTUATORS, None)
+            yield from _of_driver((*place, "actuator"), actuator, "actuator", ACTUATORS, {})
 
 
 def port_mistakes(document: Mapping[str, Any]) -> Iterator[Mistake]:
@@ -78,10 +82,10 @@ def port_mistakes(document: Mapping[str, Any]) -> Iterator[Mistake]:
 
 
 def _of_driver(
-    place: Place, values: Mapping[str, Any], what: str, kinds: Mapping[str, type[Settings]], default: str | None
+    place: Place, values: Mapping[str, Any], what: str, kinds: Mapping[str, type[Settings]], usual: Mapping[str, str]
 ) -> Iterator[Mistake]:
     own = dict(values)
-    kind = own.pop("kind", default)
+    kind = own.pop("kind", usual.get(str(place[-1])))
     if kind is None:
         yield Mistake((*place, "kind"), f"missing; known: {', '.join(sorted(kinds))}")
         return
@@ -92,9 +96,9 @@ def _of_driver(
         kinds[kind].model_validate(own)
     except ValidationError as error:
         yield from mistakes_in(kinds[kind], error, place)
-    for key, (inner, inner_kinds, inner_default) in _WITHIN.items():
+    for key, (inner, inner_kinds) in _WITHIN.items():
         if key in kinds[kind].model_fields and isinstance(own.get(key), dict):
-            yield from _of_driver((*place, key), own[key], inner, inner_kinds, inner_default)
+            yield from _of_driver((*place, key), own[key], inner, inner_kinds, usual)
 
 
 def _listeners(document: Mapping[str, Any]) -> Iterator[tuple[Place, str, int]]:

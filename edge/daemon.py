@@ -8,7 +8,6 @@ Rules:
 
 import asyncio
 import contextlib
-import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +22,7 @@ from edge.files import make_directory, write_atomic
 from edge.groupsync import GroupSync
 from edge.health import written_bytes
 from edge.host import LinuxHost
+from edge.keptrunning import kept_running
 from edge.overrides import StationOverrides
 from edge.processor import hold
 from edge.reload import compare
@@ -44,8 +44,6 @@ more for whoever asks a server or writes a shadow's results."""
 HURRY_S = 2.0
 """The same when it is told a second time to stop: enough for a window, not for a network that hangs."""
 STOP_LOOK_S = 0.02
-RESTART_WAIT_S = 1.0
-"""Pause before a task that failed is started again."""
 LOOK_EVERY_S = 0.2
 """How often it is looked whether something was switched at the device: a person waits for it."""
 PRUNE_EVERY_S = 30.0
@@ -178,6 +176,9 @@ class Daemon:
             totals=lambda: {name: station.totals() for name, station in stations.items()},
             stuck=TurnWatch(self._turns, self._clock).stuck,
             trouble=lambda: [name for name, station in stations.items() if station.view().problem],
+            words=lambda: {
+                name: words for name, station in stations.items() if (words := station.serving.words) is not None
+            },
             alone=self._config.cloud is None,
             token=local.token,
             hosts=["127.0.0.1", "localhost", "[::1]"] if local.token is None else ["*"],
@@ -215,14 +216,7 @@ class Daemon:
             store.prune()
 
     async def _kept_running(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            try:
-                await work()
-                return
-            except Exception as error:  # noqa: BLE001 - a task never dies in silence
-                problem = f"{name}: {type(error).__name__}: {error}"
-                self._tell("task_failed", "alarm", f"{problem}\n{traceback.format_exc()[-2000:]}")
-                await asyncio.sleep(RESTART_WAIT_S)
+        await kept_running(name, work, self._tell)
 
     async def _stations_ended(self, hurry: asyncio.Event | None) -> bool:
         """Wait for the stations to end what they are on; return whether all did in time."""
@@ -257,11 +251,20 @@ class Daemon:
                 self._tell("slots_damaged", "alarm", slot_file.problem)
             if slot_file.book.current is None and section.bundle is not None:
                 self._preload(slot_file, section.model, section.bundle)
-            # On a full disk a start of a trial is not counted: a device that decides comes before one that counts.
+            # On a full disk a start is not counted: a device that decides comes before one that counts.
             with contextlib.suppress(StoreError):
-                slot_file.change(slots.started)
+                self._count_start(slot_file, section.model)
             units[section.model] = Unit(section.model, slot_file)
         return units
+
+    def _count_start(self, slot_file: SlotFile, model: str) -> None:
+        contained = all(s.isolation == "process" for s in self._config.station.values() if s.model == model)
+        before = slot_file.book.serving
+        after = slot_file.change(lambda book, now: slots.started(book, now, contained=contained))
+        failed = after.slot(before.ref.digest) if before else None
+        if failed is not None and failed.state == "bad":
+            back = f"; back to {model} {after.serving.ref.version}" if after.serving else ""
+            self._tell("bundle_failed", "alarm", f"{model} {failed.ref.version}: {failed.reason}{back}", model)
 
     def _preload(self, slot_file: SlotFile, model: str, path: Path) -> None:
         """Take in the bundle that the device was set up with."""
@@ -288,6 +291,9 @@ class Daemon:
 
     def _tell_start(self) -> None:
         self._tell("daemon_started", "info", f"lineside {version('lineside')}")
+        for model, unit in self._units.items():
+            # A cut between a change of the book and its event keeps nobody from knowing what became of it.
+            self._tell("slots_read", "info", slots.in_words(unit.slot_file.book), model)
         if self._held is not None and self._held.problem is not None:
             self._tell("cores_missing", "warning", self._held.problem)
         try:
@@ -318,9 +324,9 @@ class Daemon:
             more = f" and {len(unknown) - TOLD_ACTIONS} more" if len(unknown) > TOLD_ACTIONS else ""
             self._tell("actions_unknown", "warning", f"nobody knows whether these were carried out: {named}{more}")
 
-    def _tell(self, name: str, severity: Severity, detail: str) -> None:
+    def _tell(self, name: str, severity: Severity, detail: str, model: str | None = None) -> None:
         try:
-            self._store.append_event(name, boot_id=self._boot_id, severity=severity, detail=detail)
+            self._store.append_event(name, boot_id=self._boot_id, severity=severity, model=model, detail=detail)
         except LinesideError:
             # The disk is full or broken: the stations take their safe action, and the report says so.
             return

@@ -4,6 +4,8 @@ Rules:
 - Signed metadata is asked first: a bundle that it does not know, or knows with another digest, is not fetched.
 - Downloads go on where they ended, across cuts, kills and restarts: the address is the content's digest, so what
   was fetched before is a part of the same file, and the digest over everything is checked at the end.
+- A part of an earlier attempt is not trusted: after a power cut its size may be right and its bytes not. If the whole
+  is wrong with it, everything is fetched once more before the bundle is refused.
 - Nothing larger than signed is written; a line that only drips is given up; there is a deadline.
 - A file of the wanted name is complete and proven, always: it gets its name last, after fsync.
 """
@@ -125,8 +127,7 @@ def download_bundle(
         part = destination.with_name(f".{ref.digest}.part")
         _remove_stale(destination.parent, except_for=part)
         try:
-            _Download(ref, part, f"{targets_url.rstrip('/')}/{ref.digest}.{ref.target_path}", limits, stop).run()
-            _prove(ref, part)
+            _complete(_Download(ref, part, f"{targets_url.rstrip('/')}/{ref.digest}.{ref.target_path}", limits, stop))
         except UpdateError:
             part.unlink(missing_ok=True)
             raise
@@ -151,12 +152,26 @@ def _agree(ref: BundleRef, signed: TargetInfo) -> None:
         )
 
 
+def _complete(download: "_Download") -> None:
+    """Bring a part to the whole bundle, proven; one that an earlier attempt has left is dropped if it is wrong."""
+    left_over = download.part.exists() and download.part.stat().st_size > 0
+    download.run()
+    try:
+        _prove(download.ref, download.part)
+    except UpdateError:
+        if not left_over:
+            raise
+        download.part.unlink()
+        download.run()
+        _prove(download.ref, download.part)
+
+
 class _Download:
     """One bundle's way into its part file."""
 
     def __init__(self, ref: BundleRef, part: Path, url: str, limits: FetchLimits, stop: threading.Event) -> None:
-        self._ref = ref
-        self._part = part
+        self.ref = ref
+        self.part = part
         self._url = url
         self._limits = limits
         self._stop = stop
@@ -168,13 +183,13 @@ class _Download:
         """Fetch until the part has the signed size."""
         fruitless = 0
         with self._open() as file:
-            while (have := file.tell()) < self._ref.size_bytes:
+            while (have := file.tell()) < self.ref.size_bytes:
                 self._check_room(have)
                 problem = self._one_connection(file)
                 fruitless = fruitless + 1 if self._too_slow or file.tell() <= have else 0
                 if problem and (fruitless >= self._limits.attempts or self._is_over()):
                     raise LinkError(
-                        f"{self._url}: {problem} ({file.tell()} of {self._ref.size_bytes} bytes are here)",
+                        f"{self._url}: {problem} ({file.tell()} of {self.ref.size_bytes} bytes are here)",
                         hint="the download goes on at the next attempt",
                     )
                 if problem:
@@ -183,18 +198,18 @@ class _Download:
             os.fsync(file.fileno())
 
     def _open(self) -> BinaryIO:
-        file = self._part.open("ab")
-        if file.tell() > self._ref.size_bytes:
+        file = self.part.open("ab")
+        if file.tell() > self.ref.size_bytes:
             _empty(file)
         return file
 
     def _check_room(self, have: int) -> None:
-        needed = self._ref.size_bytes - have + self._limits.margin_bytes
-        free = shutil.disk_usage(self._part.parent).free
+        needed = self.ref.size_bytes - have + self._limits.margin_bytes
+        free = shutil.disk_usage(self.part.parent).free
         if free < needed:
             raise StoreError(
-                f"no room for {self._ref.target_path}: expected {needed} free bytes, got {free}",
-                hint=f"free space on the disk that holds {self._part.parent}",
+                f"no room for {self.ref.target_path}: expected {needed} free bytes, got {free}",
+                hint=f"free space on the disk that holds {self.part.parent}",
             )
 
     def _is_over(self) -> bool:
@@ -234,18 +249,18 @@ class _Download:
     def _agree_on_size(self, answer: urllib3.BaseHTTPResponse) -> None:
         """Refuse a file that has another size at the server: no number of attempts would complete it."""
         stated = _stated_size(answer)
-        if stated is not None and stated != self._ref.size_bytes:
+        if stated is not None and stated != self.ref.size_bytes:
             raise UpdateError(
-                f"{self._ref.target_path}: expected {self._ref.size_bytes} bytes, the server has {stated}",
+                f"{self.ref.target_path}: expected {self.ref.size_bytes} bytes, the server has {stated}",
                 hint="it was cut short or replaced on the server",
             )
 
     def _receive(self, answer: urllib3.BaseHTTPResponse, file: BinaryIO) -> str:
         looked_s, looked_at = time.monotonic(), file.tell()
         while chunk := answer.read1(CHUNK_BYTES, decode_content=False):
-            if file.tell() + len(chunk) > self._ref.size_bytes:
+            if file.tell() + len(chunk) > self.ref.size_bytes:
                 raise UpdateError(
-                    f"{self._ref.target_path}: expected {self._ref.size_bytes} bytes, got more",
+                    f"{self.ref.target_path}: expected {self.ref.size_bytes} bytes, got more",
                     hint="something altered it on the way or on the server",
                 )
             file.write(chunk)
@@ -257,7 +272,7 @@ class _Download:
                     self._too_slow = True
                     return f"slower than {self._limits.min_bytes_per_s:g} bytes/s"
                 looked_s, looked_at = now_s, file.tell()
-        return "" if file.tell() == self._ref.size_bytes else "the connection ended early"
+        return "" if file.tell() == self.ref.size_bytes else "the connection ended early"
 
 
 def _stated_size(answer: urllib3.BaseHTTPResponse) -> int | None:

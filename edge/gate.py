@@ -2,6 +2,7 @@
 
 Rules:
 - Metrics are measured on a reduced picture, so the gate costs a small part of what the network costs.
+- Of a segment the share of speech stands among the metrics, as whoever cut it has measured it.
 - A metric outside the bundle's limits, or a picture that is too small, is bad input; the reason names the metric.
 - What cannot be measured (no data) is bad input with the source's own words.
 """
@@ -29,6 +30,8 @@ def check(window: Window, manifest: Manifest) -> Checked:
     else:
         problem = _sound_problem(window, spec)
         metrics = {} if problem else sound_metrics(window.data, window.sample_rate_hz or spec.sample_rate_hz)
+        if metrics and window.speech_share is not None:
+            metrics["speech_share"] = window.speech_share
     return Checked(window, metrics, problem or outside(metrics, manifest.gate))
 
 

@@ -1,5 +1,6 @@
-"""What this machine is and has, as far as an update must know."""
+"""What this machine is and has, as far as an update or a trial must know."""
 
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,3 +17,15 @@ class LinuxHost:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
         return 0
+
+
+def own_bytes() -> int:
+    """Return the resident memory of this process that is not backed by a file (statm of proc(5)); 0 if it is not told.
+
+    It takes microseconds, where a proportional set size takes milliseconds.
+    """
+    try:
+        resident, shared = map(int, Path("/proc/self/statm").read_text().split()[1:3])
+    except (OSError, ValueError):
+        return 0
+    return (resident - shared) * resource.getpagesize()

@@ -43,7 +43,7 @@ class Answer:
     confidence: float | None
     bundle: dict[str, Any] | None
     digest: str | None
-    """SHA-256 of what the server looked at."""
+    """SHA-256 of what the server was sent; what it looked at may be less, behind masks of its own."""
     latency_ms: dict[str, float]
     """`server`: its own decision; `infer`: its network's share of that."""
 
@@ -155,6 +155,7 @@ def read_answer(body: bytes) -> Answer:
     except ValidationError as error:
         raise LinkError(f"expected a decision, got {body[:80]!r}") from error
     text = getattr(row, "text", None)  # newer servers say what they heard
+    received = getattr(row, "received", None)
     shares = {"server": row.latency_ms.get("total"), "infer": row.latency_ms.get("infer")}
     return Answer(
         verdict=row.verdict,
@@ -162,7 +163,7 @@ def read_answer(body: bytes) -> Answer:
         text=_printable(text, MAX_TEXT) if isinstance(text, str) else None,
         confidence=row.confidence,
         bundle=row.bundle.model_dump() if row.bundle else None,
-        digest=row.input.digest,
+        digest=received if isinstance(received, str) else row.input.digest,
         latency_ms={name: value for name, value in shares.items() if value is not None},
     )
 

@@ -3,13 +3,18 @@
 Rules:
 - An engine that is on trial keeps its forerunner warm beside it, so that going back takes no time and no network.
 - A crash, a hang, an answer that is not a number, or too much memory ends a trial at the first time.
-- A bundle in service that fails is opened again with back-off; after some failures in a row the one before it
-  decides, if there is one; else windows are deferred and opening is tried for ever.
+- A bundle in service that fails is opened again with back-off; once it has failed too often of late (`failures`) the
+  one before it decides, if there is one; else windows are deferred and opening is tried for ever.
+- A bundle in service that outgrows its memory within an hour of being opened gives way to the one before it; one that
+  took longer, or has none before it, is opened anew, which gives the memory of its child back.
+- Memory is that of the child; without one (`inline`) it is what the daemon has grown by since the bundle decides.
+- Going back never swings: what was left is bad for good, and what is returned to has nothing before it.
 - Every change is told (an event), with its reason.
 """
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +22,9 @@ from edge import slots
 from edge.bundle import Bundle, load
 from edge.clock import Clock
 from edge.engines import Engine
-from edge.errors import LinesideError
+from edge.errors import LinesideError, StoreError
+from edge.failures import RecentFailures
+from edge.host import own_bytes
 from edge.slotfile import SlotFile
 from edge.slots import Slot
 from edge.wire.base import BundleRef
@@ -25,9 +32,13 @@ from edge.wire.base import BundleRef
 REOPENED_LOOK_S = 60.0
 """A bundle that was opened anew for its memory is left alone so long: one that always needs more still decides."""
 LOOK_AT_MEMORY_S = 2.0
-"""A leak is found within ten seconds of passing its limit, however few windows there are."""
-MAX_FAILURES_IN_A_ROW = 3
-"""Failures of a bundle in service before the one before it takes over."""
+"""A leak is found within ten seconds of passing its limit, however few windows there are; a look costs little."""
+LEAK_WITHIN_S = 3600.0
+"""A bundle in service that passes the limit so soon leaks at a rate that a new child does not mend."""
+LASTS_S = 60.0
+"""A bundle that has decided for so long since it was opened does not kill the daemon at its start."""
+ALONE_EVERY_S = 60.0
+"""Alarms that a bundle fails and has none before it, at most one in so long."""
 REOPEN_WAIT_MAX_S = 30.0
 """Longest pause between two tries to open an engine; a broken one must not eat the processor."""
 
@@ -59,12 +70,10 @@ class Probation:
     def over(self, rules: ProbationRules, now_s: float) -> bool:
         return self.windows >= rules.windows and now_s - self.since_s >= rules.seconds
 
-    def breach(self, rules: ProbationRules, memory_bytes: int) -> str | None:
+    def breach(self, rules: ProbationRules) -> str | None:
         """Return what ends the trial, or None."""
         if self.deadline_misses > rules.max_deadline_misses:
             return f"missed its deadline {self.deadline_misses} times in {self.windows} windows"
-        if memory_bytes > rules.max_memory_bytes:
-            return _too_large(memory_bytes, rules)
         return None
 
 
@@ -78,21 +87,31 @@ class Serving:
         rules: ProbationRules,
         clock: Clock,
         tell: Tell,
+        own_memory: Callable[[], int] = own_bytes,
     ) -> None:
         self._slots = slot_file
         self._open = open_bundle
         self._rules = rules
         self._clock = clock
         self._tell = tell
+        self._own_memory = own_memory
         self._engine: Engine | None = None
         self._last: tuple[BundleRef, str] | None = None
         """What decided when it was closed, and on which runtime."""
         self._fallback: Engine | None = None
         self._probation: Probation | None = None
         self._failures = 0
+        """In a row: how long to wait before it is opened again."""
+        self._recent = RecentFailures()
         self._counted: str | None = None
         """Digest of the bundle whose failures are counted: opening it again does not forgive it."""
-        self._next_try_s = self._next_look_s = 0.0
+        self._next_try_s = self._next_look_s = self._next_alarm_s = 0.0
+        self._opened_s = 0.0
+        self._lasts = False
+        self._unlooked = False
+        """Whether a window was served since its memory was looked at."""
+        self._own_before = 0
+        """What the daemon itself held when this engine began to decide."""
         self._offer_lock = threading.Lock()
         self._offered: Engine | None = None
         self.problem: str | None = "no bundle yet"
@@ -102,6 +121,14 @@ class Serving:
         """The bundle that decides now, or did when this was closed; for reports."""
         engine = self._engine
         return engine.ref if engine is not None else self._last[0] if self._last is not None else None
+
+    @property
+    def words(self) -> list[str] | None:
+        """Labels that a person may name of a sound, none of a recogniser's text; None of a bundle that inspects."""
+        engine = self._engine
+        if engine is None or engine.manifest.task != "keyword":
+            return None
+        return [] if engine.spec.text is not None else list(engine.manifest.labels)
 
     @property
     def runtime(self) -> str | None:
@@ -120,7 +147,12 @@ class Serving:
             stale.session.close()
 
     def current(self) -> Engine | None:
-        """Return the engine for the next window, after any swap, return or reopening that is due."""
+        """Return the engine for the next window, after any swap, return or reopening that is due.
+
+        Asked for several times a second also while nothing comes: what the last window left behind is then found.
+        """
+        if self._engine is not None and self._unlooked:
+            self._look_at_memory(self._engine)
         with self._offer_lock:
             offered, self._offered = self._offered, None
         if offered is not None:
@@ -135,30 +167,32 @@ class Serving:
     def window_served(self, *, deadline_missed: bool) -> None:
         """Count a window that the engine has judged, and end its probation when it is over."""
         self._failures = 0
+        self._recent.served()
         if self._engine is None:
             return
-        memory_bytes = self._memory_now_and_then(self._engine)
-        if self._probation is not None and self._slots.book.state(self._engine.ref.digest) != "trial":
-            self._probation = None  # another station with this model has ended it
-        if self._probation is None:
-            if memory_bytes > self._rules.max_memory_bytes:
-                self._open_anew(self._engine.ref, _too_large(memory_bytes, self._rules))
+        self._unlooked = True
+        probation = self._probation_now(self._engine.ref)
+        if probation is None:
+            self._note_that_it_lasts()
             return
-        self._probation.windows += 1
-        self._probation.deadline_misses += deadline_missed
-        if reason := self._probation.breach(self._rules, memory_bytes):
+        probation.windows += 1
+        probation.deadline_misses += deadline_missed
+        if reason := probation.breach(self._rules):
             self._give_up(self._engine.ref, reason)
-        elif self._probation.over(self._rules, self._clock.monotonic_s()):
+        elif probation.over(self._rules, self._clock.monotonic_s()):
             self._promote(self._engine)
 
     def window_failed(self, reason: str) -> None:
         """Count a window in which the engine failed, and go back or open it again."""
-        self._failures += 1
+        self._count_failure()
         if self._engine is None:
             return
         ref = self._engine.ref
-        if self._probation is not None or self._failures >= MAX_FAILURES_IN_A_ROW:
+        too_many = self._recent.too_many(self._clock.monotonic_s())
+        if self._probation_now(ref) is not None:
             self._give_up(ref, reason)
+        elif too_many is not None:
+            self._give_up(ref, f"{reason}; {too_many}")
         if self._slots.book.state(ref.digest) != "bad":
             self._close_engine()
             self.problem = reason
@@ -198,8 +232,9 @@ class Serving:
 
     def _take(self, engine: Engine) -> None:
         self._engine, self._last = engine, None
-        if engine.ref.digest != self._counted:
-            self._failures, self._counted = 0, engine.ref.digest
+        self._opened_s, self._own_before = self._clock.monotonic_s(), self._own_memory()
+        self._count_for(engine.ref)
+        self._lasts = False
         self.problem = None
         on_trial = self._slots.book.state(engine.ref.digest) == "trial"
         self._probation = Probation(self._clock.monotonic_s()) if on_trial else None
@@ -217,6 +252,7 @@ class Serving:
         if self._clock.monotonic_s() < self._next_try_s:
             return
         self._close_engine()
+        self._count_for(wanted.ref)
         try:
             engine = self._open(load(self._slots.bundle_path(wanted.ref), expected_digest=wanted.ref.digest))
         except LinesideError as error:
@@ -227,17 +263,20 @@ class Serving:
         self._tell("bundle_opened", "warning" if engine.note else "info", detail, _data(engine.ref))
 
     def _opening_failed(self, wanted: Slot, error: LinesideError) -> None:
-        self._failures += 1
+        self._count_failure()
         self._last = None
         self.problem = f"{_words(wanted.ref)} cannot be opened: {error}"
         self._next_try_s = self._clock.monotonic_s() + self._wait_s()
-        if wanted.state == "trial" or self._failures >= MAX_FAILURES_IN_A_ROW:
+        if wanted.state == "trial" or self._recent.too_many(self._clock.monotonic_s()):
             self._give_up(wanted.ref, str(error))
         else:
             self._tell("bundle_not_opened", "alarm", self.problem, _data(wanted.ref))
 
     def _promote(self, engine: Engine) -> None:
-        self._slots.change(slots.served)
+        def still_on_trial(book: slots.Book, now: int) -> slots.Book:
+            return slots.served(book, now) if book.state(engine.ref.digest) == "trial" else book
+
+        self._slots.change(still_on_trial)
         self._probation = None
         self._close_fallback()
         self._tell("bundle_promoted", "info", f"{_words(engine.ref)} has lasted its probation", _data(engine.ref))
@@ -246,28 +285,67 @@ class Serving:
         before = self._slots.book
         after = self._slots.change(lambda book, now: slots.breached(book, ref, reason, now))
         self._probation = None
-        if after == before:
-            self._tell("bundle_failed", "alarm", f"{_words(ref)}: {reason}; no other good bundle here", _data(ref))
+        if after.state(ref.digest) == "good":
+            self._tell_alone(ref, reason)
             return
         self._failures = 0
         self._next_try_s = 0.0
+        if after == before:
+            return  # another station of this model was quicker, or it was asked back meanwhile: told already
         back = after.serving
         detail = f"{_words(ref)}: {reason}; back to {_words(back.ref) if back else 'none'}"
         self._tell("bundle_failed", "alarm", detail, _data(ref))
 
-    def _open_anew(self, ref: BundleRef, reason: str) -> None:
-        """End a child that has grown in service: a new one gives its memory back."""
-        self._close_engine()
-        self._next_look_s = self._clock.monotonic_s() + REOPENED_LOOK_S
-        self._tell("bundle_failed", "alarm", f"{_words(ref)}: {reason}; opened anew", _data(ref))
+    def _tell_alone(self, ref: BundleRef, reason: str) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s >= self._next_alarm_s:
+            self._next_alarm_s = now_s + ALONE_EVERY_S
+            self._tell("bundle_failed", "alarm", f"{_words(ref)}: {reason}; no other good bundle here", _data(ref))
 
-    def _memory_now_and_then(self, engine: Engine) -> int:
-        """Memory of the engine's child, looked at every two seconds: reading it costs a system call or two."""
+    def _look_at_memory(self, engine: Engine) -> None:
+        """End a trial that holds too much, go back from a bundle in service that leaks, or open it anew."""
         now_s = self._clock.monotonic_s()
         if now_s < self._next_look_s:
-            return 0
-        self._next_look_s = now_s + LOOK_AT_MEMORY_S
-        return engine.session.memory_bytes()
+            return
+        self._next_look_s, self._unlooked = now_s + LOOK_AT_MEMORY_S, False
+        reason = self._too_much_memory(engine)
+        if reason is None:
+            return
+        leaks = now_s - self._opened_s < LEAK_WITHIN_S and self._slots.book.previous is not None
+        if leaks or self._probation_now(engine.ref) is not None:
+            self._give_up(engine.ref, reason)
+            return
+        self._close_engine()
+        self._next_look_s = now_s + REOPENED_LOOK_S
+        self._tell("bundle_failed", "alarm", f"{_words(engine.ref)}: {reason}; opened anew", _data(engine.ref))
+
+    def _too_much_memory(self, engine: Engine) -> str | None:
+        limit = self._rules.max_memory_bytes
+        child = engine.session.memory_bytes()
+        if child > limit:
+            return f"used {child} bytes of memory, more than {limit}"
+        grown = 0 if child else self._own_memory() - self._own_before
+        return f"the daemon has grown by {grown} bytes since it decides, more than {limit}" if grown > limit else None
+
+    def _probation_now(self, ref: BundleRef) -> Probation | None:
+        """Return the probation that still runs, None if another station with this model has ended it."""
+        if self._probation is not None and self._slots.book.state(ref.digest) != "trial":
+            self._probation = None
+        return self._probation
+
+    def _note_that_it_lasts(self) -> None:
+        if not self._lasts and self._clock.monotonic_s() - self._opened_s >= LASTS_S:
+            self._lasts = True
+            with suppress(StoreError):  # a full disk: the starts go on being counted, deciding comes first
+                self._slots.change(slots.lasted)
+
+    def _count_failure(self) -> None:
+        self._failures += 1
+        self._recent.failed(self._clock.monotonic_s())
+
+    def _count_for(self, ref: BundleRef) -> None:
+        if ref.digest != self._counted:
+            self._failures, self._recent, self._counted = 0, RecentFailures(), ref.digest
 
     def _wait_s(self) -> float:
         return 0.0 if self._failures <= 1 else float(min(REOPEN_WAIT_MAX_S, 0.25 * 2.0 ** min(self._failures - 1, 10)))
@@ -281,10 +359,6 @@ class Serving:
         if self._fallback is not None:
             self._fallback.session.close()
             self._fallback = None
-
-
-def _too_large(memory_bytes: int, rules: ProbationRules) -> str:
-    return f"used {memory_bytes} bytes of memory, more than {rules.max_memory_bytes}"
 
 
 def _words(ref: BundleRef) -> str:

@@ -42,8 +42,8 @@ TRANSITIONS: dict[tuple[Event, SlotState], SlotState] = {
     ("withdrawn", "trial"): "staged",
 }
 
-MAX_TRIAL_STARTS = 4
-"""Starts of the daemon that a trial may see: more means that it kills the daemon before it can be judged."""
+MAX_STARTS = 4
+"""Starts of the daemon that a bundle may see before it has shown that it lasts: more means that it kills the daemon."""
 MAX_REMEMBERED = 32
 """Bundles that the book remembers, the oldest unused forgotten first."""
 
@@ -137,8 +137,11 @@ def served(book: Book, now_ms: int) -> Book:
 def breached(book: Book, ref: BundleRef, reason: str, now_ms: int) -> Book:
     """A bundle crashed, hung, leaked or answered nonsense: back to the last good one.
 
-    A current bundle with no good one before it stays current: deferring with a known model beats having none.
+    A current bundle with no good one before it stays current: deferring with a known model beats having none. Nothing
+    changes for a bundle that decides no more (another station of the model was quicker, or it was asked back).
     """
+    if book.state(ref.digest) not in ("trial", "good"):
+        return book
     if book.state(ref.digest) == "good":
         if ref.digest != book.current or book.previous is None:
             return book
@@ -151,17 +154,47 @@ def refused(book: Book, ref: BundleRef, reason: str, now_ms: int) -> Book:
     return _put(book, ref, "refused", now_ms, reason)
 
 
-def started(book: Book, now_ms: int) -> Book:
-    """Count a start of the daemon; a trial that has seen too many is bad."""
-    if book.trial is None:
+def started(book: Book, now_ms: int, *, contained: bool = True) -> Book:
+    """Count a start of the daemon; a bundle that has seen too many is bad.
+
+    A trial is always counted. A current bundle is counted only where it runs within the daemon (not `contained`), which
+    it can then end, and only if there is a good one to go back to.
+    """
+    counted = book.trial
+    if counted is None and not contained and book.previous is not None:
+        counted = book.slot(book.current)
+    if counted is None:
         return book
-    trial = replace(book.trial, starts=book.trial.starts + 1)
-    book = replace(book, slots=tuple(trial if s.ref.digest == trial.ref.digest else s for s in book.slots))
-    if trial.starts > MAX_TRIAL_STARTS:
-        return breached(
-            book, trial.ref, f"the daemon started {trial.starts} times before its probation was over", now_ms
-        )
+    counted = replace(counted, starts=counted.starts + 1)
+    on_trial = counted.state == "trial"
+    book = _with(book, counted)
+    if counted.starts > MAX_STARTS:
+        short = "before its probation was over" if on_trial else "and it never lasted a minute"
+        return breached(book, counted.ref, f"the daemon started {counted.starts} times {short}", now_ms)
     return book
+
+
+def lasted(book: Book, _now_ms: int) -> Book:
+    """The current bundle has decided for a while: starts before are not held against it."""
+    current = book.slot(book.current)
+    return book if current is None or not current.starts else _with(book, replace(current, starts=0))
+
+
+def in_words(book: Book) -> str:
+    """Return what decides, what is on trial, and what failed here and why, for people."""
+    serving = book.serving
+    words = [f"{serving.ref.version} decides" if serving else "no bundle"]
+    if book.trial is not None:
+        current = book.slot(book.current)
+        words[0] += f" on trial, {current.ref.version} before it" if current else " on trial"
+    previous = book.slot(book.previous)
+    words += [f"{previous.ref.version} to go back to"] if previous else []
+    words += [f"{slot.ref.version} failed: {slot.reason}" for slot in book.slots if slot.state == "bad"]
+    return "; ".join(words)
+
+
+def _with(book: Book, slot: Slot) -> Book:
+    return replace(book, slots=tuple(slot if s.ref.digest == slot.ref.digest else s for s in book.slots))
 
 
 def _put(book: Book, ref: BundleRef, event: Event, now_ms: int, reason: str | None = None) -> Book:

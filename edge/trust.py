@@ -5,7 +5,8 @@ Rules:
 - It runs in a short-lived child (`python -m edge.trust`): its libraries take 20 MB that the daemon does not need
   between updates, and whatever a hostile answer does to it ends with the child.
 - The root that the device was flashed with is given every time; newer roots must follow from it, link by link.
-- Metadata that was accepted is fsynced before it is believed, so that a power cut does not forget a version.
+- Metadata that was accepted is on disk before it takes the place of what was there, and before it is believed, so that
+  a power cut does not forget a version. TUF's client renames what it has not synced, so its writing is done here.
 - The child's verbs are those of the public TUF conformance suite (`init`, `refresh`, `download`), and `target`.
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import ConfigError, LinesideError, LinkError, StoreError, UpdateError
-from edge.files import sync_directory
+from edge.files import make_directory, sync_directory, write_atomic
 
 if TYPE_CHECKING:
     from tuf.ngclient import Updater
@@ -172,8 +173,14 @@ def _updater(options: argparse.Namespace) -> "Updater":
     from tuf.ngclient import Updater
     from tuf.ngclient.urllib3_fetcher import Urllib3Fetcher
 
-    options.metadata_dir.mkdir(parents=True, exist_ok=True)
-    return Updater(
+    class DurableUpdater(Updater):
+        """Its one function that writes is not public; that it is still called is shown by cutting the power."""
+
+        def _persist_file(self, filename: str, data: bytes) -> None:
+            write_atomic(Path(filename), data)
+
+    make_directory(options.metadata_dir)
+    return DurableUpdater(
         metadata_dir=str(options.metadata_dir),
         metadata_base_url=options.metadata_url or "http://unset.invalid",
         target_dir=str(options.target_dir) if options.target_dir else None,

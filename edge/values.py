@@ -33,6 +33,8 @@ class Window:
     """How long a live input waited before it was read: counts towards the deadline."""
     hang_over_ms: float = 0.0
     """Of a segment: from the end of its last active frame to the moment at which it was known to be over."""
+    speech_share: float | None = None
+    """Of a segment: share of it in which its segmenter heard something; None of whole files and pictures."""
     live: bool = False
     """Whether it can never come again, so that nobody will ask for its key."""
     encode: Callable[[], bytes] | None = None

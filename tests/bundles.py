@@ -22,7 +22,10 @@ LABELS = [GOOD_LABEL, "scratch"]
 SLOPE = 16.0
 """Logit per unit of brightness around one half, each way."""
 
-Kind = Literal["brightness", "inverted", "nan_on_black", "wrong_golden"]
+Kind = Literal["brightness", "inverted", "nan_on_black", "wrong_golden", "hoarding"]
+HOARDS_ABOVE = 240
+"""Brightness above which a hoarding network takes memory for good, `HOARDED_BYTES` for each unit more."""
+HOARDED_BYTES = 16 * 2**20
 
 
 def bundle_bytes(
@@ -95,6 +98,8 @@ def _model(kind: Kind) -> bytes:
             helper.make_node("Gemm", ["log", "zeros"], ["nothing"]),
             helper.make_node("Add", ["plain", "nothing"], ["logits"]),
         ]
+    elif kind == "hoarding":
+        nodes += _hoard()
     else:
         nodes.append(helper.make_node("Identity", ["plain"], ["logits"]))
     graph = helper.make_graph(
@@ -102,11 +107,33 @@ def _model(kind: Kind) -> bytes:
         "brightness",
         [helper.make_tensor_value_info("picture", TensorProto.UINT8, [1, SIDE, SIDE, 3])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 2])],
-        [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(bias, "bias"), zeros],
+        [
+            numpy_helper.from_array(weight, "weight"),
+            numpy_helper.from_array(bias, "bias"),
+            zeros,
+            numpy_helper.from_array(np.array([HOARDS_ABOVE], np.float32), "limit"),
+            numpy_helper.from_array(np.array([HOARDED_BYTES / 4], np.float32), "numbers"),
+        ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def _hoard() -> list[onnx.NodeProto]:
+    """Return nodes that fill a tensor as large as the picture is bright: the engine's arena keeps what it once took."""
+    one = helper.make_tensor("value", TensorProto.FLOAT, [1], [1.0])
+    return [
+        helper.make_node("ReduceMean", ["mean"], ["whole"], axes=[0, 1], keepdims=0),
+        helper.make_node("Sub", ["whole", "limit"], ["above"]),
+        helper.make_node("Relu", ["above"], ["units"]),
+        helper.make_node("Mul", ["units", "numbers"], ["count"]),
+        helper.make_node("Cast", ["count"], ["size"], to=TensorProto.INT64),
+        helper.make_node("ConstantOfShape", ["size"], ["ones"], value=one),
+        helper.make_node("ReduceSum", ["ones"], ["sum"], keepdims=0),
+        helper.make_node("Sub", ["sum", "sum"], ["nothing"]),
+        helper.make_node("Add", ["plain", "nothing"], ["logits"]),
+    ]
 
 
 def _model_entry() -> dict[str, Any]:

@@ -29,6 +29,8 @@ FIRST_WINDOW_S = 5.0
 """Longest wait for a source's first picture or sound; a camera needs a second or two."""
 REACH_S = 5.0
 _CONSENT_HINT = "set sound_consent = true once those who are heard have agreed"
+_INLINE = "inline: a network that crashes ends the daemon, one that hangs holds it, what it leaks stays until a restart"
+_INLINE_HINT = 'isolation = "process" contains all three; inline is for tiny networks that are known to be well'
 _HELD = ("camera", "http", "microphone")
 """Sources that only one process can have at a time."""
 SENSIBLE_YEAR = 2025
@@ -74,6 +76,8 @@ def checks(config_path: Path) -> Iterator[Found]:
         yield _cores(config.device.cores)
     for name, station in config.station.items():
         yield _tried(f"{name}: bundle", lambda station=station: _bundle(config, station))  # type: ignore[misc]
+        if station.isolation == "inline":
+            yield Found(None, f"{name}: isolation", _INLINE, _INLINE_HINT)
         yield _tried(f"{name}: source", lambda name=name, station=station: _source(config, name, station))  # type: ignore[misc]
         yield _tried(f"{name}: actuator", lambda station=station: _actuator(station))  # type: ignore[misc]
         if _heard_without_consent(station):

@@ -2,9 +2,11 @@
 
 Rules:
 - An answer is an event in the record like any other: it survives a cut, and is sent when the cloud is there again.
+- Of a word that was heard a person may name another one, of those that the station's bundle knows.
 - The newest part comes first: it is the one that still lies in front of the person.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -44,11 +46,30 @@ def _answers(event: EventRow) -> bool:
     return by_server or event.name == ANSWERED_EVENT
 
 
-def answer(store: Store, seq: int, word: str, who: str, *, boot_id: str) -> EventRow:
+def answer(
+    store: Store,
+    seq: int,
+    word: str,
+    who: str,
+    *,
+    boot_id: str,
+    label: str | None = None,
+    known: Callable[[str], Sequence[str]] = lambda _station: (),
+) -> EventRow:
     """Record a person's answer to a decision.
 
+    Args:
+        store: the record.
+        seq: number of the decision.
+        word: one of `ANSWERS`.
+        who: name of the person.
+        boot_id: of this start of the daemon.
+        label: what was really said, if the person names it.
+        known: gives the labels that may be named at a station.
+
     Raises:
-        ConfigError: there is no such decision, the word is not one of `ANSWERS`, or nobody signed it.
+        ConfigError: there is no such decision, the word is not one of `ANSWERS`, nobody signed it, or the label is none
+            of the station's.
         StoreError: it was not recorded.
     """
     if word not in ANSWERS:
@@ -58,11 +79,15 @@ def answer(store: Store, seq: int, word: str, who: str, *, boot_id: str) -> Even
     decision = store.decision(seq)
     if decision is None:
         raise ConfigError(f"no decision {seq} in this record")
+    if label is not None and label not in known(decision.station):
+        names = ", ".join(known(decision.station)) or "none: this station's labels are not named"
+        raise ConfigError(f"label: expected one of {names}, got {label!r}")
+    named = {} if label is None else {"label": label}
     return store.append_event(
         ANSWERED_EVENT,
         boot_id=boot_id,
         station=decision.station,
         model=decision.bundle.name if decision.bundle else None,
-        detail=f"{who.strip()[:MAX_WHO]} answered {word} to {decision.input.name}",
-        data={"decision_seq": seq, "answer": word, "reviewer": who.strip()[:MAX_WHO]},
+        detail=f"{who.strip()[:MAX_WHO]} answered {' '.join([word, *named.values()])} to {decision.input.name}",
+        data={"decision_seq": seq, "answer": word, "reviewer": who.strip()[:MAX_WHO], **named},
     )

@@ -56,6 +56,8 @@ class Device:
     """Stations that do not turn."""
     trouble: Callable[[], list[str]]
     """Stations that something keeps from deciding or acting as they should."""
+    words: Callable[[], dict[str, list[str]]] = dict
+    """Of the stations that hear: the labels that a person may name."""
     alone: bool = False
     """Whether there is no control plane that rows could wait for."""
     token: str | None = None
@@ -167,6 +169,7 @@ class _Page:
             "seen": [name for name, last in lasts.items() if last and _can_be_shown(last[0])],
             "open": [row.model_dump(mode="json") for row in waiting.parts[:LISTED]],
             "open_count": waiting.count,
+            "words": self._d.words(),
             "alone": self._d.alone,
             "link": link.model_dump() if link else None,
         }
@@ -190,8 +193,17 @@ class _Page:
         seq = given.get("seq")
         if not isinstance(seq, int):
             raise ConfigError(f"seq: expected the number of a decision, got {seq!r}")
+        words, label = self._d.words(), given.get("label")
         with self._d.open_store() as store:
-            row = answer(store, seq, str(given.get("answer")), str(given.get("who") or ""), boot_id=self._d.boot_id)
+            row = answer(
+                store,
+                seq,
+                str(given.get("answer")),
+                str(given.get("who") or ""),
+                boot_id=self._d.boot_id,
+                label=None if label is None else str(label),
+                known=lambda station: words.get(station, []),
+            )
         return JSONResponse({"event": row.seq}, 201)
 
 

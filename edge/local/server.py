@@ -1,5 +1,8 @@
 """Serves the device's own page from within the daemon's event loop, until it is cancelled."""
 
+import os
+import socket
+
 from starlette.applications import Starlette
 
 from edge.httpserver import make_server
@@ -16,20 +19,20 @@ async def serve(app: Starlette, host: str, port: int) -> None:
     Raises:
         OSError: the address cannot be bound.
     """
-    server = make_server(
-        app,
-        max_connections=MAX_CONNECTIONS,
-        refused=lambda: None,
-        host=host,
-        port=port,
-        timeout_graceful_shutdown=GRACE_S,
-    )
+    server = make_server(app, max_connections=MAX_CONNECTIONS, refused=lambda: None, timeout_graceful_shutdown=GRACE_S)
+    with _listening(host, port) as listening:
+        try:
+            await server.serve(sockets=[listening])
+        finally:
+            # Cancelling alone leaves it listening: the next start of the task would find the port taken.
+            if server.started:
+                await server.shutdown(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    # Not left to uvicorn, which ends the process where it cannot bind; here that is one task's trouble.
     try:
-        # uvicorn ends the process where it cannot bind; here that is one task's trouble, told and tried again.
-        await server.serve()
-    except SystemExit as error:
-        raise OSError(f"cannot listen on {host}:{port}") from error
-    finally:
-        # Cancelling alone leaves it listening: the next start of the task would find the port taken.
-        if server.started:
-            await server.shutdown()
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        words = f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}"
+        raise OSError(f"{words}; end what has the port, or set another in [local] listen") from error

@@ -153,6 +153,7 @@ class HeardFiles:
                 sample_rate_hz=rate_hz,
                 waited_ms=self._pace.late_s * 1000,
                 hang_over_ms=segment.quiet * 1000 / rate_hz,
+                speech_share=segment.speech_share,
                 encode=partial(encode_wav, segment.samples, rate_hz),
             )
         )

@@ -5,9 +5,12 @@ Rules:
 - A page of another site cannot send in the name of whoever looks at it: without a token it answers only to its own
   names (so that a foreign name which points here is no way in) and to no foreign `Origin`.
 - A picture that cannot be judged is an answer like any other: 200, verdict `defer`, reason `bad_input`, on record.
+- An answer is the recorded decision. Where a mask or a crop made something else of what was sent, it names the digest
+  of what was sent besides (`received`), so that the sender knows his own.
 """
 
 import asyncio
+import hashlib
 import hmac
 import itertools
 import json
@@ -23,7 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from edge.sources.inbox import Busy, Inbox, Item, Stopping, TooMuch
-from edge.sources.openapi import BATCH, DECIDE, HEALTH, OPENAPI, document
+from edge.sources.openapi import BATCH, DECIDE, HEALTH, OPENAPI, RECEIVED, document
 from edge.wire.rows import DecisionRow
 
 if TYPE_CHECKING:
@@ -102,19 +105,22 @@ class _Desk:
         raw = await self._body(request, self._settings.max_bytes)
         name = request.query_params.get("name") or request.headers.get("x-name") or ""
         media_type = request.headers.get("content-type", "").partition(";")[0].strip()
-        (answer,) = await self._decided([Upload(raw, name, media_type)])
+        upload = Upload(raw, name, media_type)
+        (answer,) = await self._decided([upload])
         if isinstance(answer, str):
             raise Refusal(503, answer, _LATER)
-        return Response(answer.model_dump_json(), media_type="application/json")
+        return Response(_as_json(answer, upload), media_type="application/json")
 
     async def batch(self, request: Request) -> Response:
         """Several as the files of a form."""
         self._admit(request)
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
             raise Refusal(415, "expected multipart/form-data with one file per input")
-        answers = await self._decided(await self._files(request))
+        uploads = await self._files(request)
+        answers = await self._decided(uploads)
         items = [
-            json.dumps({"error": answer}) if isinstance(answer, str) else answer.model_dump_json() for answer in answers
+            json.dumps({"error": answer}) if isinstance(answer, str) else _as_json(answer, upload)
+            for answer, upload in zip(answers, uploads, strict=True)
         ]
         return Response(f'{{"decisions":[{",".join(items)}]}}', media_type="application/json")
 
@@ -240,6 +246,13 @@ class _Desk:
             media_type=upload.media_type or "application/octet-stream",
             settle=settle,
         )
+
+
+def _as_json(decision: DecisionRow, upload: Upload) -> str:
+    received = hashlib.sha256(upload.raw).hexdigest()
+    if received != decision.input.digest:
+        decision = decision.model_copy(update={RECEIVED: received})
+    return decision.model_dump_json()
 
 
 def _guarded(handler: Handler) -> Handler:

@@ -62,8 +62,8 @@ class Inbox:
         self._draining = self._closed = False
         self.refused = 0
         """Items for which there was no room."""
-        self.asked_s = clock.monotonic_s()
-        """When the pipeline asked for an item last."""
+        self.asked_s = -math.inf
+        """When the pipeline asked for an item last; before it asks for the first, its bundle may not be open yet."""
 
     @property
     def waiting(self) -> int:

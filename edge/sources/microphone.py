@@ -169,6 +169,7 @@ class MicrophoneSource:
                 live=True,
                 waited_ms=max(0.0, self._clock.monotonic_s() - at_s) * 1000,
                 hang_over_ms=segment.quiet * 1000 / rate_hz,
+                speech_share=segment.speech_share,
                 encode=partial(encode_wav, segment.samples, rate_hz),
             )
         )

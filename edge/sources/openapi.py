@@ -9,11 +9,14 @@ if TYPE_CHECKING:
     from edge.sources.settings import HttpSettings
 
 DECIDE, BATCH, HEALTH, OPENAPI = "/v1/decide", "/v1/batch", "/healthz", "/openapi.json"
+RECEIVED = "received"
+"""Member that an answer has beyond the recorded decision, where a mask or a crop changed what was sent."""
 
 
 def document(settings: "HttpSettings") -> dict[str, Any]:
     """Return the document (OpenAPI 3.1) of a server with these settings."""
     schema = DecisionRow.model_json_schema(mode="serialization", ref_template="#/components/schemas/{model}")
+    schema["properties"][RECEIVED] = _RECEIVED
     schemas: dict[str, Any] = {**schema.pop("$defs", {}), "DecisionRow": schema, "Error": _ERROR, "Health": _HEALTH}
     secured: list[dict[str, list[str]]] = [{"token": []}] if settings.token is not None else []
     result: dict[str, Any] = {
@@ -102,6 +105,10 @@ def _answer(words: str, schema: str) -> dict[str, Any]:
     return {"description": words, "content": content}
 
 
+_RECEIVED = {
+    "type": "string",
+    "description": "SHA-256 of what was sent, where a mask or a crop changed it; else `input.digest` is it",
+}
 _JSON: dict[str, Any] = {"description": "JSON", "content": {"application/json": {"schema": {"type": "object"}}}}
 _ERROR: dict[str, Any] = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
 _HEALTH: dict[str, Any] = {

@@ -33,6 +33,13 @@ class Segment:
     """Number of its first sample, counted from the beginning of the sound."""
     quiet: int = 0
     """Samples at its end, behind the last active frame: the hang-over."""
+    active: int = 0
+    """Samples of its active frames."""
+
+    @property
+    def speech_share(self) -> float:
+        """Share of it in which there was something; pre-roll and hang-over count as quiet."""
+        return self.active / len(self.samples)
 
 
 class Segmenter(Protocol):
@@ -120,7 +127,7 @@ class FrameSegmenter(ABC):
 
     def _begin(self) -> None:
         self._frames: list[F32] = []
-        self._first = self._speech_from = self._speech_to = 0
+        self._first = self._speech_from = self._speech_to = self._active = 0
 
     def _take(self, frame: F32) -> Segment | None:
         active = self.speaking = self.active(frame)
@@ -134,13 +141,13 @@ class FrameSegmenter(ABC):
             self._first, self._speech_from = number - len(self._frames), number
         self._frames.append(frame.copy())
         if active:
-            self._speech_to = number + 1
+            self._speech_to, self._active = number + 1, self._active + 1
         if number + 1 - self._speech_to >= self._hang_over or len(self._frames) >= self._max:
             return self._end()
         return None
 
     def _end(self) -> Segment | None:
-        frames, first = self._frames, self._first
+        frames, first, active = self._frames, self._first, self._active
         long_enough = self._speech_to - self._speech_from >= self._min
         # The quiet end may be the pre-roll of what comes next.
         quiet = frames[self._speech_to - first :]
@@ -148,7 +155,7 @@ class FrameSegmenter(ABC):
         self._begin()
         if not long_enough:
             return None
-        return Segment(np.concatenate(frames), first * self._frame, len(quiet) * self._frame)
+        return Segment(np.concatenate(frames), first * self._frame, len(quiet) * self._frame, active * self._frame)
 
 
 class EnergySegmenter(FrameSegmenter):

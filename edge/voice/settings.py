@@ -6,6 +6,17 @@ from pydantic import Field, model_validator
 
 from edge.settings import Settings
 
+_HEARS_BY_PROFILE = {"phone": "cascade"}
+
+
+def usual_segmenter(profile: str) -> str:
+    """Return the kind that cuts running sound where `segments` names none, by the first word of the device's profile.
+
+    Phones listen for speech, by what was measured as best for its cost (benchmarks/README.md). Other devices hear
+    machines, which no detector of speech knows: there it is the level.
+    """
+    return _HEARS_BY_PROFILE.get(profile.partition("-")[0], "energy")
+
 
 class SegmentSettings(Settings):
     """Where segments begin and end, whatever finds the speech."""

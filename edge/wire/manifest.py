@@ -23,7 +23,7 @@ FORMAT: Literal[1] = 1
 GOOD_LABEL = "good"
 PICTURE_METRICS = frozenset({"brightness", "contrast", "saturation", "sharpness"})
 SOUND_METRICS = frozenset({"level_dbfs", "peak_dbfs", "clipping", "duration_s"})
-"""What a device's gate measures, by kind of input: limits may name nothing else."""
+"""What a device's gate measures of every input of a kind: limits may name nothing else."""
 
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 

@@ -78,7 +78,8 @@ class DecisionRow(WireModel):
     """The thresholds in force, overrides included."""
     input: InputRef
     metrics: dict[str, float] = Field(default_factory=dict)
-    """Input metrics of the gate, for example brightness and sharpness; `ood` if the bundle judges strangeness."""
+    """Input metrics of the gate, for example brightness and sharpness; `speech_share` of a segment of sound; `ood` if
+    the bundle judges strangeness."""
     where: list[Peak] | None = None
     """Where the network looked, at most three places, strongest first; None for a clear pass, or if it cannot say."""
     text: str | None = None
@@ -106,15 +107,16 @@ class OutcomeRow(WireModel):
 
 ANSWERED_EVENT = "decision_answered"
 """Event of a person's answer given at the device; its data: `decision_seq`, `answer` (pass, divert, accept,
-cant_tell), `reviewer`."""
+cant_tell), `reviewer`, and `label` where the person named what was said."""
 
 
 SERVER_ANSWERED_EVENT = "server_answered"
-"""Event of a prediction server's answer to a decision that was deferred; its data: `decision_seq`, `verdict`, `label`,
-`confidence`, `text` (a recognised sentence, or None), `bundle` (of the server), `digest` (SHA-256 of what was sent),
-`latency_ms` (`total` from the deferral to the answer, of it `wait` in the device's queue and `server` for the server's
-decision, of that `infer` for its network; `since_speech` from the end of speech, where that is known), `review`
-(`kept`: a person is asked all the same; `closed`: the server accepted, and that is enough here)."""
+"""Event of a prediction server's answer to a decision that was deferred, or whose label is asked about; its data:
+`decision_seq`, `verdict`, `label`, `confidence`, `text` (a recognised sentence, or None), `bundle` (of the server),
+`digest` (SHA-256 of what was sent), `latency_ms` (`total` from the decision to the answer, of it `wait` in the device's
+queue and `server` for the server's decision, of that `infer` for its network; `since_speech` from the end of speech,
+where that is known), `review` (`kept`: a person is asked all the same; `closed`: the server accepted, and that is
+enough here)."""
 
 
 SHADOW_DISAGREED_EVENT = "shadow_disagreed"

@@ -32,6 +32,13 @@ def test_answer_takes_its_decision_off_the_queue_and_is_signed(world: World) -> 
     assert any(row.what == "decision_reviewed" and row.who == "Ada" for row in world.rows(tables.audit_log))
 
 
+@pytest.mark.parametrize(("named", "kept"), [("7", "7"), (None, None), (" ", None), (7, None), ("x" * 99, "x" * 64)])
+def test_word_that_was_named_at_the_device_is_kept_with_the_answer(world: World, named: Any, kept: str | None) -> None:
+    world.take(up("box-1", [unsure(1), answered(2, 1, "accept", label=named)]))
+    (review,) = world.rows(tables.reviews)
+    assert (review.answer, review.label) == ("accept", kept)
+
+
 def test_same_event_again_is_one_answer(world: World) -> None:
     batch = up("box-1", [unsure(1), answered(2, 1)])
     world.take(batch)

@@ -1,5 +1,6 @@
 """The HTTP interface as devices, scripts and the console use it."""
 
+import asyncio
 import hashlib
 import os
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cloud import tables
+from cloud.app import create_app
 from edge.wire.http import EnrolAnswer
 from tests.cloud.serving import serving
 from tests.cloud.world import World, decision, enrol_request, event, incoming, reported, up
@@ -70,6 +72,35 @@ def test_input_that_is_not_what_its_digest_says_is_refused(
 ) -> None:
     answer = http.put(f"/v1/inputs/{digest}", content=content, headers=_device(world.enrol().token))
     assert answer.status_code == expected
+    assert world.count(tables.inputs) == 0
+    assert [path for path in world.config.data_dir.glob("inputs/*/*") if path.is_file()] == []
+
+
+def test_sender_that_goes_in_the_middle_of_an_upload_is_no_fault_and_leaves_nothing(world: World) -> None:
+    token = world.enrol().token
+    messages = iter([{"type": "http.request", "body": PICTURE[:5], "more_body": True}, {"type": "http.disconnect"}])
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = {"host": "127.0.0.1", "content-length": str(len(PICTURE)), **_device(token)}
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "PUT",
+        "scheme": "http",
+        "path": f"/v1/inputs/{DIGEST}",
+        "raw_path": b"",
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+    }
+    asyncio.run(create_app(world.services)(scope, receive, send))
+    assert sent[0]["status"] == 400
     assert world.count(tables.inputs) == 0
     assert [path for path in world.config.data_dir.glob("inputs/*/*") if path.is_file()] == []
 

@@ -1,7 +1,8 @@
 """Finds the command blocks of a Markdown page, and what is said about running them.
 
 A block of `console` stands behind `<!-- run: NAME -->` or `<!-- skip: REASON -->`. Blocks of one name are one session;
-`lineside-cloud serve` and `lineside-edge run` without `--drain` keep running behind the lines after them.
+`lineside-cloud serve` and `lineside-edge run` without `--drain` keep running behind the lines after them, which begin
+once they serve: the control plane, a device of its own, a prediction server.
 """
 
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 _BLOCK = re.compile(r"(?:<!-- (run|skip): (.*?) -->\n)?```console\n(.*?)```", re.DOTALL)
 _KEEPS_RUNNING = re.compile(r"^lineside-cloud serve\b|^lineside-edge run\b(?!.*--drain)")
 _UNTIL_SERVING = "until lineside-cloud devices >/dev/null 2>&1; do sleep 0.1; done"
+_UNTIL_READY = "until curl -fs http://127.0.0.1:8470/healthz; do sleep 0.1; done"
 _UNTIL_FRESH = "until lineside-cloud devices --json | grep -q fresh; do sleep 0.1; done"
 
 
@@ -45,6 +47,11 @@ def _as_script(commands: str) -> str:
         if not _KEEPS_RUNNING.match(line):
             lines.append(line)
             continue
-        ready = _UNTIL_SERVING if line.startswith("lineside-cloud") else _UNTIL_FRESH
-        lines += [f"{line} &", ready]
+        lines += [f"{line} &", _until(line)]
     return "\n".join(lines) + "\n"
+
+
+def _until(line: str) -> str:
+    if line.startswith("lineside-cloud"):
+        return _UNTIL_SERVING
+    return _UNTIL_READY if "recogniser.toml" in line else _UNTIL_FRESH

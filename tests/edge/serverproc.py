@@ -24,6 +24,7 @@ bundle = "model.lsb"
 isolation = "inline"
 audit_share = 0
 actuator = {{ kind = "none" }}
+{station}
 [station.main.source]
 kind = "http"
 port = {port}
@@ -33,21 +34,25 @@ port = {port}
 class Server:
     """A second device on a port of its own."""
 
-    def __init__(self, folder: Path, bundle: bytes | None = None, model: str = "brightness", **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, bundle: bytes | None = None, model: str = "brightness", station: str = "", **settings: Any
+    ) -> None:
+        """Prepare it; `station` are more lines of its station, `settings` those of its source."""
         self.folder = folder
         folder.mkdir()
         (folder / "model.lsb").write_bytes(bundle or bundle_bytes())
         with socket.create_server(("127.0.0.1", 0)) as chosen:
             self.port = int(chosen.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
-        self._model = model
+        self._model, self._station = model, station
         self._process: subprocess.Popen[bytes] | None = None
         self.configure(**settings)
 
     def configure(self, **settings: Any) -> None:
         """Set the source's settings, from the next start on."""
         own = "".join(f"{key} = {value!r}\n".replace("'", '"') for key, value in settings.items())
-        (self.folder / "box.toml").write_text(CONFIG.format(model=self._model, port=self.port) + own)
+        text = CONFIG.format(model=self._model, port=self.port, station=self._station)
+        (self.folder / "box.toml").write_text(text + own)
 
     def start(self) -> Self:
         command = [sys.executable, "-m", "edge", "run", "-c", "box.toml"]

@@ -103,6 +103,38 @@ def test_answer_stands_beside_the_deferral_with_where_and_how_long(tmp_path: Pat
     phone.close()
 
 
+@pytest.mark.parametrize(
+    "privacy",
+    [
+        "mask = [{ x = 0.5, y = 0.0, width = 0.5, height = 1.0 }]",
+        "crop = { x = 0.25, y = 0.25, width = 0.5, height = 0.5 }",
+    ],
+    ids=["mask", "crop"],
+)
+def test_server_that_sees_less_than_it_was_sent_answers_all_the_same(tmp_path: Path, privacy: str) -> None:
+    with Server(tmp_path / "server", station=privacy) as server:
+        phone = Phone(tmp_path, server.url)
+        row = phone.ask()
+        (event,) = phone.events("server_answered")
+        assert event.data["digest"] == row.input.digest and phone.problem() is None
+        with Store.open_read_only(server.folder / "data" / "lineside.sqlite", clock=SystemClock()) as store:
+            (looked_at,) = store.last_decisions(1)
+        assert looked_at.input.digest != row.input.digest
+        assert row.input.digest not in looked_at.model_dump_json(), "the record names what was looked at, and no more"
+        phone.close()
+
+
+def test_answer_about_something_else_than_was_sent_is_none(tmp_path: Path) -> None:
+    other = decision(verdict="pass", label="good").model_dump_json().encode()
+    with WebServer() as server:
+        server.behaviour.answer = lambda _request: (200, other)
+        phone = Phone(tmp_path, server.url)
+        phone.ask()
+        assert phone.events("server_answered") == []
+        assert "something else" in phone.events("server_unreachable")[0].detail
+        phone.close()
+
+
 def test_sound_that_has_no_file_is_sent_as_one(tmp_path: Path, server: Server) -> None:
     phone = Phone(tmp_path, server.url)
     assert BRIGHT.raw is not None
@@ -118,6 +150,18 @@ def test_only_deferrals_for_the_reasons_named_are_asked_about(tmp_path: Path, se
     phone.ask(verdict="pass", action="pass", reason=None)
     wanted = phone.ask(reason="out_of_distribution")
     assert [event.data["decision_seq"] for event in phone.events("server_answered")] == [wanted.seq]
+    phone.close()
+
+
+def test_sure_decisions_are_asked_about_by_their_label_and_an_audit_of_one_stays_open(
+    tmp_path: Path, server: Server
+) -> None:
+    phone = Phone(tmp_path, server.url, labels=["unknown"], review="close")
+    phone.ask(verdict="accept", action="accept", reason=None, label="seven")
+    wanted = phone.ask(verdict="accept", action="accept", reason="audit", label="unknown")
+    (event,) = phone.events("server_answered")
+    assert (event.data["decision_seq"], event.data["review"]) == (wanted.seq, "kept")
+    assert [part.seq for part in open_parts(phone.store).parts] == [wanted.seq]
     phone.close()
 
 

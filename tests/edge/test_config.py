@@ -46,9 +46,51 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["box.toml", "phone.toml", "alone.toml"])
-def test_sample_is_accepted(name: str) -> None:
-    load_config(SAMPLES / name)
+@pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.toml")), ids=lambda path: path.name)
+def test_sample_is_accepted(path: Path) -> None:
+    load_config(path)
+
+
+HEARING = """
+[device]
+name = "box-1"
+profile = "{profile}"
+[station.main]
+model = "words"
+source = {source}
+"""
+
+
+@pytest.mark.parametrize(
+    ("profile", "source", "kind"),
+    [
+        ("phone", '{ kind = "microphone" }', "cascade"),
+        ("phone-sim", '{ kind = "audio_file", path = "a", segments = { hang_over_ms = 250 } }', "cascade"),
+        ("phone-sim", '{ kind = "microphone", segments = { kind = "energy" } }', "energy"),
+        ("phone", '{ kind = "microphone", segments = { begin = 0.6 } }', "cascade"),
+        ("x86-box", '{ kind = "microphone", segments = { hang_over_ms = 250 } }', "energy"),
+        ("generic", '{ kind = "microphone" }', "energy"),
+    ],
+)
+def test_phones_listen_for_speech_unless_told_otherwise(tmp_path: Path, profile: str, source: str, kind: str) -> None:
+    station = load_config(write(tmp_path, HEARING.format(profile=profile, source=source))).station["main"]
+    segments = station.source.get("segments", {})
+    assert segments.get("kind") == kind
+    assert "hang_over_ms" not in source or segments["hang_over_ms"] == 250
+
+
+def test_setting_of_another_segmenter_than_the_profiles_is_a_mistake_with_its_line(tmp_path: Path) -> None:
+    source = '{ kind = "microphone", segments = { threshold_dbfs = -35 } }'
+    with pytest.raises(ConfigError, match=r"line 7: station\.main\.source\.segments\.threshold_dbfs: unknown key"):
+        load_config(write(tmp_path, HEARING.format(profile="phone", source=source)))
+
+
+def test_file_that_is_one_window_stays_one_on_a_phone(tmp_path: Path) -> None:
+    source = '{ kind = "audio_file", path = "a" }'
+    assert (
+        "segments"
+        not in load_config(write(tmp_path, HEARING.format(profile="phone", source=source))).station["main"].source
+    )
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -128,14 +128,28 @@ def test_part_longer_than_signed_starts_over(server: WebServer, destination: Pat
     assert destination.read_bytes() == DATA
 
 
-def test_part_with_wrong_bytes_is_refused_once_and_then_fetched_anew(server: WebServer, destination: Path) -> None:
+@pytest.mark.parametrize("size", [1, 300_000, len(DATA)])
+def test_part_with_wrong_bytes_of_an_earlier_attempt_is_fetched_anew(
+    server: WebServer, destination: Path, size: int
+) -> None:
+    destination.parent.mkdir(parents=True)
+    torn = bytes(512) + DATA[512:] if size > 512 else b"x"  # a sector that a power cut left empty
+    destination.with_name(f".{DIGEST}.part").write_bytes(torn[:size])
+    assert fetch(server, destination).read_bytes() == DATA
+    assert server.body_bytes == len(DATA) - size + len(DATA)
+    assert not parts(destination)
+
+
+def test_part_with_wrong_bytes_at_a_server_with_wrong_bytes_is_refused_after_one_more_download(
+    server: WebServer, destination: Path
+) -> None:
     destination.parent.mkdir(parents=True)
     destination.with_name(f".{DIGEST}.part").write_bytes(b"x" * 1000)
+    server.files[PATH] = DATA[:5000] + b"!" + DATA[5001:]
     with pytest.raises(UpdateError, match="expected SHA-256"):
         fetch(server, destination)
-    assert not destination.exists()
-    assert not parts(destination)
-    assert fetch(server, destination).read_bytes() == DATA
+    assert len(server.requests) == 2
+    assert not destination.exists() and not parts(destination)
 
 
 def test_server_with_altered_bytes_is_refused_and_nothing_is_left(server: WebServer, destination: Path) -> None:

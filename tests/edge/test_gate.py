@@ -165,3 +165,9 @@ def test_length_of_sound_is_judged_at_its_own_rate() -> None:
 def test_manifest_knows_what_the_gate_measures() -> None:
     assert set(picture_metrics(flat(128))) == PICTURE_METRICS
     assert set(sound_metrics(np.zeros(800, np.float32), 8000)) == SOUND_METRICS
+
+
+def test_share_of_speech_is_measured_of_segments_alone() -> None:
+    segment, whole = (window(sine(0.5), sample_rate_hz=RATE_HZ, speech_share=share) for share in (0.625, None))
+    assert check(segment, hearing()).metrics["speech_share"] == 0.625
+    assert check(whole, hearing()).metrics.keys() == SOUND_METRICS

@@ -12,7 +12,8 @@ from edge import slots
 from edge.bundle import Bundle, parse
 from edge.engines import Engine, EngineSettings, open_engine
 from edge.errors import ModelError
-from edge.serving import MAX_FAILURES_IN_A_ROW, ProbationRules, Serving
+from edge.failures import FAILED_WINDOWS, FAILURES, OF_LAST_WINDOWS
+from edge.serving import ALONE_EVERY_S, LASTS_S, LEAK_WITHIN_S, LOOK_AT_MEMORY_S, ProbationRules, Serving
 from edge.slotfile import SlotFile
 from tests.bundles import SIDE, bundle_bytes
 from tests.clocks import HeldClock
@@ -27,9 +28,16 @@ class Bench:
     def __init__(self, folder: Path, isolation: Any = "inline", rules: ProbationRules = RULES) -> None:
         self.clock = HeldClock()
         self.told: list[str] = []
-        self.isolation = isolation
+        self.words: list[str] = []
+        self.isolation, self.rules = isolation, rules
+        self.own_bytes = 0
+        """What the daemon itself holds, as far as the test says."""
         self.slot_file = SlotFile(folder, "brightness", self.clock)
-        self.serving = Serving(self.slot_file, self.open, rules, self.clock, lambda name, *_: self.told.append(name))
+        self.serving = Serving(self.slot_file, self.open, rules, self.clock, self.tell, lambda: self.own_bytes)
+
+    def tell(self, name: str, severity: str, detail: str, data: dict[str, Any]) -> None:
+        self.told.append(name)
+        self.words.append(detail)
 
     def open(self, bundle: Bundle) -> Engine:
         return open_engine(bundle, EngineSettings(isolation=self.isolation, deadline_s=5.0))
@@ -54,6 +62,23 @@ class Bench:
         self.slot_file.change(lambda book, now: slots.activated(book, bundle.ref, now))
         self.serving.offer(engine)
         return bundle
+
+    def promote(self, version: str) -> Bundle:
+        """Give it a version and serve until its probation is over."""
+        bundle = self.activate(version)
+        self.window()
+        self.clock.forward(self.rules.seconds)
+        for _ in range(self.rules.windows):
+            self.window()
+        assert self.slot_file.book.current == bundle.ref.digest
+        return bundle
+
+    def fail(self, reason: str = "child died") -> str | None:
+        """Fail one window; return the version that was to judge it, None if none was open."""
+        engine = self.serving.current()
+        if engine is not None:
+            self.serving.window_failed(reason)
+        return engine.ref.version if engine is not None else None
 
     def window(self, *, late: bool = False) -> str:
         """Serve one window; return the version that judged it."""
@@ -145,6 +170,79 @@ def test_bundle_that_grows_in_service_is_opened_anew_and_told_once(tmp_path: Pat
     bench.serving.close()
 
 
+def test_bundle_in_service_that_leaks_soon_after_it_was_opened_gives_way(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.begin()
+    bench.window()
+    second = bench.promote("1.1.0")
+    bench.own_bytes = RULES.max_memory_bytes + 1
+    bench.clock.forward(LOOK_AT_MEMORY_S)
+    assert bench.window() == "1.0.0"
+    failed = bench.slot_file.book.slot(second.ref.digest)
+    assert failed is not None and "the daemon has grown by" in (failed.reason or "")
+    bench.serving.close()
+
+
+def test_bundle_in_service_that_grew_for_long_is_opened_anew_and_stays(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.begin()
+    bench.window()
+    second = bench.promote("1.1.0")
+    bench.clock.forward(LEAK_WITHIN_S)
+    bench.own_bytes = RULES.max_memory_bytes + 1
+    assert [bench.window() for _ in range(3)] == ["1.1.0"] * 3
+    assert bench.slot_file.book.current == second.ref.digest
+    assert bench.words[-2].endswith("opened anew") and bench.told[-1] == "bundle_opened"
+    bench.serving.close()
+
+
+def test_trial_inline_that_makes_the_daemon_grow_is_given_up(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.own_bytes = 2**41  # what it holds before is not the trial's
+    bench.begin()
+    bench.window()
+    bench.activate("1.1.0")
+    assert bench.window() == "1.1.0"
+    bench.own_bytes += RULES.max_memory_bytes + 1
+    bench.clock.forward(LOOK_AT_MEMORY_S)
+    engine = bench.serving.current()  # also while nothing comes
+    assert engine is not None and engine.ref.version == "1.0.0"
+    bench.serving.close()
+
+
+def test_stations_whose_trial_fails_in_the_same_moment_go_back_once_and_go_on(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    told: list[str] = []
+    other = Serving(bench.slot_file, bench.open, RULES, bench.clock, lambda name, *_: told.append(name))
+    bench.begin()
+    for serving in (bench.serving, other):
+        assert serving.current() is not None
+    bundle = bench.activate("1.1.0")
+    other.offer(bench.open(bundle))
+    for serving in (bench.serving, other):
+        assert serving.current() is not None
+    for serving in (bench.serving, other):
+        serving.window_failed("not a number")
+    for serving in (bench.serving, other):
+        engine = serving.current()
+        assert engine is not None and engine.ref.version == "1.0.0"
+    assert [*bench.told, *told].count("bundle_failed") == 1
+    bench.serving.close()
+    other.close()
+
+
+def test_trial_that_fails_while_it_is_asked_back_is_not_held_against_it(bench: Bench) -> None:
+    bench.begin()
+    bench.window()
+    bundle = bench.activate("1.1.0")
+    assert bench.serving.current() is not None
+    bench.slot_file.change(slots.withdrawn)
+    bench.serving.window_failed("not a number")
+    assert bench.window() == "1.0.0"
+    assert bench.slot_file.book.state(bundle.ref.digest) == "staged"
+    assert "bundle_failed" not in bench.told
+
+
 def test_two_stations_of_one_model_end_one_trial_between_them(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     other = Serving(bench.slot_file, bench.open, RULES, bench.clock, lambda *_: None)
@@ -192,17 +290,66 @@ def test_current_that_fails_is_opened_again(bench: Bench) -> None:
 def test_current_that_keeps_failing_gives_way_to_the_previous_one(bench: Bench) -> None:
     bench.begin()
     bench.window()
-    second = bench.activate("1.1.0")
-    bench.window()
-    bench.clock.forward(RULES.seconds)
-    for _ in range(RULES.windows):
-        bench.window()
-    for _ in range(MAX_FAILURES_IN_A_ROW):
+    second = bench.promote("1.1.0")
+    for _ in range(FAILED_WINDOWS):
         bench.clock.forward(60)
-        assert bench.serving.current() is not None
-        bench.serving.window_failed("hung")
+        assert bench.fail("hung") == "1.1.0"
     assert bench.window() == "1.0.0"
     assert bench.slot_file.book.state(second.ref.digest) == "bad"
+
+
+def test_current_that_fails_every_other_window_gives_way_and_never_comes_back(bench: Bench) -> None:
+    bench.begin()
+    bench.window()
+    second = bench.promote("1.1.0")
+    for _ in range(FAILED_WINDOWS):
+        assert bench.window() == "1.1.0"
+        assert bench.fail("not a number") == "1.1.0"
+    assert bench.window() == "1.0.0"
+    failed = bench.slot_file.book.slot(second.ref.digest)
+    assert failed is not None and failed.reason == "not a number; 3 failures within 5 windows"
+    for _ in range(3 * OF_LAST_WINDOWS):  # the one before it fails in the same way, and there is none to swing to
+        bench.clock.forward(60)
+        bench.fail()
+        assert bench.window() == "1.0.0"
+    assert bench.slot_file.book.current != second.ref.digest
+
+
+def test_current_that_fails_seldom_stays(bench: Bench) -> None:
+    bench.begin()
+    bench.window()
+    bench.promote("1.1.0")
+    for _ in range(2 * FAILURES):
+        bench.clock.forward(60)
+        assert bench.fail() == "1.1.0"
+        for _ in range(OF_LAST_WINDOWS // 2):
+            assert bench.window() == "1.1.0"
+    assert bench.slot_file.book.previous is not None
+
+
+def test_current_that_crashes_every_few_seconds_of_a_fast_line_gives_way(bench: Bench) -> None:
+    bench.begin()
+    bench.window()
+    bench.promote("1.1.0")
+    for _ in range(FAILURES):
+        for _ in range(OF_LAST_WINDOWS):
+            assert bench.window() == "1.1.0"
+        bench.clock.forward(5)
+        assert bench.fail() == "1.1.0"
+    assert bench.window() == "1.0.0"
+
+
+def test_only_bundle_that_fails_every_other_window_is_one_alarm_a_minute(bench: Bench) -> None:
+    bench.begin()
+    for _ in range(100):
+        bench.clock.forward(0.1)
+        bench.window()
+        bench.fail()
+    assert bench.told.count("bundle_failed") == 1
+    bench.clock.forward(ALONE_EVERY_S)
+    bench.window()
+    bench.fail()
+    assert bench.told.count("bundle_failed") == 2
 
 
 def test_only_bundle_that_keeps_failing_is_tried_for_ever_with_pauses(bench: Bench) -> None:
@@ -253,4 +400,20 @@ def test_restart_in_the_middle_of_a_trial_goes_on_with_it(tmp_path: Path) -> Non
     again.slot_file.change(slots.started)
     assert again.window() == "1.1.0"
     assert again.slot_file.book.trial is not None
+    again.serving.close()
+
+
+def test_bundle_in_service_that_lasts_a_minute_forgives_the_starts_before(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.begin()
+    bench.window()
+    bench.promote("1.1.0")
+    bench.serving.close()
+    again = Bench(tmp_path)
+    again.slot_file.change(lambda book, now: slots.started(book, now, contained=False))
+    again.window()
+    assert [slot.starts for slot in again.slot_file.book.slots] == [0, 1]
+    again.clock.forward(LASTS_S)
+    again.window()
+    assert [slot.starts for slot in again.slot_file.book.slots] == [0, 0]
     again.serving.close()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge import slots
-from edge.slots import MAX_TRIAL_STARTS, TRANSITIONS, Book
+from edge.slots import MAX_STARTS, TRANSITIONS, Book
 from edge.wire.base import BundleRef
 from edge.wire.terms import SLOT_STATES
 
@@ -91,7 +91,7 @@ def test_new_trial_ends_the_one_before_it() -> None:
 
 def test_trial_that_kills_the_daemon_again_and_again_is_given_up() -> None:
     book = serving_two()
-    for _ in range(MAX_TRIAL_STARTS):
+    for _ in range(MAX_STARTS):
         book = slots.started(book, 9)
         assert book.trial is not None
     book = slots.started(book, 10)
@@ -104,6 +104,34 @@ def test_starts_without_a_trial_count_nothing() -> None:
     for _ in range(50):
         book = slots.started(book, 2)
     assert book == slots.preloaded(Book(), FIRST, 1)
+
+
+def test_current_that_kills_the_daemon_it_runs_in_gives_way_to_the_previous_one() -> None:
+    book = slots.served(serving_two(), 8)
+    for _ in range(MAX_STARTS):
+        book = slots.started(book, 9, contained=False)
+        assert book.current == SECOND.digest
+    book = slots.started(book, 10, contained=False)
+    assert (book.current, book.state(SECOND.digest)) == (FIRST.digest, "bad")
+    again = book
+    for _ in range(50):
+        again = slots.started(again, 11, contained=False)
+    assert again == book, "there is none before it: it goes on"
+
+
+def test_current_that_lasts_or_runs_in_a_child_is_not_counted() -> None:
+    book = slots.served(serving_two(), 8)
+    for _ in range(50):
+        book = slots.lasted(slots.started(book, 9, contained=False), 10)
+        book = slots.started(book, 11)
+    assert book == slots.served(serving_two(), 8)
+
+
+def test_book_in_words_names_what_decides_and_what_failed() -> None:
+    assert slots.in_words(Book()) == "no bundle"
+    assert slots.in_words(serving_two()) == "1.2.0 decides on trial, 1.1.0 before it"
+    assert slots.in_words(slots.served(serving_two(), 8)) == "1.2.0 decides; 1.1.0 to go back to"
+    assert slots.in_words(slots.breached(serving_two(), SECOND, "crashed", 9)) == "1.1.0 decides; 1.2.0 failed: crashed"
 
 
 def test_files_that_may_be_returned_to_are_needed() -> None:

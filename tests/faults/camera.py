@@ -71,10 +71,10 @@ class Camera:
         return data[: len(data) // 2] if kind > 0.98 else data
 
 
-def picture(brightness: int, rng: random.Random) -> bytes:
-    """Return a PNG of about this brightness, different every time."""
-    noise = np.random.default_rng(rng.randrange(2**32)).integers(-4, 5, (SIDE, SIDE, 3))
-    pixels = np.clip(brightness + noise, 0, 255).astype(np.uint8)
+def picture(brightness: int, rng: random.Random, *, noise: int = 4) -> bytes:
+    """Return a PNG of about this brightness, different every time unless it is without noise."""
+    grain = np.random.default_rng(rng.randrange(2**32)).integers(-noise, noise + 1, (SIDE, SIDE, 3))
+    pixels = np.clip(brightness + grain, 0, 255).astype(np.uint8)
     return cv2.imencode(".png", pixels)[1].tobytes()
 
 

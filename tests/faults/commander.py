@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -50,7 +50,8 @@ class Commander:
         self._stack.close()
 
     def device(self, name: str = "box-1", **settings: object) -> Device:
-        """Return a device that is enrolled here already."""
+        """Return a device that is enrolled here already; without a shadow, whose child comes and goes in between."""
+        settings["station"] = {"shadow_cpu_share": 0, **cast(dict[str, object], settings.get("station", {}))}
         made = Device(
             self._folder / name,
             name,

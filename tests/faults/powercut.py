@@ -3,21 +3,25 @@
 Rules:
 - Names are journalled in order: after a cut, a prefix of the creations, renames and removals since the last sync of
   their folder is there. The data of a file is there if it was synced; else it is lost, or torn by sectors, or whole.
-- Only what goes through `os` is seen (open, fdopen, fsync, replace, rename, unlink): all that `edge.files` uses.
+- Only what goes through `os` (open, fdopen, fsync, replace, rename, unlink) or `io.open` (anew or to append) is seen:
+  all that `edge.files` and `edge.fetch` use.
 """
 
 import io
 import os
 import random
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 SECTOR = 512
+FATES = ("lost", "torn", "whole")
+"""What may become of data that was not synced."""
 
 
 @dataclass
@@ -79,10 +83,37 @@ class Recorder:
 
     def inode(self, path: str) -> Inode:
         """Return the file that has this name now, pending changes included."""
+        return self._here()[path]
+
+    def has(self, path: str) -> bool:
+        """Return whether a file has this name now."""
+        return path in self._here()
+
+    def _here(self) -> dict[str, Inode]:
         here = dict(self.disk.names)
         for do, name, what in self.disk.pending:
             _apply(here, do, name, what)
-        return here[path]
+        return here
+
+
+def states(disk: Disk, rng: random.Random) -> list[dict[str, bytes]]:
+    """Return what may be on a disk whose power was cut at this moment, each state once."""
+    found: list[dict[str, bytes]] = []
+    for names in range(len(disk.pending) + 1):
+        for fate in FATES:
+            state = disk.after_a_cut(rng, names=names, data=fate)
+            if state not in found:
+                found.append(state)
+    return found
+
+
+def restore(folder: Path, state: dict[str, bytes], *subfolders: str) -> None:
+    """Make a folder hold these files and nothing else, and folders that were there before anything was recorded."""
+    shutil.rmtree(folder)
+    for made in (folder, *(folder / name for name in subfolders)):
+        made.mkdir(parents=True)
+    for name, content in state.items():
+        Path(name).write_bytes(content)
 
 
 @contextmanager
@@ -91,6 +122,7 @@ def recorded(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     watch = _Watch(folder)
     for name, function in watch.functions().items():
         patch.setattr(os, name, function)
+    patch.setattr(io, "open", watch.open_file)
     try:
         yield watch.recorder
     finally:
@@ -105,6 +137,7 @@ class _Watch:
         self._root = str(folder)
         self._paths: dict[int, str] = {}
         self._real = {name: getattr(os, name) for name in ("open", "fdopen", "fsync", "replace", "rename", "unlink")}
+        self._real_open_file = io.open
 
     def functions(self) -> dict[str, Any]:
         return {
@@ -115,6 +148,21 @@ class _Watch:
             "rename": self._replace,
             "unlink": self._unlink,
         }
+
+    def open_file(self, path: Any, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        """Stand in for `io.open`, which `pathlib` uses."""
+        file = self._real_open_file(path, mode, *rest, **named)
+        name = os.fspath(path) if not isinstance(path, int) else ""
+        if not isinstance(name, str) or not name.startswith(self._root) or mode == "rb":
+            return file
+        assert mode in ("ab", "wb"), f"opening with {mode!r} is not recorded"
+        self._paths[file.fileno()] = name
+        if not self.recorder.has(name):
+            self._note("put", name, Inode())
+        watched = _Watched(cast(io.BufferedWriter, file), self.recorder, name)
+        if mode == "wb":
+            watched.forget(0)
+        return watched
 
     def _open(self, path: Any, flags: int, *rest: Any, **named: Any) -> int:
         descriptor: int = self._real["open"](path, flags, *rest, **named)
@@ -169,6 +217,16 @@ class _Watched:
         self._recorder.took_place()
         return self._file.write(data)
 
+    def truncate(self, size: int) -> int:
+        self.forget(size)
+        return self._file.truncate(size)
+
+    def forget(self, size: int) -> None:
+        """Note that nothing is left beyond so many bytes."""
+        inode = self._recorder.inode(self._path)
+        inode.written = inode.written[:size]
+        self._recorder.took_place()
+
     def __enter__(self) -> "_Watched":
         return self
 
@@ -198,5 +256,6 @@ def _left(inode: Inode, rng: random.Random, fate: str) -> bytes:
     torn = bytearray(inode.written)
     for start in range(0, len(torn), SECTOR):
         if rng.random() < 0.5:
-            torn[start : start + SECTOR] = bytes(len(torn[start : start + SECTOR]))
+            length = len(torn[start : start + SECTOR])
+            torn[start : start + SECTOR] = inode.safe[start : start + length].ljust(length, b"\0")
     return bytes(torn)

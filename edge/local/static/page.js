@@ -3,7 +3,9 @@ const EVERY_MS = 700;
 const $ = (id) => document.getElementById(id);
 const who = $("who");
 let open = [];
+let words = {};
 let shown = null;
+let shownWords = null;
 const answered = new Set();
 
 who.value = localStorage.getItem("who") ?? "";
@@ -96,13 +98,15 @@ function showPart() {
   const part = waiting.find((row) => row.seq === shown) ?? waiting[0];
   $("none").hidden = Boolean(part);
   $("current").hidden = !part;
-  if (!part || shown === part.seq) return;
-  shown = part.seq;
-  const image = part.input.media_type.startsWith("image/");
-  $("picture").hidden = !image;
-  $("sound").hidden = image;
-  $("unseen").hidden = true;
-  (image ? $("picture") : $("sound")).src = `/api/inputs/${part.seq}`;
+  if (!part) return;
+  // Only keys that would mean something else are changed: a station that has just started does not know its words yet.
+  const known = JSON.stringify(words[part.station] ?? null);
+  if (shown === part.seq && shownWords === known) return;
+  const again = shown === part.seq;
+  [shown, shownWords] = [part.seq, known];
+  showKeys(part);
+  if (again) return;
+  showInput(part);
   const said = part.text ? `“${part.text}”, ${(100 * (part.confidence ?? 0)).toFixed(1)} % sure` : part.label ? `${part.label}, ${(100 * (part.confidence ?? 0)).toFixed(1)} % sure` : "no answer of the model";
   $("said").textContent = `${part.station} · ${part.input.name} · ${part.reason}${part.detail ? `: ${part.detail}` : ""} · ${said}`;
   const sorted = Object.entries(part.scores).sort((a, b) => b[1] - a[1]).slice(0, 5);
@@ -115,7 +119,40 @@ function showPart() {
   }));
 }
 
-async function give(answer) {
+function showInput(part) {
+  const image = part.input.media_type.startsWith("image/");
+  const kept = part.input.kept && !part.forgotten;
+  $("picture").hidden = !kept || !image;
+  $("sound").hidden = !kept || image;
+  $("sound").pause();
+  for (const old of [$("picture"), $("sound")]) old.removeAttribute("src");
+  $("unseen").hidden = kept;
+  if (kept) (image ? $("picture") : $("sound")).src = `/api/inputs/${part.seq}`;
+  else $("unseen").textContent = `${image ? "Its picture" : "Its sound"} ${part.forgotten ? "was erased on request" : "is not kept at this station"}.`;
+}
+
+function showKeys(part) {
+  // At a station that hears, the first key is what was heard, and any other word can be named.
+  const heard = words[part.station];
+  const [yes, no] = [$("yes"), $("no")];
+  yes.dataset.answer = heard ? "accept" : "pass";
+  yes.dataset.label = heard?.includes(part.label) ? part.label : "";
+  yes.hidden = Boolean(heard) && !part.label;
+  const said = part.text ? "as written" : `“${part.label}”`;
+  for (const [key, letter, word] of [[yes, heard ? "A" : "P", heard ? said : "pass"], [no, heard ? "W" : "D", heard ? "wrong" : "divert"]]) {
+    key.querySelector("kbd").textContent = letter;
+    key.querySelector("span").textContent = word;
+  }
+  const others = (heard ?? []).filter((word) => word !== part.label);
+  $("words").hidden = !others.length;
+  $("words").replaceChildren(...others.map((word) => {
+    const button = text("button", word);
+    button.addEventListener("click", () => give("accept", word));
+    return button;
+  }));
+}
+
+async function give(answer, label) {
   if (shown === null || $("current").hidden) return;
   if (!who.value.trim()) {
     trouble("Say who answers: your name, above.");
@@ -129,7 +166,7 @@ async function give(answer) {
   const response = await fetch("/api/answers", {
     method: "POST",
     headers: { "content-type": "application/json", "x-lineside": "1" },
-    body: JSON.stringify({ seq, answer, who: who.value.trim() }),
+    body: JSON.stringify({ seq, answer, who: who.value.trim(), ...(label ? { label } : {}) }),
   });
   if (!response.ok) {
     answered.delete(seq);
@@ -152,23 +189,30 @@ async function look() {
   const names = Object.keys(state.reported.stations);
   trouble(names.map((name) => showStation(name, state.reported.stations[name], state.last[name], state.seen.includes(name))).filter(Boolean).join(" · "));
   open = state.open;
+  words = state.words;
   $("open_count").textContent = open.filter((row) => !answered.has(row.seq)).length + Math.max(0, state.open_count - open.length);
   showPart();
 }
 
-$("picture").addEventListener("error", () => {
-  $("picture").hidden = true;
-  $("unseen").hidden = false;
-});
+for (const shower of [$("picture"), $("sound")]) {
+  shower.addEventListener("error", () => {
+    if (!shower.getAttribute("src")) return;
+    shower.hidden = true;
+    $("unseen").textContent = "This input cannot be shown.";
+    $("unseen").hidden = false;
+  });
+}
 document.querySelectorAll("[data-answer]").forEach((button) => {
-  button.addEventListener("click", () => give(button.dataset.answer));
+  button.addEventListener("click", () => give(button.dataset.answer, button.dataset.label));
 });
 document.addEventListener("keydown", (event) => {
   if (event.target === who || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  const answer = { p: "pass", d: "divert", " ": "cant_tell" }[event.key.toLowerCase()];
-  if (!answer) return;
+  const named = [...$("words").children].find((button) => button.textContent === event.key);
+  const pressed = event.key === " " ? "space" : event.key.toUpperCase();
+  const key = [...document.querySelectorAll(".keys button")].find((button) => !button.hidden && button.querySelector("kbd").textContent === pressed);
+  if (!named && !key) return;
   event.preventDefault();
-  give(answer);
+  (key ?? named).click();
 });
 
 async function forever() {

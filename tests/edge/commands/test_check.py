@@ -58,6 +58,15 @@ def test_sound_without_consent_is_said(device: Path) -> None:
     assert "main: sound: no consent" in edge("check", "-c", "box.toml", cwd=device).stdout
 
 
+def test_network_that_runs_within_the_daemon_is_said(device: Path) -> None:
+    assert "isolation" not in edge("check", "-c", "box.toml", cwd=device).stdout
+    (device / "box.toml").write_text(CONFIG.replace("audit_share", 'isolation = "inline"\naudit_share'))
+    result = edge("check", "-c", "box.toml", cwd=device)
+    assert result.returncode == 0
+    assert "main: isolation: inline: a network that crashes ends the daemon" in result.stdout
+    assert 'isolation = "process" contains all three' in result.stdout
+
+
 def test_check_decides_nothing(device: Path) -> None:
     edge("check", "-c", "box.toml", cwd=device)
     assert not (device / "data" / "lineside.sqlite").exists()

@@ -1,4 +1,4 @@
-"""A real daemon with its page, for tests: two sure parts, three unsure ones, one file that is no picture."""
+"""Real daemons with their pages, for tests: one that sees parts, sure and unsure, and one that hears words."""
 
 import json
 import re
@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import urllib3
 
+from edge.sound import encode_wav
 from tests.brokers import free_port
 from tests.bundles import bundle_bytes
 from tests.edge.commands.test_infer import picture
@@ -36,6 +38,20 @@ isolation = "inline"
 source = {{ kind = "folder", path = "inbox", watch = true }}
 {station}
 """
+HEARING = """
+[device]
+name = "phone-1"
+[local]
+listen = "127.0.0.1:{port}"
+[station.main]
+model = "spoken_digits"
+bundle = "digits.lsb"
+audit_share = 0
+isolation = "inline"
+source = {{ kind = "audio_file", path = "inbox", watch = true }}
+"""
+DIGITS = Path(__file__).parents[3] / "models" / "spoken_digits" / "spoken_digits-1.2.0.lsb"
+RATE_HZ, SOUNDS = 16_000, 3
 BRIGHTNESS = (250, 5, 128, 126, 130)
 
 
@@ -69,6 +85,21 @@ class Running:
 
 
 @contextmanager
+def hearing(folder: Path) -> Iterator[Running]:
+    """Start a daemon that hears three rising tones, of which it is unsure; wait until they are decided."""
+    port = free_port()
+    (folder / "digits.lsb").symlink_to(DIGITS)
+    (folder / "box.toml").write_text(HEARING.format(port=port))
+    (folder / "inbox").mkdir()
+    times = np.arange(round(0.6 * RATE_HZ)) / RATE_HZ
+    for number in range(SOUNDS):
+        tone = 0.3 * np.sin(2 * np.pi * (600 + 20 * number + 300 * times) * times)
+        (folder / "inbox" / f"{number}.wav").write_bytes(encode_wav(tone.astype(np.float32), RATE_HZ))
+    with _started(folder, port, None, SOUNDS) as device:
+        yield device
+
+
+@contextmanager
 def running(folder: Path, token: str | None = None, station: str = "", cloud: Cloud | None = None) -> Iterator[Running]:
     """Start the daemon, with more lines for its station, alone or with a control plane; wait until all is decided."""
     port = free_port()
@@ -79,11 +110,17 @@ def running(folder: Path, token: str | None = None, station: str = "", cloud: Cl
     for number, brightness in enumerate(BRIGHTNESS):
         picture(folder / "inbox" / f"{number}.png", brightness)
     (folder / "inbox" / "5.png").write_bytes(b"rubbish")
+    with _started(folder, port, token, len(BRIGHTNESS) + 1) as device:
+        yield device
+
+
+@contextmanager
+def _started(folder: Path, port: int, token: str | None, inputs: int) -> Iterator[Running]:
     command = [sys.executable, "-m", "edge", "run", "--config", "box.toml"]
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL)
     device = Running(folder, f"http://127.0.0.1:{port}", token)
     try:
-        wait_until(lambda: _decided(device) == len(BRIGHTNESS) + 1, 60, "the parts to be decided")
+        wait_until(lambda: _decided(device) == inputs, 60, "the inputs to be decided")
         yield device
     finally:
         process.terminate()

@@ -12,7 +12,7 @@ import pytest
 from edge.store import Store
 from edge.wire.rows import ANSWERED_EVENT, EventRow
 from tests.clocks import HeldClock
-from tests.edge.local.device import Running, running
+from tests.edge.local.device import Running, hearing, running
 from tests.waiting import wait_until
 
 TOKEN = "a-token-of-sixteen-and-more"
@@ -155,3 +155,22 @@ def test_what_lies_outside_of_the_crop_is_neither_shown_nor_kept(tmp_path: Path)
             assert shown is not None and np.array_equal(shown, np.full((20, 20, 3), 128, np.uint8))
         row = secret[5].tobytes()[:60]
         assert not any(row in path.read_bytes() for path in (tmp_path / "data").glob("lineside.sqlite*"))
+
+
+def test_word_that_was_really_said_is_named_and_others_than_the_bundles_are_refused(tmp_path: Path) -> None:
+    with hearing(tmp_path) as device:
+        state = device.state()
+        assert state["words"]["main"][:3] == ["0", "1", "2"]
+        seq = state["open"][0]["seq"]
+        refused = device.post({"seq": seq, "answer": "accept", "who": "Ada", "label": "twelve"}, **CHANGE)
+        assert refused.status == 422 and "label: expected one of 0, 1, 2" in refused.json()["error"]
+        assert device.post({"seq": seq, "answer": "accept", "who": "Ada", "label": "7"}, **CHANGE).status == 201
+        assert answers(device) == [{"decision_seq": seq, "answer": "accept", "reviewer": "Ada", "label": "7"}]
+
+
+def test_station_that_inspects_has_no_words_to_name(device: Running) -> None:
+    assert device.state()["words"] == {}
+    refused = device.post(
+        {"seq": device.state()["open"][0]["seq"], "answer": "pass", "who": "Ada", "label": "7"}, **CHANGE
+    )
+    assert refused.status == 422 and "none: this station's labels are not named" in refused.json()["error"]

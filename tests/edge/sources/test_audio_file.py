@@ -67,6 +67,8 @@ def test_file_becomes_its_segments_with_place_and_hang_over(tmp_path: Path) -> N
     windows = drained(opened(put(tmp_path / "a.wav", two_words())))
     assert [window.name for window in windows] == ["a.wav at 0.30 s", "a.wav at 1.50 s"]
     assert len({window.key for window in windows}) == 2
+    shares = [0.4 / (0.2 + 0.4 + 0.3), 0.3 / (0.2 + 0.3 + 0.3)]  # of pre-roll, tone and hang-over
+    assert [window.speech_share for window in windows] == pytest.approx(shares, abs=0.03)
     for window in windows:
         assert window.hang_over_ms == pytest.approx(300, abs=1) and window.waited_ms == 0
         assert window.encode is not None and window.data is not None and not window.live
@@ -182,5 +184,6 @@ def test_microphone_says_what_it_hears_and_how_long_it_waited_for_the_end() -> N
     source = microphone(FakeDevice(said, dies=False), SystemClock(), segments=ENERGY)
     window = source.read(5)
     assert window is not None and window.hang_over_ms == pytest.approx(300, abs=1)
+    assert window.speech_share is not None and 0.1 < window.speech_share < 0.9
     assert isinstance(source, Hearing) and source.listening is not None and not source.listening.active
     source.close()

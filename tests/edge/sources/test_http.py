@@ -340,6 +340,7 @@ def test_health_says_whether_inputs_are_decided(
     opened: Callable[..., HttpSource], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = opened()
+    assert httpx.get(url(source, "/healthz")).status_code == 503, "nobody has asked for an input yet"
     source.read(0)
     assert httpx.get(url(source, "/healthz")).json() == {"ready": True, "waiting": 0, "stopping": False}
     monkeypatch.setattr("edge.sources.httpapp.STUCK_S", 0.0)
@@ -362,7 +363,7 @@ def test_openapi_document_describes_every_route_and_the_decision(opened: Callabl
     source = opened(token=TOKEN)
     document = httpx.get(url(source, "/openapi.json")).json()
     assert set(document["paths"]) == {"/v1/decide", "/v1/batch", "/healthz", "/openapi.json"}
-    assert {"verdict", "scores", "reason", "input", "text"} <= set(
+    assert {"verdict", "scores", "reason", "input", "text", "received"} <= set(
         document["components"]["schemas"]["DecisionRow"]["properties"]
     )
     for reference in _references(document):

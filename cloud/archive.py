@@ -6,6 +6,7 @@ Rules:
 """
 
 import hashlib
+import lzma
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,6 +19,18 @@ from edge.wire.manifest import MANIFEST_NAME, Manifest
 MAX_MEMBERS = 64
 MAX_MANIFEST_BYTES = 4 * 2**20
 READ_BYTES = 2**20
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,  # bzip2's
+    NotImplementedError,
+    EOFError,
+    KeyError,
+    ValueError,
+    RuntimeError,
+)
+"""What the standard library raises on archives that are damaged or made to harm."""
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -30,7 +43,7 @@ def read_manifest(path: Path) -> Manifest:
         with zipfile.ZipFile(path) as archive:
             manifest = _manifest(archive)
             _check_members(archive, manifest)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, KeyError, ValueError, RuntimeError) as error:
+    except _DAMAGED as error:
         raise InvalidError(
             f"not a bundle: {error}", hint="expected a .lsb file as `lineside-export` writes it"
         ) from error

@@ -42,7 +42,7 @@ def histogram(sides: Mapping[str, Sequence[int]], marks: Mapping[str, float], ax
             parts.append(
                 f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_TOP + height}" stroke="{_INK}" stroke-width="2"/>'
             )
-            anchor = "end" if value > 0.8 else "start"
+            anchor = "end" if value > 0.5 else "start"
             parts.append(_words(x + (-4 if anchor == "end" else 4), _TOP + 12, f"{name} {value:g}", anchor=anchor))
     return _svg(_WIDE, _HIGH, parts + _unit_axis(width, height, axis))
 

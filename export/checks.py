@@ -4,7 +4,8 @@ Rules:
 - Nothing is changed in the folder; what cannot be read is left out and named.
 - Files with the same bytes count as one thing: they get one group, so that no split parts them.
 - Pictures that are nearly the same get one group as well, unless nearly all are alike, as under a fixed camera.
-- A label is doubted only if a linear model and the nearest neighbours, both without its group, deny it.
+- A label is doubted only if a linear model and the nearest neighbours, both without its group, deny it; once networks
+  that never saw its group have judged a file, and beat that model, their word counts instead.
 """
 
 import hashlib
@@ -90,6 +91,39 @@ def check(dataset: Dataset, seed: int, step: Callable[[int, int], None] = lambda
     }
     warnings = _warnings(joined, facts, unreadable, merged=_are_copies(alike, len(probes)))
     return Found(joined, facts, warnings, features, linear, unreadable)
+
+
+def doubted_by_network(found: Found, places: NDArray[np.intp], chances: NDArray[np.float64]) -> Found:
+    """Return what was found with the word of better judges: networks that never saw the groups of what they judge.
+
+    Args:
+        found: by the linear model and the neighbours, which see little of small marks.
+        places: (n,) which items were judged; of the others the first doubts stay.
+        chances: (n, classes) calibrated probabilities of those items; a row of NaN was not judged.
+    """
+    items, names = found.dataset.items, found.dataset.labels
+    judged = {items[place].file for place in places}
+    given = chances[np.arange(len(places)), [names.index(items[place].label) for place in places]]
+    denied = [
+        {
+            "file": items[place].file,
+            "label": items[place].label,
+            "looks_like": names[int(chances[row].argmax())],
+            "p_label": round(float(given[row]), 4),
+        }
+        for row, place in enumerate(places)
+        if given[row] < _DOUBT_BELOW
+    ]
+    kept = [one for one in found.facts["doubted_labels"] if one["file"] not in judged]
+    doubts = sorted([*denied, *kept], key=lambda one: one["p_label"])
+    facts = {**found.facts, "doubted_labels": doubts[:_LISTED], "doubted": len(doubts)}
+    before = _doubts_in_words(found.facts) if found.facts["doubted_labels"] else None
+    warnings = [line for line in found.warnings if line != before]
+    return replace(found, facts=facts, warnings=[*warnings, *([_doubts_in_words(facts)] if doubts else [])])
+
+
+def _doubts_in_words(facts: dict[str, Any]) -> str:
+    return f"{facts['doubted']} labels look wrong, the first: {facts['doubted_labels'][0]['file']}"
 
 
 def _probes(dataset: Dataset, step: Callable[[int, int], None]) -> tuple[list[_Probe], list[tuple[str, str]]]:
@@ -202,7 +236,7 @@ def _warnings(dataset: Dataset, facts: dict[str, Any], unreadable: list[tuple[st
     elif facts["near_duplicates"]:
         found.append(f"{facts['near_duplicates']} pictures are nearly the same as others; they are kept together")
     if facts["doubted_labels"]:
-        found.append(f"{facts['doubted']} labels look wrong, the first: {facts['doubted_labels'][0]['file']}")
+        found.append(_doubts_in_words(facts))
     if not dataset.grouped:
         found.append(
             f"nobody said which {dataset.unit}s show the same part, so each counts as a part of its own: if a part was "

@@ -23,7 +23,7 @@ from edge.bundle import Bundle, load
 from edge.calibrate import probabilities
 from edge.wire.base import BundleRef
 from edge.wire.manifest import GOOD_LABEL, ImageInput
-from export import checks, choosing, dataset, evidence, golden, limits, pack, plan, signing, speed, worst
+from export import checks, choosing, dataset, evidence, golden, limits, pack, plan, scores, signing, speed, worst
 from export.build import build_bundle
 from export.dataset import Dataset
 from export.evidence import Judged
@@ -71,6 +71,7 @@ def fit(options: plan.Options, *, quiet: bool = False) -> Fitted:
     began_s = time.monotonic()
     found = dataset.load(options.data, options.task, good=options.good, group=options.group)
     rules = limits.read(options.limits) if options.limits else None
+    speed.estimate(0.0, options.profile)  # a factor that is none is said before the work
     digest = found.digest()
     runs = Runs(options.out)
     code = commit()
@@ -341,6 +342,8 @@ class _Work:
         bundle = load(path)
         judged = self._judged(bundle, scored)
         simple = self._compared(judged, scored)
+        if simple["beats_simple"]:
+            self.checked = checks.doubted_by_network(self.checked, scored.places, judged.chances)
         speeds = speed.measure(bundle, network)
         prefer, why = speed.preferred(speeds)
         before = self._before(scored)
@@ -348,7 +351,14 @@ class _Work:
         whole = evidence.figures(judged)
         proved, share = choosing.only(judged, proving), float(proving.mean())
         advice = evidence.advice(proved, self.options.alpha, self.options.delta, self.data.unit, share)
-        metrics = {**bundle.manifest.metrics, "judged": whole, "curves": evidence.curves(judged), "simple": simple}
+        data = {**bundle.manifest.metrics["data"], **{k: self.checked.facts[k] for k in ("doubted", "doubted_labels")}}
+        metrics = {
+            **bundle.manifest.metrics,
+            "data": data,
+            "judged": whole,
+            "curves": evidence.curves(judged),
+            "simple": simple,
+        }
         manifest = bundle.manifest.model_copy(
             update={"metrics": {**metrics, "advice": advice}, "audit": verdict, "prefer": prefer}
         )
@@ -363,6 +373,7 @@ class _Work:
             "run": run,
             "input": self.checked.facts["sizes"],
         }
+        scores.write(path.with_suffix(".scores.npz"), scores.of(proved, f"{ref.name} {ref.version}"))
         report = path.with_suffix(".html")
         pictures = worst.worst(bundle, judged, [self.data.items[i] for i in scored.places])
         report.write_text(page.render(load(path), {**extras, "pictures": pictures}))

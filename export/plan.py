@@ -31,7 +31,8 @@ _BUDGET_SHARE = 0.75
 _SPEED_UP = {1: 1.0, 2: 1.6}
 _COPY_MS, _STEP_MS = 10.0, 15.0
 """Of a picture of 320 × 320 on one core: the frozen part, and one example of a training step (measured)."""
-_SOUND_STEP_MS = 0.6
+_SOUND_COPY_MS, _SOUND_STEP_MS = 10.0, 0.6
+"""Of a second of sound on one core: another room with its features, and one example of a training step (measured)."""
 _FULL_AREA = _DEFAULT_SIDE**2
 
 
@@ -119,7 +120,7 @@ def make(dataset: Dataset, facts: dict[str, Any], options: Options) -> Plan:
         copy_ms, step_ms, batch, most = _COPY_MS * scale, _STEP_MS * scale, 24, 300
     else:
         spec = sound_input(facts["sizes"])
-        copy_ms, step_ms, batch, most = 3.0, _SOUND_STEP_MS * spec.window_s, 64, 2000
+        copy_ms, step_ms, batch, most = _SOUND_COPY_MS, _SOUND_STEP_MS * spec.window_s, 64, 2000
     wanted = int(np.clip(round(5000 / count), 3, 16))
     copies = max(1, min(wanted, int(0.35 * budget_ms / (count * copy_ms))))
     rest_ms = budget_ms - count * copies * copy_ms

@@ -1,19 +1,21 @@
 """Keeps what was tried: one row per run in `runs.sqlite` beside the models.
 
 Rules:
-- A run is written when it begins and again when it ends, so that one that was killed is seen as such.
+- A run is written when it begins and again when it ends; while it runs it holds a lock beside the file, which ends
+  with its process, so that one that was killed is shown as killed and not as running.
 - A row holds code commit, dataset digest, settings, results, resources and artefacts; nothing of it is changed later.
 - The file is plain SQLite; several runs may write at once.
 """
 
+import fcntl
 import json
 import sqlite3
 import uuid
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from edge.errors import ConfigError
 
@@ -63,6 +65,7 @@ class Runs:
     def __init__(self, path: Path) -> None:
         """Open `path` (a file, or a folder that holds `runs.sqlite`); it is made on the first write."""
         self.path = path / FILE if path.suffix != ".sqlite" else path
+        self._held: dict[str, IO[str]] = {}
 
     def begin(
         self, *, name: str, version: str, command: str, code: str, dataset_digest: str, settings: dict[str, Any]
@@ -81,6 +84,7 @@ class Runs:
             json.dumps(settings, default=str),
         )
         with closing(self._open()) as database, database:
+            self._hold(number)
             database.execute(
                 "INSERT INTO runs (id, name, version, command, state, began_at, code, dataset_digest, settings) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -104,6 +108,9 @@ class Runs:
                 "UPDATE runs SET state = ?, ended_at = ?, results = ?, resources = ?, artefacts = ? WHERE id = ?",
                 (state, _now(), *texts, run),
             )
+        if run in self._held:
+            self._held.pop(run).close()
+            self._lock(run).unlink(missing_ok=True)
 
     def list(self, *, name: str | None = None, state: str | None = None, dataset: str | None = None) -> list[Run]:
         """Return the runs, newest first, that fit all that is given; `dataset` is the beginning of a digest."""
@@ -111,7 +118,7 @@ class Runs:
             return []
         with closing(self._open()) as database:
             rows = database.execute("SELECT * FROM runs ORDER BY began_at DESC, rowid DESC").fetchall()
-        found = [_run(row) for row in rows]
+        found = [self._seen(_run(row)) for row in rows]
         return [
             run
             for run in found
@@ -133,6 +140,27 @@ class Runs:
                 hint="`lineside-export runs list` shows them",
             )
         return found[0]
+
+    def _lock(self, run: str) -> Path:
+        return self.path.with_name(f".run-{run}.lock")
+
+    def _hold(self, run: str) -> None:
+        file = self._lock(run).open("w")
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._held[run] = file
+
+    def _seen(self, run: Run) -> Run:
+        """Return a run as killed if it says that it runs and nobody holds its lock."""
+        if run.state != "running":
+            return run
+        try:
+            with self._lock(run.id).open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return run
+        except OSError:
+            pass  # the lock is gone, with the machine or by hand
+        return replace(run, state="killed")
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)

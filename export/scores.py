@@ -22,6 +22,7 @@ import numpy as np
 
 from edge.errors import ModelError
 from edge.wire.terms import Task
+from export.evidence import Judged
 from export.thresholds import Sample
 
 _NAMES = ("score", "event", "unit", "task", "name")
@@ -35,6 +36,22 @@ class Scores:
     sample: Sample
     task: Task
     name: str
+
+
+def of(judged: Judged, name: str) -> Scores:
+    """Return the scores of judged examples; inputs that the gate refused have none.
+
+    Args:
+        judged: examples with calibrated probabilities and their units.
+        name: what they are scores of, for people.
+    """
+    kept = ~judged.refused
+    if judged.inspects:
+        score, event = judged.defect_score(), judged.defective()
+    else:
+        score, event = judged.chances.max(1), judged.chances.argmax(1) == judged.truth
+    sample = Sample(np.clip(score[kept], 0.0, 1.0), event[kept], judged.groups[kept])
+    return Scores(sample, "inspect" if judged.inspects else "keyword", name)
 
 
 def write(path: Path, scores: Scores) -> None:
@@ -63,7 +80,7 @@ def read(path: Path) -> Scores:
         with np.load(path, allow_pickle=False) as stored:
             values = {name: stored[name] for name in _NAMES if name in stored.files}
     except (OSError, ValueError, EOFError) as error:
-        hint = "expected the .npz that a recipe writes"
+        hint = "expected the .npz that `lineside-export fit` or `audit --scores` writes"
         raise ModelError(f"{path}: cannot read scores: {error}", hint=hint) from error
     missing = [name for name in _NAMES if name not in values]
     if missing:

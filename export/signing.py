@@ -44,15 +44,17 @@ def make(folder: Path) -> Path:
 
 
 def public_pem(key: Path) -> str:
-    """Return the public part of a private key, in PEM."""
+    """Return the public part of a key, in PEM; of a public key that is itself."""
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-    return str(_private(key).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
+    return str(_public_of(key).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
 
 
 def key_id(key: Path) -> str:
-    """Return the id under which TUF metadata names this key."""
-    return str(_signer(key).public_key.keyid)
+    """Return the id under which TUF metadata names this key, private or public."""
+    from securesystemslib.signer import SSlibKey
+
+    return str(SSlibKey.from_crypto(_public_of(key)).keyid)
 
 
 def sign(bundle: Path, key: Path) -> Path:
@@ -151,6 +153,13 @@ def into_list(bundle: Path, key: Path, targets: Path, out: Path) -> int:
 
 def _payload(ref: BundleRef) -> bytes:
     return json.dumps(ref.model_dump(), sort_keys=True, separators=(",", ":")).encode()
+
+
+def _public_of(key: Path) -> Any:
+    """Return the public key of a file that holds either part."""
+    if b"PUBLIC KEY" in (key.read_bytes() if key.is_file() else b""):
+        return _public(key.read_text())
+    return _private(key).public_key()
 
 
 def _private(key: Path) -> Any:

@@ -22,6 +22,7 @@ import onnx
 from numpy.typing import NDArray
 
 from edge.bundle import Bundle
+from edge.errors import ConfigError
 from edge.preprocess import to_model
 from edge.runtimes import open_session
 from edge.wire.manifest import ModelFile, TensorSpec
@@ -103,13 +104,39 @@ def multiplications(model: onnx.ModelProto) -> int:
 
 
 def estimate(here_ms: float, profile: str | None) -> str:
-    """Return what can be said about another machine."""
+    """Return what can be said about another machine.
+
+    Args:
+        here_ms: median latency here.
+        profile: NAME, or NAME=FACTOR where somebody measured how many times as long any bundle takes there as here.
+
+    Raises:
+        ConfigError: the factor is not a number above 0.
+    """
     if profile is None:
         return "no profile was named"
+    name, given, factor = profile.partition("=")
+    if given:
+        times = _factor(profile, factor)
+        return f"{name}: about {here_ms * times:.2f} ms, {here_ms:.2f} ms here × {times:g}, the factor that was given"
     return (
-        f"no claim for {profile}: {here_ms:.2f} ms were measured here and nothing there; "
-        "run `lineside-edge infer BUNDLE FILES --json` on such a device, its latency_ms is the answer"
+        f"no claim for {name}: {here_ms:.2f} ms were measured here and nothing there; run `lineside-edge infer BUNDLE "
+        f"FILES --json` on such a device, its latency_ms is the answer; the ratio of both, as --profile {name}=RATIO, "
+        "gives the estimate for every later bundle"
     )
+
+
+def _factor(profile: str, text: str) -> float:
+    try:
+        times = float(text)
+    except ValueError:
+        times = 0.0
+    if not 0 < times < float("inf"):
+        raise ConfigError(
+            f"--profile {profile}: expected NAME or NAME=FACTOR, a number above 0",
+            hint="how many times as long a bundle takes there as here, measured with `lineside-edge infer` on both",
+        )
+    return times
 
 
 def _float(model: onnx.ModelProto, values: NDArray[Any]) -> tuple[ModelFile, bytes, NDArray[Any]]:

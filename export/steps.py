@@ -20,7 +20,7 @@ from edge.errors import ConfigError, ModelError
 from edge.preprocess import image_tensor, preprocess
 from edge.wire.base import BundleRef
 from edge.wire.manifest import MANIFEST_NAME, ImageInput, Manifest
-from export import dataset, evidence, limits, onnx_export, page
+from export import dataset, evidence, limits, onnx_export, page, scores
 from export import pack as packing
 from export.build import BuildReport, bundle_files
 from export.measuring import judge_items
@@ -37,7 +37,7 @@ def quantize_file(model: Path, calibration: Path, out: Path, *, resize: str, cou
         ConfigError: there is nothing to set the ranges with.
         ModelError: the network cannot be quantized.
     """
-    network = onnx_export.stripped(_onnx(model))
+    network = _float_of_batch_one(onnx_export.stripped(_onnx(model)), model.name)
     values = _range_values(network, calibration, resize, count)
     quantized = quantize(network, values)
     files, specs, refused = {"model.onnx": quantized.shipped}, {"onnx": quantized.spec}, ""
@@ -114,8 +114,11 @@ def audit_bundle(
     *,
     good: str | None,
     group: str | None,
+    kept_scores: Path | None = None,
 ) -> dict[str, Any]:
     """Return audit and figures of a bundle on labelled files; write them into a new bundle or a page if asked.
+
+    `kept_scores` is a file for the scores themselves, as `lineside-bench risk` reads them.
 
     Raises:
         ConfigError: files or limits do not fit the bundle.
@@ -131,6 +134,9 @@ def audit_bundle(
     figures = evidence.figures(judged)
     metrics = {**opened.manifest.metrics, "judged": figures, "curves": evidence.curves(judged)}
     audited = opened.manifest.model_copy(update={"audit": answer, "metrics": metrics})
+    if kept_scores is not None:
+        name = f"{opened.ref.name} {opened.ref.version} on {data.name}"
+        scores.write(kept_scores, scores.of(judged, name))
     if out is not None:
         packing.write(audited, opened.files, out)
     if html is not None:
@@ -170,8 +176,10 @@ def pack_folder(folder: Path, out: Path | None) -> tuple[Path, BundleRef]:
     del files[MANIFEST_NAME]
     entries = {name: entry.model_dump() for name, entry in packing.file_entries(files).items()}
     try:
-        manifest = Manifest.model_validate({**text, "files": entries})
-    except (ValidationError, TypeError) as error:
+        listed = [name for name in text.get("files", {}) if name in entries]  # in the order that the bundle had
+        ordered = {name: entries[name] for name in dict.fromkeys([*listed, *entries])}
+        manifest = Manifest.model_validate({**text, "files": ordered})
+    except (ValidationError, TypeError, AttributeError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         place = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{folder / MANIFEST_NAME}: {place}: {first['msg']}") from error
@@ -188,10 +196,32 @@ def _onnx(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path}: not an ONNX file: {error}") from error
 
 
+def _float_of_batch_one(network: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Return the network with batch 1, where its file leaves the batch open."""
+    hint = "`lineside-export wrap` reads such files as they are, and quantizes float ones if asked"
+    kinds = {node.op_type for node in network.graph.node}
+    taken = network.graph.input[0].type.tensor_type if len(network.graph.input) == 1 else None
+    if taken is None or taken.elem_type != onnx.TensorProto.FLOAT or "QuantizeLinear" in kinds:
+        raise ModelError(f"{name}: expected a float network with one float input, got another one", hint=hint)
+    dims = list(taken.shape.dim)
+    for tensor in [taken, *(one.type.tensor_type for one in network.graph.output)]:
+        if tensor.shape.dim and tensor.shape.dim[0].dim_value == 0:
+            tensor.shape.dim[0].Clear()
+            tensor.shape.dim[0].dim_value = 1
+    sizes = [dim.dim_value for dim in dims]
+    if not all(sizes) or sizes[0] != 1:
+        raise ModelError(f"{name}: expected an input of fixed size and batch 1, got {sizes} (0 is open)", hint=hint)
+    del network.graph.value_info[:]
+    return network
+
+
 def _range_values(network: onnx.ModelProto, calibration: Path, resize: str, count: int) -> NDArray[Any]:
     """Return examples (n, height, width, channels) as the network's preprocessing gives them."""
     if calibration.suffix == ".npy":
-        return np.asarray(np.load(calibration, allow_pickle=False))[:count]
+        try:
+            return np.asarray(np.load(calibration, allow_pickle=False))[:count]
+        except (OSError, ValueError, EOFError) as error:
+            raise ConfigError(f"{calibration}: expected an array of preprocessed values: {error}") from error
     shape = [dim.dim_value for dim in network.graph.input[0].type.tensor_type.shape.dim]
     if len(shape) != 4 or shape[1] not in (1, 3) or resize not in ("stretch", "letterbox"):
         raise ConfigError(

@@ -199,6 +199,11 @@ def _scaled(wish: Wish, foreign: Foreign, spec: AudioInput | ImageInput) -> Tens
             hint="say it as (byte × scale − mean) / std: --scale 1/255 for 0…1; --scale 1/127.5 --mean 1 for −1…1; "
             "--scale 1 for bytes; --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 for most ImageNet models",
         )
+    if tensor.dtype != "float32" and tensor.scale is None:
+        raise ConfigError(
+            f"--scale, --mean and --std: input {tensor.name!r} takes {tensor.dtype} as it comes",
+            hint="leave them out: the model's own first step makes numbers of the bytes",
+        )
     scale = 1 / 255 if wish.scale is None else wish.scale
     mean, std = wish.mean or [0.0], wish.std or [1.0]
     channels = 1 if spec.color == "gray" else 3

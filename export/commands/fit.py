@@ -20,7 +20,10 @@ Data = Annotated[Path, typer.Argument(help="A folder with a folder per class: DA
 Name = Annotated[str, typer.Option(help="Name of the model, for example ball_screw.")]
 TaskName = Annotated[str, typer.Option(help="inspect (good or defective) or keyword (which of several).")]
 VersionName = Annotated[str, typer.Option(help="Version of the bundle.")]
-Profile = Annotated[str | None, typer.Option(help="The device it is meant for, for example rpi4; see the report.")]
+Profile = Annotated[
+    str | None,
+    typer.Option(help="The device it is meant for: rpi4, or rpi4=3.2 if it takes 3.2 times as long there as here."),
+]
 Alpha = Annotated[float, typer.Option(help="Largest share of wrong among what it decides alone, each way.")]
 Delta = Annotated[float, typer.Option(help="Probability that this promise does not hold.")]
 Out = Annotated[Path, typer.Option(help="Where bundle, report and runs.sqlite go.", metavar="DIR")]

@@ -1,12 +1,14 @@
 """`lineside-export inspect`: checks a bundle and shows what it holds."""
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from export.commands.shared import pairs, print_json, said_plainly
+from export.commands.shared import pairs, print_json, said_plainly, table
+
+if TYPE_CHECKING:
+    from edge.bundle import Bundle
 
 
 def inspect(
@@ -19,44 +21,66 @@ def inspect(
 
     Example: lineside-export inspect gearwheel-1.0.0.lsb --html gearwheel.html
     """
-    from export.pack import unpack
+    from export import pack
 
     with said_plainly():
-        found = unpack(bundle)
+        opened = pack.read(bundle)
         if html is not None:
-            _draw(bundle, html, speed=speed)
+            _draw(opened, html, speed=speed)
     if as_json:
-        print_json(found)
+        print_json(pack.plain(opened))
         return
-    for line in _lines(found):
+    for line in _lines(opened):
         typer.echo(line)
 
 
-def _draw(bundle: Path, html: Path, *, speed: bool) -> None:
-    from export import pack, page
+def _draw(bundle: "Bundle", html: Path, *, speed: bool) -> None:
+    from export import page
     from export.speed import measure
 
-    opened = pack.read(bundle)
-    extras = {"speeds": {name: item.plain() for name, item in measure(opened).items()}} if speed else {}
-    html.write_text(page.render(opened, extras))
+    extras = {"speeds": {name: item.plain() for name, item in measure(bundle).items()}} if speed else {}
+    html.write_text(page.render(bundle, extras))
     typer.echo(f"drawn: {html}", err=True)
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
-    ref, manifest = found["ref"], found["manifest"]
-    policy = dict(manifest["policy"])
-    guarantee = policy.pop("guarantee", {})
-    policy.pop("kind")
+def _lines(bundle: "Bundle") -> list[str]:
+    from export.promise import promise_in_words, thresholds_in_words
+
+    ref, manifest = bundle.ref, bundle.manifest
+    guarantee = manifest.policy.guarantee
+    how = [] if guarantee is None else [part for part in (guarantee.method, guarantee.note) if part]
+    ood = manifest.out_of_distribution
     return [
-        f"{ref['name']} {ref['version']}  {ref['size_bytes']} bytes  {ref['digest']}",
-        f"  {manifest['description']}" if manifest["description"] else "  (no description)",
-        f"  task       {manifest['task']}: {', '.join(manifest['labels'])}",
-        f"  input      {pairs(manifest['input'])}",
-        *(f"  model      {name}: {item['precision']}, {item['file']}" for name, item in manifest["models"].items()),
-        f"  thresholds {pairs(policy)}",
-        f"  guarantee  {pairs(guarantee) or 'none'}",
-        *(f"  gate       {name}: {pairs(limits)}" for name, limits in manifest["gate"].items()),
-        f"  reference  {pairs({name: sum(item['counts']) for name, item in manifest['reference'].items()})} values",
-        f"  metrics    {json.dumps(manifest['metrics'])}",
-        f"  lineage    {json.dumps(manifest['lineage'])}",
+        f"{ref.name} {ref.version}  {ref.size_bytes} bytes  {ref.digest}",
+        f"  {manifest.description or '(no description)'}",
+        f"  task       {manifest.task}: {', '.join(manifest.labels)}",
+        f"  input      {pairs(manifest.input.model_dump(exclude_none=True))}",
+        *(f"  model      {name}: {item.precision}, {item.file}" for name, item in manifest.models.items()),
+        f"  thresholds {thresholds_in_words(manifest.policy)}",
+        *(f"  promise    {line}" for line in promise_in_words(bundle)),
+        *(f"  proof      {line}" for line in how),
+        *(f"  gate       {name}: {pairs(_plain(limits))}" for name, limits in manifest.gate.items()),
+        f"  strangers  {'nothing tells them' if ood is None else f'{ood.method}, score above {ood.limit:.4g}'}",
+        f"  reference  {pairs({name: sum(item.counts) for name, item in manifest.reference.items()}) or 'none'} values",
+        f"  audit      {_AUDIT[manifest.audit.get('passed')] if manifest.audit else 'none'}",
+        *_block("metrics", manifest.metrics),
+        *_block("lineage", manifest.lineage),
     ]
+
+
+def _plain(limits: Any) -> dict[str, Any]:
+    return dict(limits.model_dump(exclude_none=True))
+
+
+def _block(title: str, values: dict[str, Any]) -> list[str]:
+    """Return nested figures, each grid under its title."""
+    from export.grids import grids
+
+    lines = []
+    for grid in grids(title, values):
+        lines += ["", f"  {grid.title}"]
+        lines += [f"    {line}" for line in table(grid.head, grid.lines).splitlines()]
+    return lines
+
+
+_AUDIT = {None: "no limits were agreed", True: "passed", False: "FAILED"}

@@ -32,7 +32,7 @@ def make(folder: Annotated[Path, typer.Argument(help="Where release.pem and rele
 
 
 @app.command()
-def show(key: Annotated[Path, typer.Argument(help="A private key in PEM.")]) -> None:
+def show(key: Annotated[Path, typer.Argument(help="A private or public key in PEM.")]) -> None:
     """Show a key's id and its public part.
 
     Example: lineside-export keys show ~/lineside-keys/release.pem

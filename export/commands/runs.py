@@ -17,7 +17,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
 def list_runs(
     out: Folder = Path(),
     name: Annotated[str | None, typer.Option(help="Only runs of this model.")] = None,
-    state: Annotated[str | None, typer.Option(help="Only running, done, failed or interrupted ones.")] = None,
+    state: Annotated[str | None, typer.Option(help="Only running, done, failed, interrupted or killed ones.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Only runs on the data whose digest begins so.")] = None,
     as_json: AsJson = False,
 ) -> None:

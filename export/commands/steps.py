@@ -88,6 +88,10 @@ def audit(
     html: Annotated[
         Path | None, typer.Option(help="Draw the bundle with this audit as a page.", metavar="PAGE")
     ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(help="Write the scores, for `lineside-bench risk --scores FILE`.", metavar="FILE"),
+    ] = None,
     good: Good = None,
     group: Group = None,
     as_json: AsJson = False,
@@ -102,7 +106,7 @@ def audit(
     from export import steps
 
     with said_plainly():
-        found = steps.audit_bundle(bundle, data, limits, against, out, html, good=good, group=group)
+        found = steps.audit_bundle(bundle, data, limits, against, out, html, good=good, group=group, kept_scores=scores)
     if as_json:
         print_json(found)
     else:

@@ -168,10 +168,10 @@ def _name(text: str, *, asked: bool) -> str:
 
 
 def _lines(done: Any) -> list[str]:
+    from export.promise import thresholds_in_words
+
     report = done.report
-    policy = report.policy.model_dump(exclude_none=True)
-    guarantee = policy.pop("guarantee", None)
-    policy.pop("kind")
+    guarantee = report.policy.guarantee
     heldout = report.figures.get("heldout", {})
     lines = [f"{report.path}: {report.ref.size_bytes} bytes, digest {report.ref.digest}"]
     lines += [f"  {note}" for note in done.notes]
@@ -183,8 +183,7 @@ def _lines(done: Any) -> list[str]:
     if "quantization" in report.figures:
         apart = report.figures["quantization"]
         lines.append(f"  int8 agrees with float on {apart['agreement']:.1%} of {apart['count']:.0f} examples")
-    numbers = {key: value for key, value in policy.items() if isinstance(value, int | float)}
-    lines.append("  thresholds " + ", ".join(f"{key} {value:g}" for key, value in numbers.items()))
+    lines.append(f"  thresholds: {thresholds_in_words(report.policy)}")
     if guarantee:
-        lines.append(f"  guarantee: {guarantee['note']}")
+        lines.append(f"  guarantee: {guarantee.note}")
     return [*lines, "  try it: lineside-edge infer " + f"{report.path} FILES"]

@@ -6,6 +6,7 @@ Rules:
 - Weights kept in files beside it are taken in; operators that devices refuse are named here already.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ _FORM_ONLY = {
     "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast", "QuantizeLinear", "DequantizeLinear", "Dropout"
 }  # fmt: skip
 _INT8_OPERATORS = ("QuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm")
+_IN_ITS_SOURCE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (/\S+:\d+ .*\) (?=[A-Z]))?")
+"""The engine's error code and the place in its source, in front of what it says."""
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
@@ -313,9 +316,9 @@ def _run_once(model: onnx.ModelProto, taken: onnx.ValueInfoProto, name: str) -> 
     try:
         answer = _answer(model, taken)
     except Exception as error:  # the engine's exceptions have no base of their own
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"{name}: onnxruntime {ort.__version__} does not run it: {first}",
+            f"{name}: onnxruntime {ort.__version__} does not run it: {_IN_ITS_SOURCE.sub('', first)[:300]}",
             hint="it needs an operator or a number type that this engine has not, or another input size (--size)",
         ) from error
     if answer.dtype != np.float32:

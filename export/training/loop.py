@@ -78,6 +78,7 @@ def train(
     rates = [float(group["lr"]) for group in groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=0.15)
     begin = _resumed(state, network, optimizer, schedule)
+    step(min(begin * EPOCH_STEPS, steps), steps)
     shares = task.weights[chosen] / task.weights[chosen].sum()
     for epoch in range(begin, -(-steps // EPOCH_STEPS)):
         chance = np.random.default_rng([seed, epoch])

@@ -81,6 +81,7 @@ def make_pool(
     values = _on_disk(folder / "pool.npy", shape, fresh=done == 0)
     covered = _on_disk(folder / "masks.npy", cells, fresh=done == 0)
     plain = _Plain(items, spec)
+    step(done, count)
     for start in range(done, count, _POOL_BATCH):
         numbers = range(start, min(start + _POOL_BATCH, count))
         some = [_copy(*plain.of(int(owner[i])), i % copies, seed * 1_000_003 + i) for i in numbers]

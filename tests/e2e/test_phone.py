@@ -61,7 +61,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def phone(tmp_path: Path, server: Server) -> Path:
     """The phone of the sample, patient with a busy machine."""
     text = (SAMPLES / "phone.toml").read_text().replace("http://127.0.0.1:8470", server.url)
-    text = text.replace("[station.main.ask]", "[station.main.ask]\ntimeout_ms = 30000")
+    text = text.replace("timeout_ms = 5000", "timeout_ms = 30000")
     (tmp_path / "phone.toml").write_text(text)
     (tmp_path / "spoken_digits-1.2.0.lsb").symlink_to(MODELS / "spoken_digits" / "spoken_digits-1.2.0.lsb")
     (tmp_path / "inbox").mkdir()

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from export.checks import check
+from export.checks import check, doubted_by_network
 from export.dataset import load
 from tests.export.folders import picture, plates, tones
 
@@ -54,6 +54,25 @@ def test_wrong_label_is_doubted_and_right_ones_are_not(tmp_path: Path) -> None:
     (tmp_path / "scratch" / "p005_005.png").rename(tmp_path / "good" / "wrong.png")
     found = check(load(tmp_path, "inspect"), 1)
     assert [item["file"] for item in found.facts["doubted_labels"]] == ["good/wrong.png"]
+
+
+def test_word_of_the_network_takes_the_place_of_the_weaker_one(tmp_path: Path) -> None:
+    plates(tmp_path, count=30)
+    for path in (tmp_path / "scratch").glob("*.png"):
+        cv2.imwrite(str(path), np.asarray(cv2.imread(str(path))) // 3)
+    (tmp_path / "scratch" / "p005_005.png").rename(tmp_path / "good" / "wrong.png")
+    found = check(load(tmp_path, "inspect"), 1)
+    files = [item.file for item in found.dataset.items]
+    chances = np.array([[0.95, 0.05] if item.label == "good" else [0.05, 0.95] for item in found.dataset.items])
+    chances[files.index("scratch/p007_007.png")] = [0.98, 0.02]
+    everything = doubted_by_network(found, np.arange(len(files)), chances)
+    assert [item["file"] for item in everything.facts["doubted_labels"]] == ["scratch/p007_007.png"]
+    assert [line for line in everything.warnings if "look wrong" in line] == [
+        "1 labels look wrong, the first: scratch/p007_007.png"
+    ]
+    others = np.array([place for place, file in enumerate(files) if file != "good/wrong.png"])
+    partly = doubted_by_network(found, others, chances[others])
+    assert {item["file"] for item in partly.facts["doubted_labels"]} == {"scratch/p007_007.png", "good/wrong.png"}
 
 
 def test_nobody_naming_the_parts_is_warned_of(tmp_path: Path) -> None:

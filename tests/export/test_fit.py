@@ -15,6 +15,7 @@ from export.__main__ import app
 from export.fit import fit
 from export.plan import Options
 from export.runs import Runs
+from export.scores import read
 from export.signing import verify
 from tests.export.folders import plates, tones
 
@@ -38,6 +39,7 @@ def test_folder_becomes_a_signed_bundle_that_a_device_judges_with(tmp_path: Path
     assert manifest.out_of_distribution is not None
     assert "What it promises" in made.report.read_text()
     assert Runs(tmp_path / "out").get(made.run).state == "done"
+    assert read(made.path.with_suffix(".scores.npz")).task == "inspect"
     said = io.StringIO()
     assert infer.run(made.path, [str(data)], runtime="auto", as_json=True, out=said) == 0
     assert len(said.getvalue().splitlines()) == 32

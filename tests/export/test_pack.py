@@ -43,6 +43,18 @@ def test_members_are_sorted_with_fixed_times(tmp_path: Path) -> None:
     assert {m.date_time for m in members} == {(1980, 1, 1, 0, 0, 0)}
 
 
+@pytest.mark.parametrize(("content", "kind"), [(b"ab" * 50_000, zipfile.ZIP_BZIP2), (None, zipfile.ZIP_STORED)])
+def test_members_are_compressed_only_where_that_saves(content: bytes | None, kind: int, tmp_path: Path) -> None:
+    manifest, files = manifest_and_files()
+    noise = np.random.default_rng(3).bytes(100_000)
+    files = {**files, "more.bin": noise if content is None else content}
+    listed = manifest.model_copy(update={"files": file_entries(files)})
+    write(listed, files, tmp_path / "a.lsb")
+    with zipfile.ZipFile(tmp_path / "a.lsb") as archive:
+        assert archive.getinfo("more.bin").compress_type == kind
+    assert load(tmp_path / "a.lsb").files == files
+
+
 def test_a_file_that_the_manifest_does_not_list_is_refused() -> None:
     manifest, files = manifest_and_files()
     with pytest.raises(UpdateError, match="does not list"):

@@ -25,9 +25,26 @@ def test_run_that_ended_holds_its_results(tmp_path: Path) -> None:
     assert found.ended_at is not None
 
 
-def test_run_that_was_killed_still_says_running(tmp_path: Path) -> None:
-    run = begin(Runs(tmp_path))
+def test_run_that_goes_on_says_running_until_it_ends(tmp_path: Path) -> None:
+    runs = Runs(tmp_path)
+    run = begin(runs)
     assert Runs(tmp_path).get(run).state == "running"
+    runs.end(run, "failed")
+    assert Runs(tmp_path).get(run).state == "failed"
+    assert [path.name for path in tmp_path.iterdir()] == ["runs.sqlite"]
+
+
+def test_run_whose_process_was_killed_says_killed(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from export.runs import Runs\n"
+        "runs = Runs(Path(sys.argv[1]))\n"
+        "runs.begin(name='gear', version='1.0.0', command='fit', code='c', dataset_digest='d', settings={})\n"
+        "os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=60)
+    assert [run.state for run in Runs(tmp_path).list()] == ["killed"]
+    assert [run.name for run in Runs(tmp_path).list(state="killed")] == ["gear"]
+    assert Runs(tmp_path).list(state="running") == []
 
 
 def test_list_filters_by_name_state_and_data(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from edge.errors import ModelError
-from export.scores import Scores, read, write
+from export.scores import Scores, of, read, write
 from export.thresholds import Sample
+from tests.export.judgements import heard, inspected
 
 
 def scores(**changes: Any) -> Scores:
@@ -62,3 +63,19 @@ def test_file_without_a_part_or_of_another_kind_is_refused(tmp_path: Path) -> No
         read(path)
     with pytest.raises(ModelError, match="cannot read scores"):
         read(tmp_path / "absent.npz")
+
+
+def test_scores_of_inspected_parts_are_those_of_defects_without_what_the_gate_refused() -> None:
+    judged = inspected([0.1, 0.9, float("nan")], [False, True, True], groups=[4, 4, 5])
+    got = of(judged, "m 1.0.0")
+    assert got.task == "inspect"
+    np.testing.assert_allclose(got.sample.score, [0.1, 0.9])
+    np.testing.assert_array_equal(got.sample.event, [False, True])
+    np.testing.assert_array_equal(np.asarray(got.sample.unit), [4, 4])
+
+
+def test_scores_of_words_are_those_of_the_likeliest_and_whether_it_is_right() -> None:
+    got = of(heard([[0.7, 0.3], [0.2, 0.8]], [0, 0]), "m 1.0.0")
+    assert got.task == "keyword"
+    np.testing.assert_allclose(got.sample.score, [0.7, 0.8])
+    np.testing.assert_array_equal(got.sample.event, [True, False])

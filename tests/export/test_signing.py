@@ -29,6 +29,13 @@ def test_signature_fits_and_names_the_key(tmp_path: Path, bundle: Path) -> None:
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
 
 
+def test_public_key_has_the_id_of_its_private_one(tmp_path: Path) -> None:
+    key = signing.make(tmp_path / "keys")
+    public = tmp_path / "keys" / signing.PUBLIC_NAME
+    assert signing.key_id(public) == signing.key_id(key)
+    assert signing.public_pem(public) == signing.public_pem(key) == public.read_text()
+
+
 def test_signature_of_the_same_file_is_always_the_same(tmp_path: Path, bundle: Path) -> None:
     key = signing.make(tmp_path / "keys")
     first = signing.sign(bundle, key).read_bytes()

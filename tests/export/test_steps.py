@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edge.bundle import load
+from export import scores
 from export.__main__ import app
 from tests.bundles import bundle_bytes
 from tests.export.networks import spot_network
@@ -60,6 +61,42 @@ def test_quantize_of_something_else_says_so(tmp_path: Path, photos: Path) -> Non
     assert "not an ONNX file" in output
 
 
+def with_input(folder: Path, *, batch: int | str = 1, kind: int = onnx.TensorProto.FLOAT) -> Path:
+    """Write the spot network with another input."""
+    network = spot_network()
+    taken = network.graph.input[0].type.tensor_type
+    taken.elem_type = kind
+    sizes = [batch, *(dim.dim_value for dim in taken.shape.dim[1:])]
+    network.graph.input[0].CopyFrom(onnx.helper.make_tensor_value_info(network.graph.input[0].name, kind, sizes))
+    onnx.save(network, str(folder / "net.onnx"))
+    return folder / "net.onnx"
+
+
+def test_quantize_takes_a_network_whose_batch_is_open(tmp_path: Path, photos: Path) -> None:
+    code, output = run("quantize", with_input(tmp_path, batch="n"), "--calibration", photos, "--out", tmp_path)
+    assert code == 0, output
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"batch": 4}, "batch 1"), ({"kind": onnx.TensorProto.UINT8}, "one float input")],
+)
+def test_quantize_of_what_it_does_not_take_names_the_command_that_does(
+    change: dict[str, int], says: str, tmp_path: Path, photos: Path
+) -> None:
+    model = with_input(tmp_path, batch=change.get("batch", 1), kind=change.get("kind", onnx.TensorProto.FLOAT))
+    code, output = run("quantize", model, "--calibration", photos, "--out", tmp_path)
+    assert code == 3
+    assert says in output
+    assert "lineside-export wrap" in output
+
+
+def test_quantize_with_values_that_are_not_there_says_so(tmp_path: Path) -> None:
+    code, output = run("quantize", with_input(tmp_path), "--calibration", tmp_path / "no.npy", "--out", tmp_path)
+    assert code == 3
+    assert "preprocessed values" in output
+
+
 def test_calibrate_makes_a_new_bundle_with_its_own_promise(tmp_path: Path, photos: Path, bundle: Path) -> None:
     out = tmp_path / "brightness-1.0.1.lsb"
     code, output = run("calibrate", bundle, photos, "--out", out, "--version", "1.0.1", "--alpha", "0.2")
@@ -89,6 +126,15 @@ def test_audit_that_fails_ends_with_exit_code_1(tmp_path: Path, photos: Path, bu
     code, output = run("audit", bundle, photos, "--limits", tmp_path / "limits.toml", "--json")
     assert code == 1
     assert "too few examples" in json.loads(output)["audit"]["limits"][0]["why"]
+
+
+def test_audit_keeps_the_scores_that_the_bench_of_risk_reads(tmp_path: Path, photos: Path, bundle: Path) -> None:
+    kept = tmp_path / "scores.npz"
+    code, output = run("audit", bundle, photos, "--scores", kept)
+    assert code == 0, output
+    found = scores.read(kept)
+    assert found.task == "inspect"
+    assert len(found.sample.score) == len(list(photos.rglob("*.png")))
 
 
 def test_audit_on_foreign_labels_names_them(photos: Path, bundle: Path) -> None:

@@ -275,6 +275,25 @@ def test_what_the_file_cannot_say_is_asked_for(
     assert says in caught.value.for_people()
 
 
+def test_scale_for_bytes_that_the_model_takes_as_they_come_is_refused(pictures: Path, tmp_path: Path) -> None:
+    model = network()
+    model.graph.node[0].input[0] = "as_float"
+    model.graph.node.insert(0, helper.make_node("Cast", ["x"], ["as_float"], to=TensorProto.FLOAT))
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    path = saved(model, tmp_path)
+    with pytest.raises(ConfigError, match="takes uint8 as it comes"):
+        wrap(wish(path, pictures), tmp_path / "out.lsb")
+    assert wrap(wish(path, pictures, mean=None, std=None), tmp_path / "out.lsb").labelled == 36
+
+
+def test_operator_set_of_the_future_is_refused_in_words_and_not_in_source_code(pictures: Path, tmp_path: Path) -> None:
+    model = network()
+    model.opset_import[0].version = 99
+    with pytest.raises(ModelError) as caught:
+        wrap(wish(saved(model, tmp_path), pictures), tmp_path / "out.lsb")
+    assert "pset 99" in str(caught.value) and "::" not in str(caught.value)
+
+
 def test_folder_that_is_no_label_is_named(pictures: Path, tmp_path: Path) -> None:
     path = saved(network(), tmp_path)
     with pytest.raises(ConfigError, match="c: the model has no such label"):
@@ -495,7 +514,7 @@ def test_command_writes_a_bundle_and_says_how_good_it_is(pictures: Path, tmp_pat
     )
     assert told.exit_code == 0, told.output
     assert load(tmp_path / "foreign-1.0.0.lsb").manifest.name == "foreign"
-    for words in ("accuracy", "int8 agrees with float", "thresholds accept_min", "lineside-edge infer"):
+    for words in ("accuracy", "int8 agrees with float", "thresholds: accept nothing", "lineside-edge infer"):
         assert words in told.output
 
 

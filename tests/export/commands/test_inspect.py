@@ -26,7 +26,7 @@ def test_inspect_prints_thresholds_and_digest(bundle: Path) -> None:
     result = RUN.invoke(app, ["inspect", str(bundle)])
     assert result.exit_code == 0, result.output
     assert digest_of(bundle.read_bytes()) in result.output
-    assert "pass_max 0.05, divert_min 0.95" in result.output
+    assert "pass at a defect score of at most 0.05, divert from 0.95 on" in result.output
     assert "good, scratch" in result.output
 
 

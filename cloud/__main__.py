@@ -2,7 +2,7 @@
 
 import typer
 
-from cloud.commands import audit, broker_config, demo, devices, keys, models, rollouts, serve
+from cloud.commands import audit, broker_config, demo, devices, keys, login, models, people, rollouts, serve, tokens
 
 app = typer.Typer(
     help="The control plane of a fleet of Lineside devices: run it, and talk to it.",
@@ -18,6 +18,10 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(broker_config.app, name="broker-config")
 app.add_typer(rollouts.app, name="rollouts")
 app.add_typer(audit.app, name="audit")
+app.add_typer(people.app, name="people")
+app.command()(login.login)
+app.command()(login.logout)
+app.add_typer(tokens.app, name="tokens")
 app.command()(demo.demo)
 
 

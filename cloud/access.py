@@ -1,32 +1,32 @@
-"""Who may call what: operators, devices and everybody, with the checks that browsers need.
+"""Who may call what: the rule of each route held against who calls, with the checks that browsers need.
 
 Rules:
-- Paths of `PUBLIC` are open (enrolment proves itself, bundles are signed), those of `DEVICE` check the device's
-  token in their route, everything else is the operator's.
-- On a loopback address the operator is whoever sits at the machine; on any other, a token is asked for.
-- Without a token only hosts that we are known by are answered, so that a web page cannot reach us by a name of
-  its own; a change from a browser must come from our own pages.
+- Every route has its rule in `cloud.roles`; the application does not start with one that has none. `Open` routes ask
+  for nobody, or check the device's token themselves.
+- As long as only this machine reaches us, only hosts that we are known by are answered, so that a web page cannot
+  reach us by a name of its own.
+- A change that comes from a browser must come from our own pages, signing in and out too; one that shows a session's
+  cookie must say where it comes from.
 - Bodies are bounded before anything reads them.
 """
 
-import hmac
-import json
 import re
-from hashlib import sha256
+from collections.abc import Iterable
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cloud.callers import Caller, Callers, bearer
 from cloud.config import CloudConfig
+from cloud.console.problems import answer
 from cloud.errors import CloudError, RefusedError, TooLargeError, UnauthorizedError
+from cloud.roles import Role, rule_of, unruled
 from cloud.services import Parts, Services
 
-PUBLIC = ("/v1/enrol", "/tuf/", "/healthz", "/login", "/static/", "/favicon.ico")
-COOKIE = "lineside_operator"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 BODY_BYTES = 2**20
 """For everything but inputs and bundles: documents of people and devices are kilobytes."""
@@ -50,8 +50,10 @@ class AccessMiddleware:
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
         self._config = services.config
-        self._token = services.config.operator_token()
+        self._clock = services.clock
+        self._callers = Callers(services)
         self._hosts = _own_hosts(services.config)
+        self._public = urlsplit(services.config.server.public_url).netloc
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI event."""
@@ -61,58 +63,51 @@ class AccessMiddleware:
         guarded = _with_headers(send)
         headers = Headers(scope=scope)
         try:
-            self._check(scope["path"], scope["method"], headers)
+            await self._check(scope, headers)
             limit = _body_limit(self._config, scope["path"])
-            if int(headers.get("content-length", "0") or "0") > limit:
-                raise TooLargeError(f"expected at most {limit} bytes, got {headers['content-length']}")
+            _check_length(headers.get("content-length", ""), limit)
         except CloudError as error:
-            await _answer(error, headers, guarded)
-            return
-        except ValueError:
-            await _answer(TooLargeError("content-length: expected a number"), headers, guarded)
+            await answer(error, Request(scope), now_ms=self._clock.now_ms())(scope, receive, guarded)
             return
         await self._app(scope, _bounded(receive, limit), guarded)
 
-    def _check(self, path: str, method: str, headers: Headers) -> None:
-        if path.startswith(PUBLIC):
-            return
-        if path.startswith("/v1/inputs/") and method == "PUT":
-            return  # the route asks for the device's own token
-        if self._token is not None:
-            self._check_token(headers)
-        elif _hostname(headers.get("host", "")) not in self._hosts:
-            raise RefusedError(
-                f"host {headers.get('host', '')!r} is not one of ours", hint="set server.public_url to the name you use"
-            )
+    async def _check(self, scope: Scope, headers: Headers) -> None:
+        method: str = scope["method"]
+        rule = rule_of(method, scope["path"])
+        caller: Caller | None = None
+        if isinstance(rule, Role):
+            self._check_host(headers)
+            caller = await run_in_threadpool(self._callers.identify, headers)
+            scope.setdefault("state", {})["caller"] = caller
+            _check_role(caller, rule)
         if method not in SAFE_METHODS:
-            _check_origin(headers)
+            self._check_origin(headers)
+            if caller is not None and caller.kind == "session" and not _says_whence(headers):
+                raise RefusedError("a change by a session must say which page it comes from (Origin)")
 
-    def _check_token(self, headers: Headers) -> None:
-        assert self._token is not None
-        scheme, _, shown = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(shown.encode(), self._token.encode()):
-            return
-        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
-        if hmac.compare_digest(cookie.encode(), cookie_value(self._token).encode()):
-            return
-        raise UnauthorizedError(
-            "this needs the operator's token", hint="send it as a bearer token, or sign in at /login"
-        )
+    def _check_host(self, headers: Headers) -> None:
+        host = headers.get("host", "")
+        if not self._callers.asks_for_token and _hostname(host) not in self._hosts:
+            raise RefusedError(f"host {host!r} is not one of ours", hint="set server.public_url to the name you use")
 
-
-def cookie_value(token: str) -> str:
-    """Return what the browser keeps instead of the token itself."""
-    return hmac.new(token.encode(), b"lineside-operator-cookie-1", sha256).hexdigest()
+    def _check_origin(self, headers: Headers) -> None:
+        origin = headers.get("origin")
+        own = {headers.get("host", ""), self._public} - {""}
+        if origin is not None and urlsplit(origin).netloc not in own:
+            raise RefusedError(f"a page of {origin} may not change anything here")
+        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            raise RefusedError("a page of another site may not change anything here")
 
 
-def operator(request: Request) -> str:
-    """Return the name under which this request's change is kept in the audit log."""
-    name = request.headers.get("lineside-who", "operator")
-    return name if re.fullmatch(r"[\w.@+ -]{1,64}", name) else "operator"
+def check_rules(routes: Iterable[object]) -> None:
+    """Make sure that every route has a rule.
 
-
-Operator = Annotated[str, Depends(operator)]
-"""Type of a route's argument that gets the operator's name."""
+    Raises:
+        ValueError: one has none.
+    """
+    missing = unruled(routes)
+    if missing:
+        raise ValueError(f"no rule in cloud.roles for {', '.join(sorted(missing))}")
 
 
 def device(request: Request, parts: Parts) -> str:
@@ -121,8 +116,8 @@ def device(request: Request, parts: Parts) -> str:
     Raises:
         UnauthorizedError: it shows none, or one that is of no use.
     """
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    name = parts.enrolment.device_of(token) if scheme.lower() == "bearer" and token else None
+    token = bearer(request.headers)
+    name = parts.enrolment.device_of(token) if token else None
     if name is None:
         raise UnauthorizedError("this needs the token of an enrolled device", hint="enrol again if it was revoked")
     return name
@@ -142,12 +137,16 @@ def _hostname(host: str) -> str:
     return host if host.startswith("[") and host.endswith("]") else re.sub(r":\d+$", "", host)
 
 
-def _check_origin(headers: Headers) -> None:
-    origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
-        raise RefusedError(f"a page of {origin} may not change anything here")
-    if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-        raise RefusedError("a page of another site may not change anything here")
+def _check_role(caller: Caller, asked: Role) -> None:
+    if caller.role < asked:
+        admin = f"an admin can change that: `lineside-cloud people role {caller.name} {asked.word}`"
+        remade = "a token stays what it was made for: `lineside-cloud login` makes another"
+        hint = f"{admin}; {remade}" if caller.kind == "token" else admin
+        raise RefusedError(f"this is for the role {asked.word}; {caller.name} is {caller.role.word}", hint=hint)
+
+
+def _says_whence(headers: Headers) -> bool:
+    return "origin" in headers or "sec-fetch-site" in headers
 
 
 def _body_limit(config: CloudConfig, path: str) -> int:
@@ -156,6 +155,15 @@ def _body_limit(config: CloudConfig, path: str) -> int:
     if path == "/v1/bundles":
         return config.limits.bundle_bytes + FORM_BYTES
     return BODY_BYTES
+
+
+def _check_length(stated: str, limit: int) -> None:
+    try:
+        length = int(stated or "0")
+    except ValueError:
+        raise TooLargeError("content-length: expected a number") from None
+    if length > limit:
+        raise TooLargeError(f"expected at most {limit} bytes, got {stated}")
 
 
 def _bounded(receive: Receive, limit: int) -> Receive:
@@ -181,14 +189,3 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return guarded
-
-
-async def _answer(error: CloudError, headers: Headers, send: Send) -> None:
-    wants_page = error.status == 401 and "text/html" in headers.get("accept", "")
-    status = 303 if wants_page else error.status
-    body = json.dumps({"error": str(error), "hint": error.hint}).encode()
-    fields = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if wants_page:
-        fields.append((b"location", b"/login"))
-    await send({"type": "http.response.start", "status": status, "headers": fields})
-    await send({"type": "http.response.body", "body": body})

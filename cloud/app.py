@@ -2,17 +2,20 @@
 
 Rules:
 - A factory: what it needs is passed in, so that tests run the real application on parts of their own.
-- Errors of `cloud.errors` become JSON `{"error", "hint"}` with their status; anything else is a bug and a 500.
+- Errors of `cloud.errors` become JSON `{"error", "hint"}` with their status, or a page where a person asked for one;
+  anything else is a bug and a 500.
+- A route that has no rule in `cloud.roles` stops it from starting.
 """
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 
-from cloud.access import AccessMiddleware
-from cloud.console import pages
+from cloud.access import AccessMiddleware, check_rules
+from cloud.callers import Callers
+from cloud.console import accounts, pages
+from cloud.console.problems import answer
 from cloud.errors import CloudError
-from cloud.routes import bundles, devices, enrol, health, inputs, review, rollouts, tuf
+from cloud.routes import bundles, devices, enrol, health, inputs, people, review, rollouts, session, tuf
 from cloud.services import Services
 
 
@@ -20,12 +23,14 @@ def create_app(services: Services) -> FastAPI:
     """Return the application over these parts."""
     app = FastAPI(title="Lineside", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
     app.state.services = services
+    app.state.callers = Callers(services)
     app.add_exception_handler(CloudError, _answer_error)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_middleware(AccessMiddleware, services=services)
-    for module in (health, enrol, devices, inputs, bundles, tuf, review, rollouts, pages):
+    for module in (health, enrol, devices, inputs, bundles, tuf, review, rollouts, session, people, pages, accounts):
         app.include_router(module.router)
     pages.mount(app)
+    check_rules(app.routes)
     return app
 
 
@@ -34,6 +39,6 @@ def _answer_nobody(_request: Request, _error: Exception) -> Response:
     return Response(status_code=400)
 
 
-def _answer_error(_request: Request, error: Exception) -> JSONResponse:
+def _answer_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, CloudError)
-    return JSONResponse({"error": str(error), "hint": error.hint}, status_code=error.status)
+    return answer(error, request, now_ms=request.app.state.services.clock.now_ms())

@@ -30,7 +30,7 @@ class CloudClient:
 
     def __init__(self, url: str, *, token: str | None = None, http: httpx.Client | None = None) -> None:
         self._url = url
-        headers = {"Lineside-Who": _who()} | ({"Authorization": f"Bearer {token}"} if token else {})
+        headers = {"Lineside-Who": user_name()} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._http = http or httpx.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False)
         self._http.headers.update(headers)
 
@@ -57,6 +57,14 @@ class CloudClient:
             CloudError: as `get`.
         """
         return self._call("POST", path, json={} if body is None else body)
+
+    def delete(self, path: str) -> None:
+        """Remove something.
+
+        Raises:
+            CloudError: as `get`.
+        """
+        self._call("DELETE", path)
 
     def devices(self) -> list[dict[str, Any]]:
         """Return the fleet."""
@@ -148,6 +156,7 @@ def _family(status: int) -> type[errors.CloudError]:
         errors.ConflictError,
         errors.TooLargeError,
         errors.InvalidError,
+        errors.TooManyError,
         errors.UnavailableError,
     )
     return next((family for family in families if family.status == status), errors.CloudError)
@@ -162,7 +171,8 @@ def _digest(path: Path) -> tuple[str, int]:
     return hashed.hexdigest(), size_bytes
 
 
-def _who() -> str:
+def user_name() -> str:
+    """Return who sits at this machine, as far as it knows."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):

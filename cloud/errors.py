@@ -69,6 +69,17 @@ class TooLargeError(CloudError):
     exit_code = 4
 
 
+class TooManyError(CloudError):
+    """The sender asked too often; later it may ask again."""
+
+    status = 429
+    exit_code = 4
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_s: float = 1.0) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s
+
+
 class UnavailableError(CloudError):
     """A part that is needed is not there now; trying again may help."""
 

@@ -35,9 +35,11 @@ from cloud.errors import ConfigError, ConflictError
 from cloud.fleet import Fleet
 from cloud.ingest import Ingest
 from cloud.link import Link
+from cloud.people import People
 from cloud.registry import Registry
 from cloud.review import Reviews
 from cloud.services import Services
+from cloud.sessions import Sessions
 from cloud.store import CloudStore
 from cloud.tuf_repository import TufRepository
 
@@ -78,7 +80,7 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
         ConfigError: a setting is wrong.
         UnavailableError: the database cannot be opened.
     """
-    config.operator_token()  # refuses an address that others reach without one
+    operator_token = config.operator_token()  # refuses an address that others reach without one
     config.data_dir.mkdir(parents=True, exist_ok=True)
     store = CloudStore.open(config.database_url)
     broker = _broker(config, store)
@@ -100,6 +102,8 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
         inputs=inputs,
         registry=registry,
         enrolment=Enrolment(store, clock, fleet, registry, broker),
+        people=People(store, clock),
+        sessions=Sessions(store, clock, operator_token),
     )
     return Parts(services, broker, link, ingest)
 

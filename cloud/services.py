@@ -15,8 +15,10 @@ from cloud.clock import Clock
 from cloud.config import CloudConfig
 from cloud.enrolment import Enrolment
 from cloud.fleet import Fleet
+from cloud.people import People
 from cloud.registry import Registry
 from cloud.review import Reviews
+from cloud.sessions import Sessions
 from cloud.store import CloudStore
 
 
@@ -32,6 +34,8 @@ class Services:
     inputs: BlobStore
     registry: Registry
     enrolment: Enrolment
+    people: People
+    sessions: Sessions
 
 
 def services(request: Request) -> Services:

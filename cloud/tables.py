@@ -261,6 +261,42 @@ rollout_log = Table(
     Index("rollout_log_by_rollout", "rollout", "id"),
 )
 
+people = Table(
+    "people",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("role", String(16), nullable=False),  # see cloud.roles
+    Column("password_hash", Text),  # Argon2id; NULL until its owner has chosen one
+    Column("invite_digest", String(64), unique=True),  # of the one-time link by which its owner chooses it
+    Column("invite_expires_at_ms", BigInteger),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("created_by", String(64), nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("digest", String(64), primary_key=True),  # SHA-256 of what the browser's cookie holds
+    Column("person", String(64), nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False),
+    Index("sessions_by_person", "person"),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),  # SHA-256 of the token; it is shown once
+    Column("person", String(64), nullable=False),
+    Column("label", String(64), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False),
+    Column("revoked_at_ms", BigInteger),
+    Index("api_tokens_by_person", "person"),
+)
+
 # Only ever added to: triggers refuse the rest (cloud.audit), and each row holds the digest of the one before it.
 audit_log = Table(
     "audit_log",

@@ -12,15 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from cloud import audit
-from cloud import config as settings
-from cloud.commands.shared import AsJson, exit_codes, print_json
-from cloud.errors import ConfigError, NotFoundError
+from cloud.commands.shared import AsJson, ConfigFile, DataDir, exit_codes, kept_here, print_json
+from cloud.errors import ConfigError
 from cloud.store import CloudStore
 
 app = typer.Typer(help="Read the log of changes; check that nobody has altered it.", no_args_is_help=True)
-
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings of the control plane.", metavar="FILE")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder that it keeps everything in.", metavar="DIR")]
 
 
 @app.command("list")
@@ -82,14 +78,7 @@ def verify(
 @contextmanager
 def _opened(config: Path | None, data_dir: Path | None) -> Iterator[tuple[CloudStore, audit.HeadFile]]:
     with exit_codes():
-        chosen = settings.load(config)
-        if data_dir is not None:
-            store = chosen.store.model_copy(update={"data_dir": data_dir.resolve()})
-            chosen = chosen.model_copy(update={"store": store})
-        if not chosen.store.url and not (chosen.data_dir / "cloud.sqlite").exists():
-            raise NotFoundError(
-                f"no control plane has kept anything in {chosen.data_dir}", hint="give --config or --data-dir"
-            )
+        chosen = kept_here(config, data_dir)
         opened = CloudStore.open(chosen.database_url)
         try:
             yield opened, audit.HeadFile(chosen.data_dir)

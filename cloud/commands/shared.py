@@ -11,8 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cloud import config as settings
 from cloud.client import CloudClient
-from cloud.errors import CloudError, ConfigError
+from cloud.errors import CloudError, ConfigError, NotFoundError
 
 DEFAULT_URL = "http://127.0.0.1:8440"
 
@@ -24,10 +25,12 @@ TokenFile = Annotated[
     typer.Option(
         "--token-file",
         envvar="LINESIDE_TOKEN_FILE",
-        help="File with the operator's token, where the control plane asks for one.",
+        help="File with your token (`lineside-cloud login`) or the operator's, where you are asked to sign in.",
         metavar="FILE",
     ),
 ]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings of the control plane.", metavar="FILE")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder that it keeps everything in.", metavar="DIR")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
@@ -43,6 +46,24 @@ def client(server: str, token_file: Path | None) -> Iterator[CloudClient]:
                 raise ConfigError(f"--token-file: cannot read {token_file}: {error.strerror}") from error
         with CloudClient(server, token=token) as opened:
             yield opened
+
+
+def kept_here(config: Path | None, data_dir: Path | None) -> settings.CloudConfig:
+    """Return the settings of a control plane on this machine, for commands that open its database themselves.
+
+    Raises:
+        ConfigError: the settings are wrong.
+        NotFoundError: nothing was kept there yet.
+    """
+    chosen = settings.load(config)
+    if data_dir is not None:
+        store = chosen.store.model_copy(update={"data_dir": data_dir.resolve()})
+        chosen = chosen.model_copy(update={"store": store})
+    if not chosen.store.url and not (chosen.data_dir / "cloud.sqlite").exists():
+        raise NotFoundError(
+            f"no control plane has kept anything in {chosen.data_dir}", hint="give --config or --data-dir"
+        )
+    return chosen
 
 
 @contextmanager

@@ -6,7 +6,6 @@ Rules:
 - Changes go to the `/v1` interface; nothing here writes.
 """
 
-import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -15,7 +14,9 @@ from fastapi.exception_handlers import http_exception_handler
 from sqlalchemy import Connection, select
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from cloud.callers import caller
 from cloud.console import charts, live
+from cloud.console.problems import problem_page, wants_page
 from cloud.console.render import Renderer
 from cloud.console.views import decisions, overview, review, rollouts
 from cloud.console.views.device import device_page
@@ -43,7 +44,7 @@ def fleet_page(request: Request, parts: Parts) -> Response:
     def values(connection: Connection, now_ms: int) -> Values:
         return {"page": overview.overview(connection, now_ms), "stack": charts.stack}
 
-    return _page(request, parts, "overview.html", "/", values)
+    return live_page(request, parts, "overview.html", "/", values)
 
 
 @router.get("/devices/{device}")
@@ -71,7 +72,7 @@ def one_device_page(
             "paged": cursor is not None,
         }
 
-    return _page(request, parts, "device.html", "/", values)
+    return live_page(request, parts, "device.html", "/", values)
 
 
 @router.get("/devices/{device}/decisions/{incarnation}/{seq}")
@@ -84,7 +85,7 @@ def decision_page(request: Request, parts: Parts, device: str, incarnation: str,
             raise HTTPException(404, f"No decision {seq} of {device} is stored here.")
         return {"page": page}
 
-    return _page(request, parts, "decision.html", "/", values)
+    return live_page(request, parts, "decision.html", "/", values)
 
 
 @router.get("/rollouts")
@@ -94,7 +95,7 @@ def rollouts_page(request: Request, parts: Parts) -> Response:
     def values(connection: Connection, _now_ms: int) -> Values:
         return {"rollouts": rollouts.all_rollouts(connection)}
 
-    return _page(request, parts, "rollouts.html", "/rollouts", values)
+    return live_page(request, parts, "rollouts.html", "/rollouts", values)
 
 
 @router.get("/rollouts/{rollout}")
@@ -107,7 +108,7 @@ def rollout_page(request: Request, parts: Parts, rollout: str) -> Response:
             raise HTTPException(404, f"No rollout is called {rollout}.")
         return {"page": page}
 
-    return _page(request, parts, "rollout.html", "/rollouts", values)
+    return live_page(request, parts, "rollout.html", "/rollouts", values)
 
 
 @router.get("/review")
@@ -119,20 +120,15 @@ def review_page(request: Request, parts: Parts) -> Response:
         labels = _labels(connection, {review.digest_of(item.body) for item in queue})
         return {"items": review.cards(queue, labels), "waiting": parts.reviews.waiting()}
 
-    return _page(request, parts, "review.html", "/review", values)
+    return live_page(request, parts, "review.html", "/review", values)
 
 
 @router.get("/models")
 def models_page(request: Request, parts: Parts) -> Response:
     """Show the registry."""
-    return _page(request, parts, "models.html", "/models", lambda connection, _now_ms: {"models": models(connection)})
-
-
-@router.get("/login")
-def login_page(request: Request, parts: Parts, failed: bool = False) -> Response:  # noqa: FBT001  (a query parameter)
-    """Ask for the operator's token; `cloud.routes.health` takes it."""
-    renderer: Renderer = request.app.state.console
-    return renderer.page("login.html", {"failed": failed, "here": "", "badges": None}, now_ms=parts.clock.now_ms())
+    return live_page(
+        request, parts, "models.html", "/models", lambda connection, _now_ms: {"models": models(connection)}
+    )
 
 
 @router.get("/static/{code}/{name}")
@@ -151,18 +147,20 @@ def favicon(request: Request) -> Response:
     return static_file(request, "", "favicon.svg")
 
 
-def _page(
+def live_page(
     request: Request, parts: Parts, template: str, here: str, values: Callable[[Connection, int], Values]
 ) -> Response:
+    """Return a page as its caller may see it; 304 while nothing of it has changed."""
     renderer: Renderer = request.app.state.console
     now_ms = parts.clock.now_ms()
+    who = caller(request)
     with parts.store.read() as connection:
-        tag = live.tag(connection, now_ms, renderer.code)
+        tag = live.tag(connection, now_ms, f"{renderer.code} {who}")
         if request.headers.get("if-none-match") == f'"{tag}"':
             return Response(status_code=304, headers=renderer.headers(now_ms, tag))
         found = values(connection, now_ms)
         badges = overview.badges(connection)
-    common = {"here": here, "badges": badges, "server": _server_option(request)}
+    common = {"here": here, "badges": badges, "server": _server_option(request), "caller": who}
     return renderer.page(template, {**found, **common}, now_ms=now_ms, tag=tag)
 
 
@@ -180,12 +178,8 @@ def _labels(connection: Connection, digests: set[str]) -> dict[str, list[str]]:
 async def _error_page(request: Request, error: Exception) -> Response:
     """Answer people with a page and machines as ever."""
     assert isinstance(error, StarletteHTTPException)
-    wants_page = "text/html" in request.headers.get("accept", "") and not re.match(r"/(v1|tuf)/", request.url.path)
-    if not wants_page:
+    if not wants_page(request):
         return await http_exception_handler(request, error)
-    renderer: Renderer = request.app.state.console
-    title = "There is no such page" if error.status_code == 404 else "This did not work"
     words = error.detail if error.detail != "Not Found" else "The address may be misspelt, or what it named is gone."
     now_ms = request.app.state.services.clock.now_ms()
-    values = {"title": title, "words": words, "hint": "", "badges": {}, "here": ""}
-    return renderer.page("error.html", values, now_ms=now_ms, status=error.status_code)
+    return problem_page(request, error.status_code, words, now_ms=now_ms)

@@ -68,7 +68,7 @@ class Renderer:
         self, template: str, values: Mapping[str, Any], *, now_ms: int, status: int = 200, tag: str = ""
     ) -> Response:
         """Return a page; `now_ms` is the moment that it shows."""
-        html = self._environment.get_template(template).render(now_ms=now_ms, **values)
+        html = self._environment.get_template(template).render(now_ms=now_ms, **{"caller": None, **values})
         return HTMLResponse(html, status_code=status, headers=self.headers(now_ms, tag))
 
     def headers(self, now_ms: int, tag: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Form, Response, UploadFile
 from pydantic import BaseModel
 
-from cloud.access import Operator
+from cloud.callers import Operator
 from cloud.services import Parts
 from cloud.tuf_repository import MAX_TARGETS_BYTES
 

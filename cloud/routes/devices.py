@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from cloud.access import Operator
+from cloud.callers import Operator
 from cloud.services import Parts
 
 router = APIRouter(prefix="/v1")

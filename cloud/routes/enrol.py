@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from cloud.access import Operator
+from cloud.callers import Operator
 from cloud.enrolment import DEFAULT_CLAIM_S
 from cloud.services import Parts
 from edge.wire.http import EnrolAnswer, EnrolRequest

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from cloud.access import Operator
+from cloud.callers import Calling, Operator
 from cloud.review import Part
 from cloud.services import Parts
 
@@ -17,7 +17,8 @@ class AnswerRequest(BaseModel):
 
     answer: str
     label: str | None = Field(default=None, max_length=64)
-    reviewer: str = Field(min_length=1, max_length=64)
+    reviewer: str = Field(default="", max_length=64)
+    """Who answers; where people sign in, the answer is signed with their name whatever stands here."""
     note: str = Field(default="", max_length=4000)
 
 
@@ -36,14 +37,16 @@ def next_item(parts: Parts) -> dict[str, Any]:
 
 
 @router.post("/{device}/{incarnation}/{seq}", status_code=201)
-def answer(device: str, incarnation: str, seq: int, request: AnswerRequest, parts: Parts) -> dict[str, Any]:
+def answer(
+    device: str, incarnation: str, seq: int, request: AnswerRequest, parts: Parts, caller: Calling
+) -> dict[str, Any]:
     """Keep a person's answer, and give the next decision at once."""
     number = parts.reviews.answer(
         device,
         incarnation,
         seq,
         answer=request.answer,
-        reviewer=request.reviewer,
+        reviewer=caller.name if caller.is_known else request.reviewer,
         label=request.label,
         note=request.note,
     )

@@ -15,7 +15,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from cloud.access import Operator
+from cloud.callers import Operator
 from cloud.errors import ConfigError, InvalidError
 from cloud.plans import PlanShape, parse_plan
 from cloud.rollout_book import RolloutBook

@@ -34,7 +34,7 @@ def guarded(tmp_path: Path) -> Iterator[httpx.Client]:
 
 @pytest.mark.parametrize("path", ["/v1/devices", "/v1/review/queue", "/v1/bundles", "/v1/inputs/" + "0" * 64, "/"])
 def test_without_the_token_nothing_of_the_operators_is_shown(guarded: httpx.Client, path: str) -> None:
-    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Cookie": "lineside_operator=x"}):
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}, {"Cookie": "lineside_session=x"}):
         assert guarded.get(path, headers=headers).status_code == 401
 
 
@@ -50,7 +50,7 @@ def test_bearer_token_and_cookie_of_the_login_let_the_operator_in(guarded: httpx
     assert answer.status_code == 303
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie
-    assert "SameSite=strict" in cookie
+    assert "SameSite=lax" in cookie
     assert TOKEN not in cookie
     assert guarded.get("/v1/devices").status_code == 200
 

@@ -49,7 +49,7 @@ export async function look() {
   const started = performance.now();
   try {
     const answer = await fetch(location.href, { headers: tag ? { "If-None-Match": tag } : {}, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
-    if (answer.redirected || answer.status === 401) location.reload(); // the sign-in ran out
+    if (answer.redirected || answer.status === 401 || answer.status === 403) location.reload(); // signed out, or may less now
     else if (answer.status === 304 || answer.ok) await take(answer, started);
     const tookMs = performance.now() - started;
     restUntilMs = performance.now() + Math.min(IDLE_FACTOR * tookMs, LONGEST_REST_MS);

@@ -161,7 +161,7 @@ document.addEventListener("click", (event) => {
   else if (event.target.matches(".stage img")) event.target.closest(".stage").classList.toggle("zoomed");
 });
 undoButton.addEventListener("click", undo);
-reviewer.value = localStorage.getItem("lineside-reviewer") || reviewer.value;
+if (!("known" in reviewer.dataset)) reviewer.value = localStorage.getItem("lineside-reviewer") || reviewer.value;
 reviewer.addEventListener("change", () => localStorage.setItem("lineside-reviewer", reviewer.value.trim()));
 document.addEventListener("lineside:page", (event) => take(event.detail.page, event.detail.started));
 show();

@@ -23,7 +23,7 @@ demo: $(READY)  ## the whole story on this machine; ONCE=1 ends after it
 	@$(BIN)/lineside-cloud demo $(if $(ONCE),--once)
 
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)  ## lint, types, import direction, docs
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The short form of the soak: a minute of two stations under a handful of drawn faults."""
+"""The short form of the soak: forty seconds of two stations under a handful of drawn faults."""
 
 import random
 from pathlib import Path
@@ -8,17 +8,17 @@ import pytest
 from tests.faults.soak import drawn, soak
 from tests.faults.soakfaults import FAULTS
 
-FAULTS_OF_A_MINUTE = 6
+SHORT_MINUTES, SHORT_FAULTS = 2 / 3, 4
 
 
 @pytest.mark.slow
 def test_two_stations_under_drawn_faults_lose_no_decision_and_keep_their_memory(
     tmp_path: Path, rng: random.Random
 ) -> None:
-    outcome = soak(tmp_path, minutes=1, faults=FAULTS_OF_A_MINUTE, seed=rng.randrange(2**32), say=print)
+    outcome = soak(tmp_path, minutes=SHORT_MINUTES, faults=SHORT_FAULTS, seed=rng.randrange(2**32), say=print)
     print(outcome)
     assert outcome.problems == []
-    assert len(outcome.faults) == FAULTS_OF_A_MINUTE
+    assert len(outcome.faults) == SHORT_FAULTS
 
 
 def test_faults_drawn_with_one_seed_are_the_same_and_end_the_daemon_only_in_the_first_half() -> None:

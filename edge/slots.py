@@ -123,6 +123,11 @@ def activated(book: Book, ref: BundleRef, now_ms: int) -> Book:
     return replace(after, current=ref.digest, previous=book.current)
 
 
+def asked_back(book: Book, ref: BundleRef, now_ms: int) -> Book:
+    """End a trial if the bundle before it is asked for. No trial (any more): that bundle is to be activated."""
+    return withdrawn(book, now_ms) if ref.digest == book.current else book
+
+
 def withdrawn(book: Book, now_ms: int) -> Book:
     """End a trial without a verdict, if one runs."""
     return _put(book, book.trial.ref, "withdrawn", now_ms) if book.trial else book

@@ -130,12 +130,14 @@ class Updater:
         return True
 
     async def _serve(self, unit: Unit, ref: BundleRef) -> None:
-        book = unit.slot_file.book
-        if book.serving is not None and book.serving.ref.digest == ref.digest:
+        before = unit.slot_file.book
+        if _serves(before, ref):
             return
-        if book.trial is not None and ref.digest == book.current:
-            unit.slot_file.change(lambda b, now: slots.activated(b, ref, now))
-            self._tell("bundle_withdrawn", "info", f"{book.trial.ref.name} {book.trial.ref.version}: asked back", {})
+        after = unit.slot_file.change(lambda b, now: slots.asked_back(b, ref, now))
+        trial = before.trial
+        if trial is not None and after.state(trial.ref.digest) == "staged":
+            self._tell("bundle_withdrawn", "info", f"{trial.ref.name} {trial.ref.version}: asked back", {})
+        if _serves(after, ref):
             return
         bundle = await self._stage(unit, ref)
         if bundle is not None:
@@ -225,3 +227,7 @@ class Updater:
 
     def _tell(self, name: str, severity: Severity, detail: str, data: dict[str, Any]) -> None:
         self._store.append_event(name, boot_id=self._boot_id, severity=severity, detail=detail, data=data)
+
+
+def _serves(book: slots.Book, ref: BundleRef) -> bool:
+    return book.serving is not None and book.serving.ref.digest == ref.digest

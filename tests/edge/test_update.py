@@ -19,6 +19,7 @@ from edge.update import Unit, Updater
 from edge.values import StationSettings
 from edge.wire.base import BundleRef
 from edge.wire.messages import Desired, DesiredBundles, DesiredStation
+from edge.wire.rows import EventRow
 from tests.bundles import bundle_bytes
 from tests.clocks import HeldClock
 
@@ -32,10 +33,11 @@ class Box:
 
     def __init__(self, folder: Path) -> None:
         self.clock = HeldClock()
+        self.told: list[str] = []
         self.store = Store.open(folder / "lineside.sqlite", clock=self.clock, durability="process")
         self.slot_file = SlotFile(folder, MODEL, self.clock)
         rules = ProbationRules(windows=2, seconds=0, max_deadline_misses=1, max_memory_bytes=2**40)
-        self.serving = Serving(self.slot_file, self.open, rules, self.clock, lambda *_: None)
+        self.serving = Serving(self.slot_file, self.open, rules, self.clock, lambda name, *_: self.told.append(name))
         own = {"main": StationSettings(station="main", mode="partial")}
         self.overrides = StationOverrides(own, self.store, "boot")
         unit = Unit(MODEL, self.slot_file, [(self.serving, self.open)])
@@ -146,6 +148,30 @@ def test_return_in_the_middle_of_a_trial_uses_the_warm_engine(box: Box) -> None:
     box.want(2, first)
     assert box.serve(1) == "1.0.0"
     assert box.slot_file.book.trial is None
+
+
+def test_trial_that_ends_just_as_the_one_before_is_asked_for_gives_way_by_a_swap(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pipeline promotes between the updater's look at the book and its change of it."""
+    first = box.set_up_with("1.0.0")
+    box.want(1, box.publish("1.1.0"))
+    assert box.serve(1) == "1.1.0"
+    change = box.slot_file.change
+
+    def after_the_last_window(rule: Callable[[slots.Book, int], slots.Book]) -> slots.Book:
+        monkeypatch.setattr(box.slot_file, "change", change)
+        assert box.serve(1) == "1.1.0"
+        assert box.told[-1] == "bundle_promoted"
+        return change(rule)
+
+    monkeypatch.setattr(box.slot_file, "change", after_the_last_window)
+    box.want(2, first)
+    assert box.serve(1) == "1.0.0"
+    assert box.told[-1] == "bundle_swapped", "opened by the pipeline, which waits for it, instead of handed over"
+    assert box.slot_file.book.current == first.digest
+    told = box.store.rows(kind="event")
+    assert "bundle_withdrawn" not in [row.name for row in told if isinstance(row, EventRow)]
 
 
 def test_candidate_is_staged_and_does_not_decide(box: Box) -> None:

@@ -2,43 +2,32 @@
 
 Rules:
 - A factory: what it needs is passed in, so that tests run the real application on parts of their own.
-- Errors of `cloud.errors` become JSON `{"error", "hint"}` with their status, or a page where a person asked for one;
-  anything else is a bug and a 500.
+- Errors become JSON `{"error", "hint"}` with their status (`cloud.problems`), or a page where a person asked for one;
+  what is none of `cloud.errors` is a bug and a 500.
 - A route that has no rule in `cloud.roles` stops it from starting.
 """
 
-from fastapi import FastAPI, Request, Response
-from starlette.requests import ClientDisconnect
+from fastapi import FastAPI
 
+from cloud import problems
 from cloud.access import AccessMiddleware, check_rules
 from cloud.callers import Callers
 from cloud.console import accounts, pages
-from cloud.console.problems import answer
-from cloud.errors import CloudError
 from cloud.routes import bundles, devices, enrol, health, inputs, people, review, rollouts, session, tuf
 from cloud.services import Services
 
 
 def create_app(services: Services) -> FastAPI:
     """Return the application over these parts."""
-    app = FastAPI(title="Lineside", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
+    app = FastAPI(
+        title="Lineside", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json", responses=problems.ANSWERS
+    )
     app.state.services = services
     app.state.callers = Callers(services)
-    app.add_exception_handler(CloudError, _answer_error)
-    app.add_exception_handler(ClientDisconnect, _answer_nobody)
+    problems.add_to(app)
     app.add_middleware(AccessMiddleware, services=services)
     for module in (health, enrol, devices, inputs, bundles, tuf, review, rollouts, session, people, pages, accounts):
         app.include_router(module.router)
     pages.mount(app)
     check_rules(app.routes)
     return app
-
-
-def _answer_nobody(_request: Request, _error: Exception) -> Response:
-    """Whoever sent has gone in the middle of it, as devices behind a cut cable do: no fault, and nobody to answer."""
-    return Response(status_code=400)
-
-
-def _answer_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, CloudError)
-    return answer(error, request, now_ms=request.app.state.services.clock.now_ms())

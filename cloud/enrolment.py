@@ -36,6 +36,7 @@ BCRYPT_COST = 4
 PBKDF2_ROUNDS = 101
 """What Mosquitto's own tool writes."""
 DEFAULT_CLAIM_S = 24 * 3600
+LONGEST_CLAIM_S = 366 * 24 * 3600
 
 
 class BrokerAccounts(Protocol):
@@ -90,7 +91,7 @@ class Enrolment:
         """
         if device is not None:
             _check_name(device)
-        if not 0 < ttl_s <= 366 * 24 * 3600:
+        if not 0 < ttl_s <= LONGEST_CLAIM_S:
             raise InvalidError(f"ttl: expected more than 0 s and at most a year, got {ttl_s}")
         now_ms = self._clock.now_ms()
         claim = Claim(secrets.token_urlsafe(SECRET_BYTES), profile, site, device, now_ms + round(ttl_s * 1000))

@@ -10,6 +10,7 @@ Rules:
 import re
 from collections.abc import Iterable
 from enum import IntEnum, StrEnum
+from typing import Literal
 
 from starlette.routing import compile_path
 
@@ -56,6 +57,8 @@ class Open(StrEnum):
     """The token of a device in the fleet."""
 
 
+RoleWord = Literal["viewer", "reviewer", "operator", "admin"]
+"""A role as people write it."""
 Rule = Role | Open
 
 RULES: dict[str, Rule] = {
@@ -132,6 +135,11 @@ def rule_of(method: str, path: str) -> Rule:
         if known == wanted and pattern.match(path):  # as the router does it: "/v1/claims\n" is a route, too
             return rule
     return Role.VIEWER
+
+
+def methods_of(path: str) -> set[str]:
+    """Return the methods that an address knows, none where there is no such route."""
+    return {known for known, pattern, _rule in _COMPILED if pattern.match(path)}
 
 
 def unruled(routes: Iterable[object]) -> set[str]:

@@ -10,13 +10,10 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
-from fastapi.exception_handlers import http_exception_handler
 from sqlalchemy import Connection, select
-from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from cloud.callers import caller
 from cloud.console import charts, live
-from cloud.console.problems import problem_page, wants_page
 from cloud.console.render import Renderer
 from cloud.console.views import decisions, overview, review, rollouts
 from cloud.console.views.device import device_page
@@ -32,9 +29,8 @@ USUAL_URL = "http://127.0.0.1:8440"
 
 
 def mount(app: FastAPI) -> None:
-    """Give the application what the pages need, and error pages for people."""
+    """Give the application what the pages need."""
     app.state.console = Renderer()
-    app.add_exception_handler(StarletteHTTPException, _error_page)
 
 
 @router.get("/")
@@ -173,13 +169,3 @@ def _server_option(request: Request) -> str:
 def _labels(connection: Connection, digests: set[str]) -> dict[str, list[str]]:
     query = select(bundles.c.digest, bundles.c.manifest["labels"]).where(bundles.c.digest.in_(digests))
     return {row[0]: list(row[1] or []) for row in connection.execute(query)}
-
-
-async def _error_page(request: Request, error: Exception) -> Response:
-    """Answer people with a page and machines as ever."""
-    assert isinstance(error, StarletteHTTPException)
-    if not wants_page(request):
-        return await http_exception_handler(request, error)
-    words = error.detail if error.detail != "Not Found" else "The address may be misspelt, or what it named is gone."
-    now_ms = request.app.state.services.clock.now_ms()
-    return problem_page(request, error.status_code, words, now_ms=now_ms)

@@ -6,8 +6,9 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from cloud.callers import Operator
-from cloud.enrolment import DEFAULT_CLAIM_S
+from cloud.enrolment import DEFAULT_CLAIM_S, LONGEST_CLAIM_S
 from cloud.services import Parts
+from edge.wire.base import Name
 from edge.wire.http import EnrolAnswer, EnrolRequest
 
 router = APIRouter(prefix="/v1")
@@ -18,8 +19,8 @@ class ClaimRequest(BaseModel):
 
     profile: str | None = Field(default=None, max_length=64)
     site: str | None = Field(default=None, max_length=64)
-    device: str | None = None
-    ttl_s: float = DEFAULT_CLAIM_S
+    device: Name | None = None
+    ttl_s: float = Field(default=DEFAULT_CLAIM_S, gt=0, le=LONGEST_CLAIM_S)
 
 
 @router.post("/enrol")

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cloud.callers import Calling
 from cloud.errors import ConflictError
-from cloud.people import Invite
-from cloud.roles import Role
+from cloud.people import NAME, Invite
+from cloud.roles import Role, RoleWord
 from cloud.services import Parts
 
 router = APIRouter(prefix="/v1/people")
@@ -38,14 +38,14 @@ class PersonRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(max_length=64)
-    role: str
+    name: str = Field(pattern=f"^{NAME.pattern}$")
+    role: RoleWord
 
 
 class RoleRequest(Why):
     """What somebody may do from now on."""
 
-    role: str
+    role: RoleWord
 
 
 @router.get("")

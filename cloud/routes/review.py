@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from cloud.callers import Calling, Operator
-from cloud.review import Part
+from cloud.review import Answer, Part
 from cloud.services import Parts
 
 router = APIRouter(prefix="/v1/review")
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/v1/review")
 class AnswerRequest(BaseModel):
     """A person's answer."""
 
-    answer: str
+    answer: Answer
     label: str | None = Field(default=None, max_length=64)
     reviewer: str = Field(default="", max_length=64)
     """Who answers; where people sign in, the answer is signed with their name whatever stands here."""

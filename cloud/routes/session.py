@@ -23,13 +23,14 @@ from cloud.callers import COOKIE, Caller, Callers, Calling, session_secret
 from cloud.console import accounts
 from cloud.console.problems import local_path, wants_page
 from cloud.errors import CloudError, ConflictError, InvalidError, RefusedError
-from cloud.roles import Role
+from cloud.roles import Role, RoleWord
 from cloud.services import Parts, Services
-from cloud.sessions import OPERATOR, SESSION_S, Holder, operator_mark
+from cloud.sessions import LONGEST_TOKEN_DAYS, OPERATOR, SESSION_S, Holder, operator_mark
 
 router = APIRouter()
 
 Text = Annotated[str, Form(max_length=1024)]
+Days = Annotated[float, Field(gt=0, le=LONGEST_TOKEN_DAYS)]
 TOKEN_DAYS = 90.0
 
 
@@ -39,8 +40,8 @@ class TokenRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     label: str = Field(min_length=1, max_length=64)
-    role: str | None = None
-    days: float = TOKEN_DAYS
+    role: RoleWord | None = None
+    days: Days = TOKEN_DAYS
 
 
 class LoginRequest(BaseModel):
@@ -51,7 +52,7 @@ class LoginRequest(BaseModel):
     name: str = Field(max_length=64)
     password: str = Field(max_length=1024)
     label: str = Field(default="command line", min_length=1, max_length=64)
-    days: float = TOKEN_DAYS
+    days: Days = TOKEN_DAYS
 
 
 class PasswordRequest(BaseModel):
@@ -63,7 +64,7 @@ class PasswordRequest(BaseModel):
     new: str = Field(max_length=1024)
 
 
-@router.post("/login")
+@router.post("/login", include_in_schema=False)
 def login(
     request: Request,
     parts: Parts,
@@ -89,7 +90,7 @@ def login(
     return _signed_in(parts, holder, wanted)
 
 
-@router.post("/join")
+@router.post("/join", include_in_schema=False)
 def join(request: Request, parts: Parts, invite: Text, password: Text, again: Text) -> Response:
     """Keep the password that somebody chose, and begin a session."""
     try:
@@ -103,7 +104,7 @@ def join(request: Request, parts: Parts, invite: Text, password: Text, again: Te
     return _signed_in(parts, name, "/")
 
 
-@router.post("/logout")
+@router.post("/logout", include_in_schema=False)
 def logout(request: Request, parts: Parts) -> Response:
     """End the browser's session."""
     parts.sessions.end(session_secret(request.headers))

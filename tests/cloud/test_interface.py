@@ -1,0 +1,36 @@
+"""The interface against its own document, by a tool that reads it and tries what it allows and what it does not."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cloud.folk import bearer, person, token
+from tests.cloud.serving import serving
+from tests.cloud.world import World
+
+EXAMPLES = 1
+"""Random bodies a call, beside those at the edges of every field; more by hand."""
+UNTRUE = "positive_data_acceptance"
+"""Not asked: a schema cannot say what a signed list of bundles is, nor who must give a name with an answer."""
+
+
+@pytest.mark.slow
+def test_every_call_answers_as_the_document_says_whatever_comes(tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    world = World(tmp_path, with_keys=True)
+    try:
+        world.enrol()
+        ada = bearer(token(world.services, person(world.services, "ada", "admin"), "admin"))
+        with serving(world.services) as client:
+            document = f"{str(client.base_url).rstrip('/')}/v1/openapi.json"
+            command: list[str | Path] = [Path(sys.executable).with_name("schemathesis"), "run", document, "--no-color"]
+            command += ["--phases", "coverage,fuzzing", "--max-examples", str(EXAMPLES), "--exclude-checks", UNTRUE]
+            command += ["--seed", str(seed), "--header", f"Authorization: {ada['Authorization']}"]
+            ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=170, check=False)
+    finally:
+        world.close()
+    assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr

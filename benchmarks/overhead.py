@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -206,8 +207,9 @@ def pipeline_of(bundle: Bundle, folder: Path, isolation: Isolation, source: Pict
         store = Store.open(data / "lineside.sqlite", clock=clock, durability="process")
         slot_file = SlotFile(data, bundle.ref.name, clock)
         slot_file.change(lambda book, now: slots.preloaded(book, bundle.ref, now))
-        serving = Serving(slot_file, lambda b: _open(b, isolation), _RULES, clock, lambda *_: None)
-        serving.offer(_open(bundle, isolation))
+        opener = partial(_open, isolation=isolation)
+        serving = Serving(slot_file, opener, _RULES, clock, lambda *_: None)
+        serving.offer(_open(bundle, isolation=isolation))
         settings = StationSettings(station="bench", deadline_ms=10_000)
         parts = Parts(
             source=source,
@@ -229,8 +231,8 @@ def pipeline_of(bundle: Bundle, folder: Path, isolation: Isolation, source: Pict
 _RULES = ProbationRules(windows=1, seconds=0, max_deadline_misses=0, max_memory_bytes=2**40)
 
 
-def _open(bundle: Bundle, isolation: Isolation) -> Engine:
-    return open_engine(bundle, EngineSettings(runtime="onnx", isolation=isolation, deadline_s=10.0))
+def _open(bundle: Bundle, *, isolation: Isolation, **limits: Any) -> Engine:
+    return open_engine(bundle, EngineSettings(runtime="onnx", isolation=isolation, deadline_s=10.0), **limits)
 
 
 def _timed_ms(work: Any) -> float:

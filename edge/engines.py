@@ -4,9 +4,11 @@ Rules:
 - The format is chosen by the station's setting, else by what the bundle prefers among what is installed;
   falling back from the preferred one is said in words, never done in silence.
 - A bundle whose golden outputs are not met within its tolerance is refused: it is not the model that was audited.
+- Proving may be given a limit for all of it together, and an input on which the bundle has failed before.
 """
 
 import math
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.bundle import Bundle
-from edge.errors import ConfigError, UpdateError
+from edge.calibrate import calibrated
+from edge.errors import ConfigError, DeadlineError, ModelError, UpdateError
 from edge.ood import Reference
 from edge.preprocess import to_model
 from edge.runtimes import open_session
-from edge.runtimes.interface import Session
+from edge.runtimes.interface import Answering, Session, Timed
 from edge.runtimes.tensors import golden_numbers
 from edge.wire.base import BundleRef
 from edge.wire.manifest import Manifest, ModelFile, RuntimeName
@@ -26,6 +29,8 @@ from edge.wire.manifest import Manifest, ModelFile, RuntimeName
 Isolation = Literal["process", "inline"]
 START_TIMEOUT_S = 20.0
 """A child that has not loaded its model by then is given up; edge boxes load in well under a second."""
+SLOW_TO_LOAD = ("whisper", "pocketsphinx")
+"""Runtimes that take seconds to load what they are given: a limit of less than `START_TIMEOUT_S` is not for them."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class Engine:
     """What a person should know about how it runs, for example a fallback of runtime."""
     known: Reference | None = None
     """What known features look like, if the bundle says."""
+    opened_in_s: float = 0.0
+    """How long opening and proving it took."""
 
     @property
     def ref(self) -> BundleRef:
@@ -61,34 +68,52 @@ class Engine:
         return self.bundle.manifest
 
 
-def open_engine(bundle: Bundle, settings: EngineSettings) -> Engine:
+def open_engine(
+    bundle: Bundle,
+    settings: EngineSettings,
+    *,
+    within_s: float | None = None,
+    again: NDArray[np.generic] | None = None,
+) -> Engine:
     """Open a bundle and replay its golden examples.
+
+    Args:
+        bundle: what to open.
+        settings: how this station runs its networks.
+        within_s: the longest that opening and proving may take together, in a child; `START_TIMEOUT_S` for loading and
+            the deadline for each inference if None.
+        again: an input on which it has failed, as its network takes it: it is to be answered, too.
 
     Raises:
         ConfigError: no installed runtime takes any of its formats.
-        ModelError: the engine refuses the file or fails.
+        ModelError: the engine refuses the file, fails, or takes too long.
         UpdateError: it does not give the golden outputs.
     """
     names = _candidates(bundle, settings.runtime)
     missing: list[ConfigError] = []
     for name in names:
+        limit = _Limit(START_TIMEOUT_S if name in SLOW_TO_LOAD else within_s, settings.deadline_s)
         try:
-            spec, session = _open(bundle, name, settings)
+            spec, session = _open(bundle, name, settings, limit)
         except ConfigError as error:
             missing.append(error)
             continue
         try:
-            replay_golden(bundle, name, spec, session)
+            limited = _Limited(session, limit)
+            replay_golden(bundle, name, spec, limited)
+            if again is not None:
+                _answer(bundle, limited, again)
+            limited.lift()
             known = bundle.ood_reference(name)
         except BaseException:
             session.close()
             raise
         note = f"{names[0]} is preferred but not installed; running {name}" if missing else ""
-        return Engine(bundle, spec, session, note, known)
+        return Engine(bundle, spec, session, note, known, limit.taken_s)
     raise missing[0]
 
 
-def replay_golden(bundle: Bundle, runtime: str, spec: ModelFile, session: Session) -> float:
+def replay_golden(bundle: Bundle, runtime: str, spec: ModelFile, session: Answering) -> float:
     """Run the golden examples; return the largest difference of any logit, or of any chance where the file gives those.
 
     Features, heat map and text, where the bundle recorded them, are held against their own tolerances.
@@ -117,8 +142,70 @@ def replay_golden(bundle: Bundle, runtime: str, spec: ModelFile, session: Sessio
     return worst
 
 
+class _Limit:
+    """How long opening and proving may take together, counted from now."""
+
+    def __init__(self, within_s: float | None, deadline_s: float) -> None:
+        self._started_s = time.monotonic()
+        self._within_s, self.deadline_s = within_s, deadline_s
+
+    @property
+    def taken_s(self) -> float:
+        return time.monotonic() - self._started_s
+
+    @property
+    def load_s(self) -> float:
+        return START_TIMEOUT_S if self._within_s is None else self._within_s
+
+    def inference_s(self) -> float:
+        """Return how long the next inference may take.
+
+        Raises:
+            DeadlineError: there is no time left.
+        """
+        if self._within_s is None:
+            return self.deadline_s
+        left_s = self._within_s - self.taken_s
+        if left_s <= 0:
+            raise DeadlineError(f"deadline: it was not opened and proved within {self._within_s:g} s")
+        return min(self.deadline_s, left_s)
+
+
+class _Limited:
+    """A session whose inferences have no more time than a limit leaves; one in this process cannot be limited."""
+
+    def __init__(self, session: Session, limit: _Limit) -> None:
+        self._session, self._limit = session, limit
+        self.description = session.description
+
+    def infer(self, tensor: NDArray[np.generic]) -> NDArray[np.float32]:
+        self._allow(self._limit.inference_s())
+        return self._session.infer(tensor)
+
+    def lift(self) -> None:
+        """Give it its own deadline."""
+        self._allow(self._limit.deadline_s)
+
+    def _allow(self, deadline_s: float) -> None:
+        if isinstance(self._session, Timed):
+            self._session.deadline_s = deadline_s
+
+
+def _answer(bundle: Bundle, session: "_Limited", again: NDArray[np.generic]) -> None:
+    """Have the network answer an input on which it has failed.
+
+    Raises:
+        ModelError: it fails on it again.
+    """
+    try:
+        answer = session.infer(again)
+        calibrated(answer[: len(bundle.manifest.labels)].tolist(), bundle.manifest.calibration)
+    except ModelError as error:
+        raise ModelError(f"opened anew, it fails on the same input again: {error}") from error
+
+
 def _compare_extras(
-    bundle: Bundle, spec: ModelFile, session: Session, got: NDArray[np.float32], expected: NDArray[np.float32]
+    bundle: Bundle, spec: ModelFile, session: Answering, got: NDArray[np.float32], expected: NDArray[np.float32]
 ) -> None:
     start = 0
     for name, extra in (("features", spec.features), ("heat map", spec.heatmap), ("text", spec.text)):
@@ -142,7 +229,7 @@ def _candidates(bundle: Bundle, wanted: str) -> list[str]:
     return [preferred, *(name for name in bundle.manifest.models if name != preferred)]
 
 
-def _open(bundle: Bundle, name: str, settings: EngineSettings) -> tuple[ModelFile, Session]:
+def _open(bundle: Bundle, name: str, settings: EngineSettings, limit: "_Limit") -> tuple[ModelFile, Session]:
     spec, model = bundle.model(name)
     if settings.isolation == "inline":
         return spec, open_session(name, model, spec, threads=settings.threads)
@@ -154,7 +241,7 @@ def _open(bundle: Bundle, name: str, settings: EngineSettings) -> tuple[ModelFil
         spec,
         threads=settings.threads,
         deadline_s=settings.deadline_s,
-        start_timeout_s=START_TIMEOUT_S,
+        start_timeout_s=limit.load_s,
         nice=settings.nice,
     )
     return spec, session

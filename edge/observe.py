@@ -7,17 +7,19 @@ Rules:
 """
 
 from bisect import bisect_right
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from edge.clock import Clock
 from edge.drift import DriftWatch, Shift
+from edge.measures import Measure, Measures, Shares
 from edge.recognised import cut, repeats, wordless
+from edge.sources.heard import Heard, together
 from edge.wire.base import BundleRef
 from edge.wire.manifest import Manifest
-from edge.wire.rows import LATENCY_EDGES_MS, UNIT_EDGES, DecisionRow, EventRow, Histogram, TelemetryRow
+from edge.wire.rows import HEARD_EDGES, LATENCY_EDGES_MS, UNIT_EDGES, DecisionRow, EventRow, Histogram, TelemetryRow
 
 
 class EventSink(Protocol):
@@ -42,7 +44,10 @@ class Sink(EventSink, Protocol):
     def append_telemetry(self, row: TelemetryRow) -> TelemetryRow: ...
 
 
-_LATENCY = "latency_ms."
+_LATENCY, _HEARD = "latency_ms.", "heard."
+MINUTE_S = 60
+DEAF_AFTER_S = 10.0
+"""Nothing was heard for so long: the last minute is no longer the last one."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,11 @@ class Totals:
     counts: dict[str, int]
     latency_ms: dict[str, tuple[list[float], list[int]]]
     """Edges and bins of each step of the pipeline."""
+    measures: dict[str, Measure] = field(default_factory=dict)
+    """What inputs and answers were like."""
+    shares: Shares = field(default_factory=Shares)
+    minute: Heard | None = None
+    """What the last minute sounded like; None of a station that does not hear, or not now."""
 
 
 class Observer:
@@ -76,12 +86,32 @@ class Observer:
         self._bundle: BundleRef | None = None
         self._edges: dict[str, list[float]] = {}
         self._drift = DriftWatch({})
+        self._measures = Measures()
+        self._minute: deque[Heard] = deque(maxlen=MINUTE_S)
+        self._heard_at_s = clock.monotonic_s()
         self._before = Totals({}, {})
         self._begin()
 
     def totals(self) -> Totals:
         """Return what was counted since the start; also from another thread, which may miss the window just decided."""
-        return _added(self._before, dict(self._counts), dict(self._bins))
+        totals = _added(self._before, dict(self._counts), dict(self._bins))
+        hears = self._clock.monotonic_s() - self._heard_at_s < DEAF_AFTER_S
+        minute = together(list(self._minute)) if hears else None
+        return replace(totals, measures=self._measures.measures(), shares=self._measures.shares(), minute=minute)
+
+    def heard(self, seconds: Iterable[Heard]) -> None:
+        """Count what each second was like that was listened to, whether anybody spoke or not."""
+        for second in seconds:
+            self._minute.append(second)
+            self._heard_at_s = self._clock.monotonic_s()
+            self._counts[_HEARD + "ms"] += round(second.seconds * 1000)
+            self._counts[_HEARD + "speech_ms"] += round(second.speech_s * 1000)
+            values = {
+                "level_dbfs": second.level_dbfs,
+                "speech_share": second.speech_share,
+                "clipping": second.clipped,
+            }
+            self._bin({_HEARD + name: value for name, value in values.items()})
 
     @property
     def drifting(self) -> list[str]:
@@ -92,6 +122,7 @@ class Observer:
         """Count one decision and tell what has drifted."""
         self._know(decision.bundle, manifest)
         self._count(decision)
+        self._measures.add(decision)
         values = dict(decision.metrics)
         if decision.confidence is not None:
             values["confidence"] = decision.confidence
@@ -185,6 +216,8 @@ class Observer:
     def _edges_of(self, name: str) -> list[float]:
         if name.startswith(_LATENCY):
             return LATENCY_EDGES_MS
+        if name.startswith(_HEARD):
+            return HEARD_EDGES[name.removeprefix(_HEARD)]
         return self._edges.get(name, UNIT_EDGES)
 
     def _tell(self, shift: Shift) -> None:

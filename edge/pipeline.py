@@ -26,6 +26,7 @@ from edge.linewatch import LineWatch
 from edge.observe import EventSink, Observer
 from edge.serving import Serving
 from edge.shadow import PATIENCE, Shadow
+from edge.sources.heard import Heard
 from edge.sources.interface import Source
 from edge.values import Judgement, StationSettings, Window
 from edge.wire.rows import FEATURES_MEDIA_TYPE, DecisionRow, InputRef, OutcomeRow
@@ -70,6 +71,8 @@ class Parts:
     asking: "Asking | None" = None
     """Asks a server about what is deferred; None if there is none."""
     draw: Callable[[], float] = field(default_factory=lambda: random.SystemRandom().random)
+    heard: Callable[[], list[Heard]] | None = None
+    """Gives what was heard since it was last asked; None if the source does not hear."""
     line: LineWatch | None = None
     """Holds the station to its rules; None if it has none."""
 
@@ -176,6 +179,7 @@ class Pipeline:
     def finish(self) -> None:
         """Write what was counted since the last window of telemetry, and the last outcome."""
         self._acting.settle()
+        self._listened()
         try:
             self._p.observer.flush()
         except StoreError:
@@ -198,6 +202,7 @@ class Pipeline:
         self._acting.look()
         if self._line is not None:
             self._line.look(self._p.settings())
+        self._listened()
         self._p.observer.flush_if_due()
 
     def _compared(self, work: Work, judgement: Judgement, *, in_budget: bool) -> Judgement:
@@ -210,14 +215,19 @@ class Pipeline:
             other = self._p.shadow.ask(work.window, left_s * PATIENCE)
         return judgement if other is None else rules.compared(judgement, other, policy, settings, in_budget=in_budget)
 
+    def _listened(self) -> None:
+        if self._p.heard is not None:
+            self._p.observer.heard(self._p.heard())
+
     def _observe(self, work: Work, decision: DecisionRow | None) -> None:
+        self._listened()
         if decision is not None:
             self._p.observer.decided(decision, work.engine.manifest if work.engine else None)
 
     def _feedback(self, work: Work) -> None:
         """Tell serving how its engine did, so that it can promote it, or take it back before the next window."""
         if work.engine_failure is not None:
-            self._p.serving.window_failed(work.engine_failure)
+            self._p.serving.window_failed(work.engine_failure, work.tensor)
         elif work.judged:
             self._p.serving.window_served(deadline_missed=work.late)
 

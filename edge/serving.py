@@ -3,8 +3,11 @@
 Rules:
 - An engine that is on trial keeps its forerunner warm beside it, so that going back takes no time and no network.
 - A crash, a hang, an answer that is not a number, or too much memory ends a trial at the first time.
-- A bundle in service that fails is opened again with back-off; once it has failed too often of late (`failures`) the
-  one before it decides, if there is one; else windows are deferred and opening is tried for ever.
+- A bundle in service that fails is opened again and proves itself anew at once: by its golden examples and by the input
+  on which it failed. If it fails once more before it has judged anything, or too often of late (`failures`), the one
+  before it decides, if there is one; else windows are deferred and opening is tried for ever, with back-off.
+- That takes less than ten seconds from the first failure: proving has a limit (`PROVE_WITHIN_S`), and a bundle that is
+  too slow to open to be proved within it goes back at its first failure.
 - A bundle in service that outgrows its memory within an hour of being opened gives way to the one before it; one that
   took longer, or has none before it, is opened anew, which gives the memory of its child back.
 - Memory is that of the child; without one (`inline`) it is what the daemon has grown by since the bundle decides.
@@ -17,6 +20,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edge import slots
 from edge.bundle import Bundle, load
@@ -35,6 +41,10 @@ LOOK_AT_MEMORY_S = 2.0
 """A leak is found within ten seconds of passing its limit, however few windows there are; a look costs little."""
 LEAK_WITHIN_S = 3600.0
 """A bundle in service that passes the limit so soon leaks at a rate that a new child does not mend."""
+PROVE_WITHIN_S = 6.0
+"""Opening a bundle and proving it, where there is one to go back to, which then still has to be opened."""
+QUICK_TO_OPEN_S = 3.0
+"""A bundle that took longer to open is not given a second try in service: it could not prove itself in time."""
 LASTS_S = 60.0
 """A bundle that has decided for so long since it was opened does not kill the daemon at its start."""
 ALONE_EVERY_S = 60.0
@@ -47,6 +57,14 @@ class Tell(Protocol):
     """Records an event."""
 
     def __call__(self, name: str, severity: str, detail: str, data: dict[str, Any]) -> None: ...
+
+
+class OpenBundle(Protocol):
+    """Opens and proves a bundle, see `engines.open_engine`."""
+
+    def __call__(
+        self, bundle: Bundle, *, within_s: float | None = None, again: NDArray[np.generic] | None = None
+    ) -> Engine: ...
 
 
 @dataclass(frozen=True)
@@ -83,7 +101,7 @@ class Serving:
     def __init__(
         self,
         slot_file: SlotFile,
-        open_bundle: Callable[[Bundle], Engine],
+        open_bundle: OpenBundle,
         rules: ProbationRules,
         clock: Clock,
         tell: Tell,
@@ -105,6 +123,8 @@ class Serving:
         self._recent = RecentFailures()
         self._counted: str | None = None
         """Digest of the bundle whose failures are counted: opening it again does not forgive it."""
+        self._failed_on: NDArray[np.generic] | None = None
+        """The input on which it failed last, until it has answered it."""
         self._next_try_s = self._next_look_s = self._next_alarm_s = 0.0
         self._opened_s = 0.0
         self._lasts = False
@@ -162,6 +182,9 @@ class Serving:
             return None
         if self._engine is None or self._engine.ref.digest != wanted.ref.digest:
             self._settle(wanted)
+            after = self._slots.book.serving
+            if after is not None and after.ref.digest != wanted.ref.digest:
+                self._settle(after)  # what was wanted has just been given up, and a window waits
         return self._engine
 
     def window_served(self, *, deadline_missed: bool) -> None:
@@ -182,8 +205,13 @@ class Serving:
         elif probation.over(self._rules, self._clock.monotonic_s()):
             self._promote(self._engine)
 
-    def window_failed(self, reason: str) -> None:
-        """Count a window in which the engine failed, and go back or open it again."""
+    def window_failed(self, reason: str, failed_on: NDArray[np.generic] | None = None) -> None:
+        """Count a window in which the engine failed, and go back or open it again.
+
+        Args:
+            reason: what it did wrong, in words.
+            failed_on: what it was asked; it has to answer it before it decides again.
+        """
         self._count_failure()
         if self._engine is None:
             return
@@ -193,6 +221,9 @@ class Serving:
             self._give_up(ref, reason)
         elif too_many is not None:
             self._give_up(ref, f"{reason}; {too_many}")
+        elif self._can_go_back(ref) and self._engine.opened_in_s > QUICK_TO_OPEN_S:
+            self._give_up(ref, f"{reason}; it takes {self._engine.opened_in_s:.0f} s to open, too long to try it again")
+        self._failed_on = failed_on.copy() if failed_on is not None else None
         if self._slots.book.state(ref.digest) != "bad":
             self._close_engine()
             self.problem = reason
@@ -231,7 +262,7 @@ class Serving:
         )
 
     def _take(self, engine: Engine) -> None:
-        self._engine, self._last = engine, None
+        self._engine, self._last, self._failed_on = engine, None, None
         self._opened_s, self._own_before = self._clock.monotonic_s(), self._own_memory()
         self._count_for(engine.ref)
         self._lasts = False
@@ -254,7 +285,9 @@ class Serving:
         self._close_engine()
         self._count_for(wanted.ref)
         try:
-            engine = self._open(load(self._slots.bundle_path(wanted.ref), expected_digest=wanted.ref.digest))
+            bundle = load(self._slots.bundle_path(wanted.ref), expected_digest=wanted.ref.digest)
+            within_s = PROVE_WITHIN_S if self._can_go_back(wanted.ref) else None
+            engine = self._open(bundle, within_s=within_s, again=self._failed_on if within_s is not None else None)
         except LinesideError as error:
             self._opening_failed(wanted, error)
             return
@@ -267,8 +300,9 @@ class Serving:
         self._last = None
         self.problem = f"{_words(wanted.ref)} cannot be opened: {error}"
         self._next_try_s = self._clock.monotonic_s() + self._wait_s()
-        if wanted.state == "trial" or self._recent.too_many(self._clock.monotonic_s()):
-            self._give_up(wanted.ref, str(error))
+        too_many = self._recent.too_many(self._clock.monotonic_s())
+        if wanted.state == "trial" or too_many is not None:
+            self._give_up(wanted.ref, str(error) if too_many is None else f"{error}; {too_many}")
         else:
             self._tell("bundle_not_opened", "alarm", self.problem, _data(wanted.ref))
 
@@ -327,6 +361,11 @@ class Serving:
         grown = 0 if child else self._own_memory() - self._own_before
         return f"the daemon has grown by {grown} bytes since it decides, more than {limit}" if grown > limit else None
 
+    def _can_go_back(self, ref: BundleRef) -> bool:
+        """Return whether another good bundle is here, should this one be given up."""
+        book = self._slots.book
+        return book.current is not None if book.state(ref.digest) == "trial" else book.previous is not None
+
     def _probation_now(self, ref: BundleRef) -> Probation | None:
         """Return the probation that still runs, None if another station with this model has ended it."""
         if self._probation is not None and self._slots.book.state(ref.digest) != "trial":
@@ -346,6 +385,7 @@ class Serving:
     def _count_for(self, ref: BundleRef) -> None:
         if ref.digest != self._counted:
             self._failures, self._recent, self._counted = 0, RecentFailures(), ref.digest
+            self._failed_on = None
 
     def _wait_s(self) -> float:
         return 0.0 if self._failures <= 1 else float(min(REOPEN_WAIT_MAX_S, 0.25 * 2.0 ** min(self._failures - 1, 10)))

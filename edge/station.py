@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edge.actuators import open_actuator
 from edge.actuators.interface import Actuator, Place
 from edge.actuators.reopening import open_or_later
@@ -157,15 +160,17 @@ class Station:
             source_problem=problem,
         )
 
-    def open_bundle(self, bundle: Bundle) -> Engine:
-        """Open a bundle the way this station runs its networks. From any thread."""
+    def open_bundle(
+        self, bundle: Bundle, *, within_s: float | None = None, again: NDArray[np.generic] | None = None
+    ) -> Engine:
+        """Open a bundle the way this station runs its networks, see `open_engine`. From any thread."""
         settings = EngineSettings(
             runtime=self._config.runtime,
             isolation=self._config.isolation,
             threads=self._config.threads,
             deadline_s=self._config.deadline_ms / 1000,
         )
-        return open_engine(bundle, settings)
+        return open_engine(bundle, settings, within_s=within_s, again=again)
 
     def _make_shadow(self, slot_file: SlotFile) -> Shadow:
         config, shared = self._config, self._shared
@@ -238,7 +243,7 @@ class Station:
             detail = f"{left} inputs that were taken in before the stop were not decided: {why}"
             self._tell("inputs_not_decided", "warning", detail, {"count": left})
 
-    def _parts(self, store: Store, source: Source, actuator: Actuator) -> Parts:
+    def _parts(self, store: Store, source: ReopeningSource, actuator: Actuator) -> Parts:
         shared = self._shared
         self._observer = Observer(
             self.name,
@@ -261,6 +266,7 @@ class Station:
             line=self._line(store, actuator),
             shadow=self._shadow,
             asking=self._asking,
+            heard=source.heard,
         )
 
     def _line(self, store: Store, actuator: Actuator) -> LineWatch | None:

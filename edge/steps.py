@@ -62,6 +62,7 @@ def preprocess(work: Work) -> NDArray[np.generic]:
 
 def infer(work: Work, tensor: NDArray[np.generic]) -> NDArray[np.float32]:
     """Return the logits, shape (labels,); what else the network gives is kept on the work."""
+    work.tensor = tensor
     try:
         with work.step("infer"):
             answer = work.loaded.session.infer(tensor)

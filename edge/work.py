@@ -45,6 +45,8 @@ class Work:
     """Whether the network's answer became a judgement."""
     late: bool = False
     """Whether that came after the deadline."""
+    tensor: NDArray[np.generic] | None = None
+    """What the network was asked."""
     engine_failure: str | None = None
     """What the engine did wrong, if it did."""
 

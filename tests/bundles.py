@@ -22,7 +22,9 @@ LABELS = [GOOD_LABEL, "scratch"]
 SLOPE = 16.0
 """Logit per unit of brightness around one half, each way."""
 
-Kind = Literal["brightness", "inverted", "nan_on_black", "wrong_golden", "hoarding"]
+Kind = Literal[
+    "brightness", "inverted", "nan_on_black", "crashing_on_black", "hanging_on_black", "wrong_golden", "hoarding"
+]
 HOARDS_ABOVE = 240
 """Brightness above which a hoarding network takes memory for good, `HOARDED_BYTES` for each unit more."""
 HOARDED_BYTES = 16 * 2**20
@@ -98,6 +100,10 @@ def _model(kind: Kind) -> bytes:
             helper.make_node("Gemm", ["log", "zeros"], ["nothing"]),
             helper.make_node("Add", ["plain", "nothing"], ["logits"]),
         ]
+    elif kind == "crashing_on_black":
+        nodes += _crash()
+    elif kind == "hanging_on_black":
+        nodes += _hang()
     elif kind == "hoarding":
         nodes += _hoard()
     else:
@@ -113,6 +119,13 @@ def _model(kind: Kind) -> bytes:
             zeros,
             numpy_helper.from_array(np.array([HOARDS_ABOVE], np.float32), "limit"),
             numpy_helper.from_array(np.array([HOARDED_BYTES / 4], np.float32), "numbers"),
+            numpy_helper.from_array(np.array(0, np.int64), "none"),
+            numpy_helper.from_array(np.array(1, np.int64), "one"),
+            numpy_helper.from_array(np.array(-1, np.int64), "minus_one"),
+            numpy_helper.from_array(np.array(-(2**63), np.int64), "least"),
+            numpy_helper.from_array(np.array(2**50, np.int64), "years"),
+            numpy_helper.from_array(np.array(True), "go"),
+            numpy_helper.from_array(np.zeros((1, 2), np.float32), "start"),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -120,12 +133,59 @@ def _model(kind: Kind) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def _crash() -> list[onnx.NodeProto]:
+    """Return nodes that divide the least whole number by 1, on black by -1: the processor traps, the process dies."""
+    return [
+        *_brightest(),
+        helper.make_node("Equal", ["brightest", "none"], ["black"]),
+        helper.make_node("Where", ["black", "minus_one", "one"], ["divisor"]),
+        helper.make_node("Div", ["least", "divisor"], ["far"]),
+        helper.make_node("Mul", ["far", "none"], ["zero"]),
+        helper.make_node("Cast", ["zero"], ["nothing"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["plain", "nothing"], ["logits"]),
+    ]
+
+
+def _hang() -> list[onnx.NodeProto]:
+    """Return nodes that do nothing, on black for years."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_in"], ["go_out"]),
+            helper.make_node("Add", ["sum_in", "sum_in"], ["sum_out"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_in", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum_in", TensorProto.FLOAT, [1, 2]),
+        ],
+        [
+            helper.make_tensor_value_info("go_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum_out", TensorProto.FLOAT, [1, 2]),
+        ],
+    )
+    return [
+        *_brightest(),
+        helper.make_node("Equal", ["brightest", "none"], ["black"]),
+        helper.make_node("Where", ["black", "years", "none"], ["turns"]),
+        helper.make_node("Loop", ["turns", "go", "start"], ["nothing"], body=body),
+        helper.make_node("Add", ["plain", "nothing"], ["logits"]),
+    ]
+
+
+def _brightest() -> list[onnx.NodeProto]:
+    return [
+        helper.make_node("Cast", ["picture"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("ReduceMax", ["whole"], ["brightest"], keepdims=0),
+    ]
+
+
 def _hoard() -> list[onnx.NodeProto]:
     """Return nodes that fill a tensor as large as the picture is bright: the engine's arena keeps what it once took."""
     one = helper.make_tensor("value", TensorProto.FLOAT, [1], [1.0])
     return [
-        helper.make_node("ReduceMean", ["mean"], ["whole"], axes=[0, 1], keepdims=0),
-        helper.make_node("Sub", ["whole", "limit"], ["above"]),
+        helper.make_node("ReduceMean", ["mean"], ["average"], axes=[0, 1], keepdims=0),
+        helper.make_node("Sub", ["average", "limit"], ["above"]),
         helper.make_node("Relu", ["above"], ["units"]),
         helper.make_node("Mul", ["units", "numbers"], ["count"]),
         helper.make_node("Cast", ["count"], ["size"], to=TensorProto.INT64),

@@ -4,6 +4,7 @@ Rules:
 - Counters only grow while the daemon runs, and begin at 0 with it, as Prometheus expects; those of what was dropped
   begin with the record.
 - Names and labels are those of the telemetry: what goes up and what is scraped are the same counts.
+- What inputs and answers are like has fixed edges and a bounded number of labels (`measures.py`).
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -12,10 +13,26 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from edge.measures import RECENT
 from edge.wire.messages import Reported
 
 if TYPE_CHECKING:
     from edge.observe import Totals
+
+MEASURES = {
+    "brightness": ("input_brightness_ratio", "mean gray level of a picture"),
+    "contrast": ("input_contrast_ratio", "standard deviation of its gray levels"),
+    "saturation": ("input_saturation_ratio", "mean saturation of its colours"),
+    "sharpness": ("input_sharpness", "variance of its Laplacian, gray levels squared"),
+    "level_dbfs": ("input_level_dbfs", "root mean square of a sound, of full scale"),
+    "peak_dbfs": ("input_peak_dbfs", "its loudest sample"),
+    "clipping": ("input_clipping_ratio", "share of its samples that are clipped"),
+    "speech_share": ("input_speech_ratio", "share of a segment that is speech"),
+    "duration_s": ("input_duration_seconds", "length of a segment or file of sound"),
+    "ood": ("input_strangeness", "how unlike it is to what the bundle was made for"),
+    "confidence": ("output_confidence_ratio", "calibrated probability of the answer"),
+}
+"""Name and meaning of each measure of `measures.EDGES`."""
 
 
 def exposition(
@@ -48,6 +65,9 @@ class _Figures:
         yield from self._device()
         yield from self._dropped()
         yield from self._stations()
+        yield from self._measures()
+        yield from self._shares()
+        yield from self._heard()
 
     def _device(self) -> Iterable[Metric]:
         health = self._reported.health
@@ -99,10 +119,59 @@ class _Figures:
                 continue
             for key, count in sorted(total.counts.items()):
                 by, _, value = key.partition(".")
+                if by == "heard":
+                    continue  # times, not decisions
                 counts.add_metric([name, by, value], count)
             for step, (edges, bins) in sorted(total.latency_ms.items()):
                 latency.add_metric([name, step], _cumulative(edges, bins), None)
         yield from (serving, trouble, counts, latency)
+
+    def _measures(self) -> Iterable[Metric]:
+        for measure, (name, words) in MEASURES.items():
+            family = HistogramMetricFamily(f"lineside_{name}", words, labels=["station"])
+            for station, total in sorted(self._totals.items()):
+                if found := total.measures.get(measure):
+                    family.add_metric([station], _cumulative(found.edges, found.bins), found.total)
+            yield family
+
+    def _shares(self) -> Iterable[Metric]:
+        labels = GaugeMetricFamily(
+            "lineside_output_label_ratio", f"of the last {RECENT} decisions", labels=["station", "label"]
+        )
+        deferred = GaugeMetricFamily(
+            "lineside_output_deferred_ratio", f"of the last {RECENT} decisions", labels=["station"]
+        )
+        empty = GaugeMetricFamily(
+            "lineside_output_empty_ratio", "of the last sounds, those without a word", labels=["station"]
+        )
+        for station, total in sorted(self._totals.items()):
+            for label, share in sorted(total.shares.labels.items()):
+                labels.add_metric([station, label], share)
+            for family, value in ((deferred, total.shares.deferred), (empty, total.shares.empty)):
+                if value is not None:
+                    family.add_metric([station], value)
+        yield from (labels, deferred, empty)
+
+    def _heard(self) -> Iterable[Metric]:
+        listened = CounterMetricFamily("lineside_heard_seconds", "time that was listened to", labels=["station"])
+        spoken = CounterMetricFamily("lineside_heard_speech_seconds", "of it, with speech", labels=["station"])
+        share, level, clipping = (
+            GaugeMetricFamily(f"lineside_heard_{name}", f"{words} the last minute", labels=["station"])
+            for name, words in (
+                ("speech_ratio", "share of speech of"),
+                ("level_dbfs", "level of"),
+                ("clipping_ratio", "share of clipped samples of"),
+            )
+        )
+        for station, total in sorted(self._totals.items()):
+            for counter, key in ((listened, "heard.ms"), (spoken, "heard.speech_ms")):
+                if "heard.ms" in total.counts:
+                    counter.add_metric([station], total.counts.get(key, 0) / 1000)
+            if (minute := total.minute) is not None:
+                share.add_metric([station], minute.speech_share)
+                level.add_metric([station], minute.level_dbfs)
+                clipping.add_metric([station], minute.clipped)
+        yield from (listened, spoken, share, level, clipping)
 
 
 def _cumulative(edges: list[float], bins: list[int]) -> list[tuple[str, float]]:

@@ -1,6 +1,6 @@
 """What every runtime gives: a session that turns one tensor into logits, and into what else the network gives."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from edge.wire.manifest import ModelFile
 
 
-class Session(Protocol):
-    """A loaded network. Used by one thread at a time."""
+class Answering(Protocol):
+    """Something that answers as a network does."""
 
     description: str
     """Runtime and version for the records, for example `onnxruntime 1.32.0`."""
@@ -26,6 +26,10 @@ class Session(Protocol):
         """
         ...
 
+
+class Session(Answering, Protocol):
+    """A loaded network. Used by one thread at a time."""
+
     def memory_bytes(self) -> int:
         """Return the memory of a child process that the session runs in, 0 if it runs in this process."""
         ...
@@ -33,6 +37,14 @@ class Session(Protocol):
     def close(self) -> None:
         """Give everything back. Safe to call twice."""
         ...
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """A session whose inferences have a deadline, because it runs where it can be ended."""
+
+    deadline_s: float
+    """The longest that the next inference may take; may be changed between two."""
 
 
 class OpenSession(Protocol):

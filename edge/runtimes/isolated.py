@@ -71,7 +71,7 @@ class IsolatedSession:
         answers = [output.answer_shape for output in outputs_of(spec)]
         layout = layout_of(list(spec.input.shape), spec.input.dtype, answers)
         self._shape, self._dtype = layout.input_shape, np.dtype(layout.input_dtype)
-        self._deadline_s = deadline_s
+        self.deadline_s = deadline_s
         self._child: _Child | None = _Child(runtime, model, spec, layout, threads, nice)
         self._ended = ""
         self._same_core = _SameCore(self._child.pid) if threads == 1 and nice == 0 else None
@@ -111,11 +111,11 @@ class IsolatedSession:
 
     def _exchange(self, child: "_Child") -> bytes:
         try:
-            child.control.settimeout(self._deadline_s)
+            child.control.settimeout(self.deadline_s)
             child.control.send(RUN)
             packet = child.control.recv(MAX_MESSAGE_BYTES)
         except TimeoutError as error:
-            words = f"deadline: no answer within {self._deadline_s:g} s; the inference process was killed"
+            words = f"deadline: no answer within {self.deadline_s:g} s; the inference process was killed"
             self._give_up(words)
             raise DeadlineError(words, hint="the model is too slow for this device, or the engine hangs") from error
         except (BrokenPipeError, ConnectionResetError):

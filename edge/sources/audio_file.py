@@ -20,6 +20,7 @@ from edge.settings import read_settings
 from edge.sound import MEDIA_TYPE, encode_wav
 from edge.sources.ear import Ear
 from edge.sources.files import FileSource
+from edge.sources.heard import Heard, Seconds
 from edge.sources.interface import Listening, News
 from edge.sources.pace import Pace
 from edge.sources.segments import F32, Segment, Segmenter, open_segmenter
@@ -63,6 +64,7 @@ class HeardFiles:
         self._sound: F32 = np.zeros(0, np.float32)
         self._heard = self._found = 0
         self._ear: Ear | None = None
+        self._seconds = Seconds(settings.rate_hz)
         self._pace = Pace(None, clock)
         self._news: list[News] = []
 
@@ -88,6 +90,9 @@ class HeardFiles:
         ear = self._ear
         return ear.now if ear is not None else None
 
+    def heard(self) -> list[Heard]:
+        return self._seconds.take()
+
     @property
     def problem(self) -> str | None:
         return None
@@ -109,7 +114,7 @@ class HeardFiles:
         self._file = window
         self._sound = (np.clip(np.rint(sound * 32768), -32768, 32767) / 32768).astype(np.float32)
         self._heard = self._found = 0
-        self._ear = Ear(self._open_ears())
+        self._ear = Ear(self._open_ears(), self._seconds)
         self._pace = Pace(1 / BLOCK_S if self._settings.real_time else None, self._clock)
         self._pace.took()  # the first block has to be spoken first
 

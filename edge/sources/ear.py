@@ -2,29 +2,28 @@
 
 Rules:
 - What is remembered is two values of the newest block: whoever shows them may miss one, and costs the listener nothing.
+- What was heard is counted whether anybody spoke or not (`heard.py`).
 """
-
-import math
 
 import numpy as np
 
+from edge.sources.heard import SILENCE_DBFS, Seconds, dbfs
 from edge.sources.interface import Listening
 from edge.sources.segments import F32, Segment, Segmenter
-
-SILENCE_DBFS = -120.0
-"""Shown for exact silence, which has no logarithm."""
 
 
 class Ear:
     """A segmenter, watched. Used by one thread; `now` also by others."""
 
-    def __init__(self, segmenter: Segmenter) -> None:
-        self._segmenter = segmenter
+    def __init__(self, segmenter: Segmenter, seconds: Seconds) -> None:
+        self._segmenter, self._seconds = segmenter, seconds
         self.now: Listening | None = None
 
     def hear(self, block: F32) -> list[Segment]:
         """Take the next samples (n,) float32 in −1…1 and return the segments that ended within them."""
+        before = self._segmenter.active_samples
         segments = self._segmenter.add(block)
+        self._seconds.add(block, self._segmenter.active_samples - before)
         self.now = Listening(level_dbfs(block), self._segmenter.speaking)
         return segments
 
@@ -36,5 +35,4 @@ class Ear:
 
 def level_dbfs(block: F32) -> float:
     """Return the level of a block in dB of full scale."""
-    power = float(np.dot(block, block)) / len(block) if len(block) else 0.0
-    return max(SILENCE_DBFS, 10 * math.log10(power)) if power > 0 else SILENCE_DBFS
+    return dbfs(float(np.dot(block, block)) / len(block)) if len(block) else SILENCE_DBFS

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from edge.sources.heard import Heard
 from edge.values import Window
 
 
@@ -74,6 +75,10 @@ class Hearing(Protocol):
     @property
     def listening(self) -> Listening | None:
         """Return what is heard now, None for nothing; also from another thread."""
+        ...
+
+    def heard(self) -> list[Heard]:
+        """Return what each second was like that was heard since the last call."""
         ...
 
 

@@ -21,6 +21,7 @@ from edge.errors import SourceError
 from edge.settings import read_settings
 from edge.sound import MEDIA_TYPE, encode_wav
 from edge.sources.ear import Ear
+from edge.sources.heard import Heard, Seconds
 from edge.sources.interface import Listening, News
 from edge.sources.portaudio import I16, OnBlock, Stream, open_stream
 from edge.sources.segments import Segment, Segmenter, open_segmenter
@@ -57,7 +58,8 @@ class MicrophoneSource:
             ConfigError: the system's library is not installed.
             SourceError: there is no such microphone.
         """
-        self._settings, self._ear, self._clock = settings, Ear(segmenter), clock
+        self._settings, self._clock, self._seconds = settings, clock, Seconds(settings.rate_hz)
+        self._ear = Ear(segmenter, self._seconds)
         self._opening, self._number = new_boot_id()[:12], 0
         self._changed = threading.Condition()
         self._blocks: deque[tuple[I16, bool, float]] = deque()
@@ -104,6 +106,9 @@ class MicrophoneSource:
     @property
     def listening(self) -> Listening | None:
         return self._ear.now
+
+    def heard(self) -> list[Heard]:
+        return self._seconds.take()
 
     def news(self) -> list[News]:
         count = self._overflows - self._told_overflows

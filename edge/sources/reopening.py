@@ -13,6 +13,7 @@ from typing import Protocol, cast
 
 from edge.clock import Clock
 from edge.errors import ConfigError, SourceError
+from edge.sources.heard import Heard
 from edge.sources.interface import Listening, News, Source, Telling
 from edge.values import Window
 
@@ -73,6 +74,11 @@ class ReopeningSource:
         """What is heard now, if the source hears; also from another thread."""
         found: Listening | None = getattr(self._inner, "listening", None)
         return found
+
+    def heard(self) -> list[Heard]:
+        """Return what was heard since the last call, of a source that hears; in the thread that reads."""
+        heard = getattr(self._inner, "heard", None)
+        return heard() if heard is not None else []
 
     def drain(self) -> bool:
         """Let the source take nothing more in; return whether it is one that is to be read empty."""

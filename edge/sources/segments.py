@@ -58,6 +58,11 @@ class Segmenter(Protocol):
         """Whether there was something in the newest frame; also from another thread."""
         ...
 
+    @property
+    def active_samples(self) -> int:
+        """Samples of all frames so far in which there was something, whether they came into a segment or not."""
+        ...
+
 
 SEGMENTERS = {
     "energy": "edge.sources.segments:open_energy",
@@ -105,6 +110,7 @@ class FrameSegmenter(ABC):
         self._before: deque[F32] = deque(maxlen=self._pre_roll)
         self._number = 0
         self.speaking = False
+        self.active_samples = 0
         self._begin()
 
     @abstractmethod
@@ -132,6 +138,7 @@ class FrameSegmenter(ABC):
     def _take(self, frame: F32) -> Segment | None:
         active = self.speaking = self.active(frame)
         number, self._number = self._number, self._number + 1
+        self.active_samples += self._frame if active else 0
         if not self._frames:
             if not active:
                 self._before.append(frame.copy())

@@ -183,9 +183,12 @@ class TelemetryRow(WireModel):
     started_at_ms: int
     ended_at_ms: int
     counts: dict[str, int] = Field(default_factory=dict)
-    """`decisions`, `verdict.pass`, `reason.unsure`, `deadline_misses`, `label.scratch`, …"""
+    """`decisions`, `verdict.pass`, `reason.unsure`, `deadline_misses`, `label.scratch`, …; of a station that hears
+    `heard.ms`, how long it has listened, and `heard.speech_ms`, how much of that was speech, whether it came into a
+    segment or not."""
     histograms: dict[str, Histogram] = Field(default_factory=dict)
-    """`latency_ms.total`, `latency_ms.infer`, `confidence`, and each input metric of the gate."""
+    """`latency_ms.total`, `latency_ms.infer`, `confidence`, and each input metric of the gate; of a station that hears
+    `heard.level_dbfs`, `heard.speech_share` and `heard.clipping`, one value for each second that it has listened."""
 
 
 Row = Annotated[DecisionRow | OutcomeRow | EventRow | TelemetryRow, Field(discriminator="kind")]
@@ -207,3 +210,10 @@ LATENCY_EDGES_MS: list[float] = [round(0.1 * 2 ** (i / 4), 6) for i in range(68)
 
 UNIT_EDGES: list[float] = [round(i / 20, 2) for i in range(1, 20)]
 """Edges for shares and confidences between 0 and 1."""
+
+HEARD_EDGES: dict[str, list[float]] = {
+    "level_dbfs": [float(level) for level in range(-100, 0, 5)],
+    "speech_share": UNIT_EDGES,
+    "clipping": [0.0001, 0.001, 0.01, 0.1],
+}
+"""Edges for what each second sounded like: dB of full scale, and shares of the second."""

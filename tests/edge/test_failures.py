@@ -1,6 +1,6 @@
 """When a bundle in service has failed too often: among its last windows, or within a minute."""
 
-from edge.failures import FAILED_WINDOWS, FAILURES, OF_LAST_WINDOWS, WITHIN_S, RecentFailures
+from edge.failures import FAILED_WINDOWS, FAILURES, IN_A_ROW, OF_LAST_WINDOWS, WITHIN_S, RecentFailures
 
 
 def failing(*, every: int, failures: int, apart_s: float) -> RecentFailures:
@@ -19,8 +19,16 @@ def test_three_failures_of_the_last_twenty_windows_are_too_many() -> None:
     assert not failing(every=every + 1, failures=FAILED_WINDOWS, apart_s=3600).too_many(7200)
 
 
-def test_two_failures_in_a_row_are_not_too_many() -> None:
-    assert failing(every=1, failures=FAILED_WINDOWS - 1, apart_s=0).too_many(0) is None
+def test_two_failures_in_a_row_are_too_many() -> None:
+    assert failing(every=1, failures=IN_A_ROW, apart_s=3600).too_many(7200) == "2 failures in a row"
+
+
+def test_two_failures_with_a_window_between_them_are_not_too_many() -> None:
+    assert failing(every=2, failures=2, apart_s=0).too_many(0) is None
+
+
+def test_first_failure_is_not_too_many() -> None:
+    assert failing(every=1, failures=1, apart_s=0).too_many(0) is None
 
 
 def test_five_failures_within_a_minute_are_too_many_on_any_line() -> None:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from edge.drift import WINDOW
-from edge.observe import Observer
+from edge.observe import DEAF_AFTER_S, Observer
+from edge.sources.heard import Heard
 from edge.wire.base import BundleRef
 from edge.wire.manifest import Manifest
 from edge.wire.rows import DecisionRow, EventRow, Histogram, InputRef, TelemetryRow
@@ -99,3 +100,25 @@ def test_text_is_counted_once_by_what_is_wrong_with_it(text: str, reason: Any, c
     kinds = ("empty", "repeats", "cut", "low_confidence")
     assert {kind for kind in kinds if row.counts[f"text.{kind}"]} == counted
     assert row.counts["text.recognised"] == 1 and row.counts["text.words"] == len(text.split())
+
+
+def test_what_is_heard_between_decisions_goes_up_with_the_telemetry() -> None:
+    told, clock = Told(), HeldClock()
+    observer = Observer("desk", "words", told, clock, "boot", 60.0)
+    observer.heard([Heard(1.0, 0.25, 0.0, 1e-4), Heard(1.0, 0.75, 0.5, 1e-2)])
+    minute = observer.totals().minute
+    assert minute is not None and minute.speech_share == 0.5
+    observer.flush()
+    (row,) = told.telemetry
+    assert (row.counts["heard.ms"], row.counts["heard.speech_ms"], row.counts["decisions"]) == (2000, 1000, 0)
+    assert set(row.histograms) == {"heard.level_dbfs", "heard.speech_share", "heard.clipping"}
+    assert all(histogram.total == 2 for histogram in row.histograms.values())
+    assert observer.totals().counts["heard.speech_ms"] == 1000, "the count since the start goes on"
+
+
+def test_minute_that_was_heard_long_ago_is_not_the_last_one() -> None:
+    clock = HeldClock()
+    observer = Observer("desk", "words", Told(), clock, "boot", 60.0)
+    observer.heard([Heard(1.0, 0.25, 0.0, 1e-4)])
+    clock.forward(DEAF_AFTER_S)
+    assert observer.totals().minute is None

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +14,40 @@ from edge import slots
 from edge.bundle import Bundle, parse
 from edge.engines import Engine, EngineSettings, open_engine
 from edge.errors import ModelError
-from edge.failures import FAILED_WINDOWS, FAILURES, OF_LAST_WINDOWS
-from edge.serving import ALONE_EVERY_S, LASTS_S, LEAK_WITHIN_S, LOOK_AT_MEMORY_S, ProbationRules, Serving
+from edge.failures import FAILED_WINDOWS, FAILURES, IN_A_ROW, OF_LAST_WINDOWS
+from edge.serving import (
+    ALONE_EVERY_S,
+    LASTS_S,
+    LEAK_WITHIN_S,
+    LOOK_AT_MEMORY_S,
+    PROVE_WITHIN_S,
+    QUICK_TO_OPEN_S,
+    ProbationRules,
+    Serving,
+)
 from edge.slotfile import SlotFile
 from tests.bundles import SIDE, bundle_bytes
 from tests.clocks import HeldClock
 
 RULES = ProbationRules(windows=5, seconds=10.0, max_deadline_misses=1, max_memory_bytes=2**40)
+BLACK = np.zeros((1, SIDE, SIDE, 3), np.uint8)
 PICTURE = np.full((1, SIDE, SIDE, 3), 200, np.uint8)
 
 
 class Bench:
     """A serving with a real book on disk and real sessions."""
 
-    def __init__(self, folder: Path, isolation: Any = "inline", rules: ProbationRules = RULES) -> None:
+    def __init__(
+        self, folder: Path, isolation: Any = "inline", rules: ProbationRules = RULES, *, deadline_s: float = 5.0
+    ) -> None:
         self.clock = HeldClock()
         self.told: list[str] = []
         self.words: list[str] = []
-        self.isolation, self.rules = isolation, rules
+        self.isolation, self.rules, self.deadline_s = isolation, rules, deadline_s
+        self.limits: list[float | None] = []
+        """How long each opening was given."""
+        self.opened_in_s = 0.0
+        """How long opening is said to take; what it takes if 0."""
         self.own_bytes = 0
         """What the daemon itself holds, as far as the test says."""
         self.slot_file = SlotFile(folder, "brightness", self.clock)
@@ -39,8 +57,11 @@ class Bench:
         self.told.append(name)
         self.words.append(detail)
 
-    def open(self, bundle: Bundle) -> Engine:
-        return open_engine(bundle, EngineSettings(isolation=self.isolation, deadline_s=5.0))
+    def open(self, bundle: Bundle, *, within_s: float | None = None, again: Any = None) -> Engine:
+        self.limits.append(within_s)
+        settings = EngineSettings(isolation=self.isolation, deadline_s=self.deadline_s)
+        engine = open_engine(bundle, settings, within_s=within_s, again=again)
+        return replace(engine, opened_in_s=self.opened_in_s) if self.opened_in_s else engine
 
     def store(self, version: str, **changes: Any) -> Bundle:
         """Put a bundle's file where the device keeps it."""
@@ -63,9 +84,9 @@ class Bench:
         self.serving.offer(engine)
         return bundle
 
-    def promote(self, version: str) -> Bundle:
+    def promote(self, version: str, **changes: Any) -> Bundle:
         """Give it a version and serve until its probation is over."""
-        bundle = self.activate(version)
+        bundle = self.activate(version, **changes)
         self.window()
         self.clock.forward(self.rules.seconds)
         for _ in range(self.rules.windows):
@@ -287,11 +308,81 @@ def test_current_that_fails_is_opened_again(bench: Bench) -> None:
     assert bench.told == ["bundle_opened", "bundle_opened"]
 
 
+def test_current_that_fails_on_the_same_input_again_gives_way_before_the_next_window(bench: Bench) -> None:
+    bench.begin()
+    bench.window()
+    second = bench.promote("1.1.0", kind="nan_on_black")
+    engine = bench.serving.current()
+    assert engine is not None
+    bench.serving.window_failed("not a number", BLACK)
+    assert bench.window() == "1.0.0"
+    failed = bench.slot_file.book.slot(second.ref.digest)
+    assert failed is not None and "fails on the same input again" in (failed.reason or "")
+
+
+def test_current_that_answers_the_input_on_which_it_failed_stays(bench: Bench) -> None:
+    bench.begin()
+    bench.window()
+    bench.promote("1.1.0", kind="nan_on_black")
+    engine = bench.serving.current()
+    assert engine is not None
+    bench.serving.window_failed("child died", PICTURE)
+    assert bench.window() == "1.1.0"
+
+
+def test_current_whose_file_was_damaged_gives_way_once_it_is_to_be_opened_again(bench: Bench) -> None:
+    bench.begin()
+    bench.window()
+    second = bench.promote("1.1.0")
+    bench.slot_file.bundle_path(second.ref).write_bytes(b"damaged")
+    assert bench.fail() == "1.1.0"
+    assert bench.window() == "1.0.0"
+
+
+def test_current_that_is_slow_to_open_gives_way_at_its_first_failure(bench: Bench) -> None:
+    bench.begin()
+    bench.window()
+    bench.opened_in_s = QUICK_TO_OPEN_S + 1
+    second = bench.promote("1.1.0")
+    assert bench.fail() == "1.1.0"
+    assert bench.window() == "1.0.0"
+    failed = bench.slot_file.book.slot(second.ref.digest)
+    assert failed is not None and "too long to try it again" in (failed.reason or "")
+
+
+def test_current_that_hangs_with_a_long_deadline_is_proved_within_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.serving.PROVE_WITHIN_S", 2.0)  # of six, so that the test need not wait for them
+    bench = Bench(tmp_path, "process", deadline_s=3600.0)
+    bench.begin()
+    bench.window()
+    bench.promote("1.1.0", kind="hanging_on_black")
+    assert bench.serving.current() is not None
+    bench.serving.window_failed("hung", BLACK)
+    before_s = time.monotonic()
+    assert bench.window() == "1.0.0"
+    assert time.monotonic() - before_s < 2.0 * 3, "its own deadline is an hour"
+    bench.serving.close()
+
+
+def test_only_bundle_there_is_has_its_own_time_to_open(bench: Bench) -> None:
+    bench.begin()
+    bench.window()
+    bench.fail()
+    bench.window()
+    assert bench.limits == [None, None], "there is nothing to go back to"
+    bench.promote("1.1.0")
+    bench.fail()
+    bench.window()
+    assert bench.limits[-1] == PROVE_WITHIN_S
+
+
 def test_current_that_keeps_failing_gives_way_to_the_previous_one(bench: Bench) -> None:
     bench.begin()
     bench.window()
     second = bench.promote("1.1.0")
-    for _ in range(FAILED_WINDOWS):
+    for _ in range(IN_A_ROW):
         bench.clock.forward(60)
         assert bench.fail("hung") == "1.1.0"
     assert bench.window() == "1.0.0"

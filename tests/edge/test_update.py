@@ -47,8 +47,8 @@ class Box:
         self.free = 2**40
         self.updater = Updater({MODEL: unit}, self.overrides, self.store, self.fetch, self, self.clock, "boot")
 
-    def open(self, bundle: Bundle) -> Engine:
-        return open_engine(bundle, EngineSettings(isolation="inline"))
+    def open(self, bundle: Bundle, **limits: Any) -> Engine:
+        return open_engine(bundle, EngineSettings(isolation="inline"), **limits)
 
     async def fetch(self, ref: BundleRef, path: Path) -> None:
         self.fetched.append(ref.version)

@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -193,8 +194,8 @@ def _decides_and_says(slot_file: SlotFile) -> None:
     assert slots.in_words(slot_file.book).startswith(f"{wanted.ref.version} decides")
 
 
-def _open(bundle: Bundle) -> Engine:
-    return open_engine(bundle, EngineSettings(isolation="inline"))
+def _open(bundle: Bundle, **limits: Any) -> Engine:
+    return open_engine(bundle, EngineSettings(isolation="inline"), **limits)
 
 
 @pytest.mark.parametrize("forgotten", ["file", "folder"])

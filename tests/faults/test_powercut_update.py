@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,8 +56,8 @@ class Box:
         overrides = StationOverrides(own, store, "boot")
         self.updater = Updater({MODEL: unit}, overrides, store, self.fetch, self, clock, "boot")
 
-    def open(self, bundle: Bundle) -> Engine:
-        return open_engine(bundle, EngineSettings(isolation="inline"))
+    def open(self, bundle: Bundle, **limits: Any) -> Engine:
+        return open_engine(bundle, EngineSettings(isolation="inline"), **limits)
 
     def free_memory_bytes(self) -> int:
         return 2**40

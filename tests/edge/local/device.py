@@ -48,7 +48,7 @@ model = "spoken_digits"
 bundle = "digits.lsb"
 audit_share = 0
 isolation = "inline"
-source = {{ kind = "audio_file", path = "inbox", watch = true }}
+source = {{ kind = "audio_file", path = "inbox", watch = true{segments} }}
 """
 DIGITS = Path(__file__).parents[3] / "models" / "spoken_digits" / "spoken_digits-1.2.0.lsb"
 RATE_HZ, SOUNDS = 16_000, 3
@@ -85,16 +85,24 @@ class Running:
 
 
 @contextmanager
-def hearing(folder: Path) -> Iterator[Running]:
-    """Start a daemon that hears three rising tones, of which it is unsure; wait until they are decided."""
+def hearing(folder: Path, *, silence_s: float | None = None) -> Iterator[Running]:
+    """Start a daemon that hears three rising tones, of which it is unsure; wait until they are decided.
+
+    With `silence_s` it listens for them: so much silence is before each.
+    """
     port = free_port()
     (folder / "digits.lsb").symlink_to(DIGITS)
-    (folder / "box.toml").write_text(HEARING.format(port=port))
+    (folder / "box.toml").write_text(
+        HEARING.format(port=port, segments=', segments = { kind = "energy" }' if silence_s is not None else "")
+    )
     (folder / "inbox").mkdir()
     times = np.arange(round(0.6 * RATE_HZ)) / RATE_HZ
+    quiet = np.zeros(round((silence_s or 0) * RATE_HZ))
     for number in range(SOUNDS):
         tone = 0.3 * np.sin(2 * np.pi * (600 + 20 * number + 300 * times) * times)
-        (folder / "inbox" / f"{number}.wav").write_bytes(encode_wav(tone.astype(np.float32), RATE_HZ))
+        (folder / "inbox" / f"{number}.wav").write_bytes(
+            encode_wav(np.concatenate([quiet, tone]).astype(np.float32), RATE_HZ)
+        )
     with _started(folder, port, None, SOUNDS) as device:
         yield device
 

@@ -11,8 +11,9 @@ import pytest
 
 from edge.store import Store
 from edge.wire.rows import ANSWERED_EVENT, EventRow
+from tests.bundles import LABELS
 from tests.clocks import HeldClock
-from tests.edge.local.device import Running, hearing, running
+from tests.edge.local.device import BRIGHTNESS, SOUNDS, Running, hearing, running
 from tests.waiting import wait_until
 
 TOKEN = "a-token-of-sixteen-and-more"
@@ -97,6 +98,34 @@ def test_prometheus_reads_counts_and_latencies(device: Running) -> None:
     assert device.value('lineside_step_milliseconds_bucket{le="+Inf",station="main",step="total"}') == 6
     assert device.value('lineside_serving{model="brightness",station="main",version="1.0.0"}') == 1
     assert device.value("lineside_memory_bytes") > 10e6
+
+
+def test_prometheus_reads_what_pictures_and_answers_were_like(device: Running) -> None:
+    for measure in ("brightness_ratio", "contrast_ratio", "saturation_ratio", "sharpness"):
+        assert device.value(f'lineside_input_{measure}_count{{station="main"}}') == 5, "the sixth was no picture"
+    assert device.value('lineside_input_brightness_ratio_sum{station="main"}') == pytest.approx(
+        sum(BRIGHTNESS) / 255, abs=0.1
+    )
+    assert device.value('lineside_input_brightness_ratio_bucket{le="0.1",station="main"}') == 1
+    assert device.value('lineside_output_confidence_ratio_count{station="main"}') == 5
+    labels = [device.value(f'lineside_output_label_ratio{{label="{label}",station="main"}}') for label in LABELS]
+    assert sum(labels) == pytest.approx(5 / 6)
+    assert device.value('lineside_output_deferred_ratio{station="main"}') == pytest.approx(4 / 6)
+    assert "lineside_heard_seconds_total{" not in device.get("/metrics").data.decode(), "it does not hear"
+
+
+def test_prometheus_reads_the_share_of_speech_of_the_whole_listening_time(tmp_path: Path) -> None:
+    with hearing(tmp_path, silence_s=1.4) as device:
+        station = '{station="main"}'
+        heard_s = device.value(f"lineside_heard_seconds_total{station}")
+        speech_s = device.value(f"lineside_heard_speech_seconds_total{station}")
+        assert 5.0 <= heard_s <= 6.0, "three times 1.4 s of silence and 0.6 s of a tone"
+        assert speech_s == pytest.approx(1.8, abs=0.3)
+        assert device.value(f"lineside_heard_speech_ratio{station}") == pytest.approx(speech_s / heard_s, abs=0.01)
+        assert device.value(f"lineside_heard_level_dbfs{station}") == pytest.approx(-18.7, abs=1.0)
+        assert f"lineside_heard_clipping_ratio{station} 0.0" in device.get("/metrics").data.decode()
+        for measure in ("level_dbfs", "clipping_ratio", "speech_ratio", "duration_seconds"):
+            assert device.value(f"lineside_input_{measure}_count{station}") == SOUNDS
 
 
 def test_what_was_dropped_is_on_the_page_and_in_the_metrics(device: Running) -> None:

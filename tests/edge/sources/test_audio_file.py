@@ -15,6 +15,7 @@ from edge.sound import decode_wav, encode_wav
 from edge.sources import open_source
 from edge.sources.audio_file import HeardFiles
 from edge.sources.ear import Ear, level_dbfs
+from edge.sources.heard import Seconds
 from edge.sources.interface import Hearing
 from edge.sources.reopening import ReopeningSource
 from edge.sources.segments import F32, open_segmenter
@@ -155,7 +156,7 @@ def test_mistake_in_the_settings_is_named(tmp_path: Path, settings: dict[str, An
 
 
 def test_what_is_heard_now_is_level_and_speech(tmp_path: Path) -> None:
-    ear = Ear(open_segmenter(ENERGY, RATE_HZ))
+    ear = Ear(open_segmenter(ENERGY, RATE_HZ), Seconds(RATE_HZ))
     heard = [ear.now]
     for block in (silence(0.02), tone(0.02)):
         ear.hear(block)

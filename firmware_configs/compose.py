@@ -169,14 +169,27 @@ def _table(work: Path, disk: Layout) -> Path:
 
 
 def _used_bytes(path: Path) -> int:
-    """Return the length of a file up to its last byte that is not zero, in whole mebibytes."""
-    size, step = path.stat().st_size, 2**20
+    """Return the length of a file up to its last mebibyte that is not all zero; its holes are not read."""
+    size, step, used = path.stat().st_size, 2**20, 0
+    zeros = bytes(step)
     with path.open("rb") as file:
-        for start in range((size - 1) // step * step, -1, -step):
-            file.seek(start)
-            if file.read(step).strip(b"\0"):
-                return min(start + step, size)
-    return 0
+        for start, end in _data(file.fileno(), size):
+            for place in range(start // step * step, end, step):
+                if place >= used and os.pread(file.fileno(), step, place) != zeros[: min(step, size - place)]:
+                    used = min(place + step, size)
+    return used
+
+
+def _data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """Give the stretches of a file that are not holes."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError:  # ENXIO: nothing but a hole to the end
+            return
+        end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        yield start, end
 
 
 def _tool(command: list[str], epoch: int, text: str = "") -> None:

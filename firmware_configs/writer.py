@@ -22,6 +22,7 @@ from firmware_configs.compose import CHUNK_BYTES, Composed, Region
 from firmware_configs.errors import MediumError, RefusedError
 from firmware_configs.layout import TABLE_BYTES
 
+_ZEROS = bytes(CHUNK_BYTES)
 PAGE = 4096
 """Reads past the cache begin and end at these."""
 
@@ -159,7 +160,7 @@ def _write_all(medium: Medium, regions: Iterable[Region], tell: Tell) -> list[Wr
         digest, offset = hashlib.sha256(), region.offset
         for chunk in region.chunks():
             digest.update(chunk)
-            if medium.is_device or chunk.strip(b"\0"):
+            if medium.is_device or chunk != _ZEROS[: len(chunk)]:
                 medium.write(chunk, offset)
             offset += len(chunk)
             done += len(chunk)

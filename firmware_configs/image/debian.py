@@ -149,11 +149,14 @@ def _make_root(recipe: Recipe, work: Path, out: Path) -> None:
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(recipe.epoch), "LC_ALL": "C", "PYTHONHASHSEED": "0"}
     environment.pop("PYTHONPATH", None)
     command = bootstrap_command(recipe, str(out), str(work), str(HERE))
-    log = work / "log"
-    with log.open("wb") as said:
+    with (work / "making").open("wb") as said, (work / "squashing").open("wb") as said_after:
         making = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, env=environment)
         squashing = subprocess.Popen(
-            squash_command(str(out / "root.squashfs")), stdin=making.stdout, stdout=said, stderr=said, env=environment
+            squash_command(str(out / "root.squashfs")),
+            stdin=making.stdout,
+            stdout=said_after,
+            stderr=said_after,
+            env=environment,
         )
         assert making.stdout is not None
         making.stdout.close()
@@ -165,8 +168,12 @@ def _make_root(recipe: Recipe, work: Path, out: Path) -> None:
                     process.kill()
                     process.wait()
     if any(codes):
-        told = [line for line in log.read_text(errors="replace").splitlines() if line][-12:]
+        told = [*_last_lines(work / "making", 12), *_last_lines(work / "squashing", 4)]
         raise BuildError("the root cannot be made:\n  " + "\n  ".join(told))
+
+
+def _last_lines(path: Path, count: int) -> list[str]:
+    return [line for line in path.read_text(errors="replace").splitlines() if line.strip()][-count:]
 
 
 def _write_early(path: Path, recipe: Recipe) -> None:

@@ -1,0 +1,136 @@
+"""`lineside-flash`: reads the arguments, hands them to `firmware_configs.commands`, makes exit codes of errors."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from firmware_configs.errors import FlashError
+
+app = typer.Typer(
+    name="lineside-flash",
+    help="From a blank card to a device that decides: build its system, write it, prove it.",
+    epilog="Exit codes: 0 done, 1 not as it should be, 2 wrong use, 3 refused, 4 not built, 5 the medium failed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for machines.")]
+ProfileArgument = Annotated[str, typer.Argument(help="A profile of `list`, or a file of your own.toml.")]
+
+
+@app.command("list")
+def list_disks(as_json: JsonOption = False) -> None:
+    """Show the disks that may be written, why others may not, and the profiles."""
+    from firmware_configs.commands import list as command
+
+    _exit(lambda: command.run(machines=as_json))
+
+
+@app.command()
+def build(
+    profile: ProfileArgument,
+    wheel: Annotated[
+        Path | None, typer.Option(help="The project's wheel; without it, made from this checkout.")
+    ] = None,
+    lock: Annotated[Path | None, typer.Option(help="requirements.lock; without it, this checkout's.")] = None,
+    mirror: Annotated[
+        list[str] | None, typer.Option(help="A line of sources.list instead of Debian's own; may be repeated.")
+    ] = None,
+    epoch: Annotated[
+        int | None, typer.Option(help="Seconds since 1970 that no file is newer than.", envvar="SOURCE_DATE_EPOCH")
+    ] = None,
+    anew: Annotated[bool, typer.Option("--anew", help="Build although the image is there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the operating system's image of a profile from Debian packages, or find the one that was made."""
+    from firmware_configs.commands import build as command
+    from firmware_configs.image.make import Inputs
+
+    inputs = Inputs(wheel=wheel, lock=lock, mirrors=tuple(mirror or ()), epoch=epoch)
+    _exit(lambda: command.run(profile, inputs, anew=anew, machines=as_json))
+
+
+@app.command()
+def write(
+    profile: ProfileArgument,
+    to: Annotated[Path, typer.Option(help="A disk of `list`, or a file.", metavar="DISK|FILE")],
+    device_name: Annotated[str, typer.Option(help="The device's name: lower case, digits, - and _.")],
+    site: Annotated[str, typer.Option(help="Where it stands; rollouts draw from every site.")] = "default",
+    cloud: Annotated[
+        str | None, typer.Option("--cloud", "--broker", help="The control plane's address; without, it works alone.")
+    ] = None,
+    claim: Annotated[
+        str | None, typer.Option(help="Token of `lineside-cloud devices claim`, or @FILE with it.", metavar="TOKEN")
+    ] = None,
+    bundle: Annotated[list[Path] | None, typer.Option(help="To begin with; may be repeated.", metavar="FILE")] = None,
+    model: Annotated[str | None, typer.Option(help="The model that decides, if no bundle says it.")] = None,
+    stations: Annotated[
+        Path | None, typer.Option(help="The device's TOML but for [device] and [cloud]; without, it watches a folder.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="root.json of `lineside-cloud keys init`: whom to trust.")] = None,
+    inputs: Annotated[Path | None, typer.Option(help="Folder with pictures that it finds at its start.")] = None,
+    ssh_key: Annotated[
+        Path | None, typer.Option(help="Public keys that may log in as root; without, nobody may.")
+    ] = None,
+    wifi: Annotated[str | None, typer.Option(help="Network and passphrase.", metavar="NAME:PASSPHRASE")] = None,
+    size: Annotated[str, typer.Option(help="Of a file.")] = "4G",
+    image: Annotated[Path | None, typer.Option(help="Folder of `build`; without, the newest of the profile.")] = None,
+    fixed_disk: Annotated[bool, typer.Option("--fixed-disk", help="A disk that cannot be taken out is meant.")] = False,
+    confirm: Annotated[
+        str | None, typer.Option(help="The disk's model, instead of typing it.", metavar="MODEL")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say every range of bytes, write nothing.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Write over a file that is there.")] = False,
+    receipt: Annotated[Path | None, typer.Option(help="Keep the receipt here as well.", metavar="FILE")] = None,
+    kernel_options: Annotated[str, typer.Option(help="Further words for the kernel's command line.")] = "",
+) -> None:
+    """Write a card: system, identity and bundle of one device; read it back; print the receipt as JSON."""
+    from firmware_configs.commands import write as command
+
+    order = command.Order(
+        profile=profile, to=to, device=device_name, site=site, cloud=cloud, claim=claim, bundles=bundle or [],
+        model=model, stations=stations, root=root, inputs=inputs, ssh_key=ssh_key, wifi=wifi, size=size, image=image,
+        fixed_disk=fixed_disk, confirm=confirm, dry_run=dry_run, replace=replace, receipt=receipt,
+        kernel_options=kernel_options,
+    )  # fmt: skip
+    _exit(lambda: command.run(order))
+
+
+@app.command()
+def verify(
+    receipt: Annotated[Path, typer.Argument(help="The receipt of `write`.")],
+    to: Annotated[Path, typer.Option(help="The disk or file.", metavar="DISK|FILE")],
+) -> None:
+    """Compare a disk or file with its receipt.
+
+    Exit codes: 0 as written, 1 only the system is (the device has started since), 5 not even that.
+    """
+    from firmware_configs.commands import verify as command
+
+    _exit(lambda: command.run(receipt, to))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+def _exit(work: Callable[[], int]) -> None:
+    try:
+        code = work()
+    except FlashError as error:
+        sys.stderr.write(f"lineside-flash: {error.for_people()}\n")
+        code = error.exit_code
+    except BrokenPipeError:
+        code = 0
+    except KeyboardInterrupt:
+        sys.stderr.write("lineside-flash: interrupted; a medium that was being written has no partitions\n")
+        code = 130
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The subcommands of `lineside-flash`, one file each."""

@@ -1,0 +1,120 @@
+"""Makes the image of a profile, or finds the one that was made: gathers the inputs, then `debian.build`.
+
+Rules:
+- The inputs are the profile, the wheels that the lock file names, this package's own files, and Debian's mirrors.
+- The same inputs are found in the cache; what is there is trusted only after its digests are compared.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from firmware_configs.errors import BuildError, ConfigError
+from firmware_configs.image import debian, wheels
+from firmware_configs.image.recipe import Recipe, default_mirrors
+from firmware_configs.profile import Profile
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a person may say about a build; None is found out."""
+
+    wheel: Path | None = None
+    lock: Path | None = None
+    mirrors: tuple[str, ...] = ()
+    epoch: int | None = None
+
+
+@dataclass(frozen=True)
+class Made:
+    """An image, and whether it was there already."""
+
+    folder: Path
+    manifest: debian.ImageManifest
+    cached: bool
+
+
+def make_image(profile: Profile, inputs: Inputs, tell: Callable[[str], None], *, anew: bool = False) -> Made:
+    """Return the image of a profile.
+
+    Raises:
+        ConfigError: nothing is built for this board, or an input is missing.
+        BuildError: it cannot be made.
+    """
+    if profile.os is None:
+        raise ConfigError(f"{profile.name}: no image is built for it", hint=profile.board.how)
+    with tempfile.TemporaryDirectory(prefix="lineside-flash-") as scratch:
+        folder = Path(scratch)
+        wheel, lock, epoch = _inputs(inputs, folder)
+        tell("wheels")
+        found = _wheels(profile, wheel, lock, folder)
+        recipe = Recipe(
+            profile=profile.name,
+            architecture=profile.board.architecture,
+            os=profile.os,
+            wheels=tuple((path.name, wheels.sha256(path)) for path in found),
+            files=tuple(sorted(_own_files())),
+            mirrors=inputs.mirrors or default_mirrors(profile.os.suite),
+            epoch=epoch,
+        )
+        there = None if anew else debian.kept(profile.name, recipe.digest)
+        if there is not None:
+            return Made(there, debian.load_image(there), cached=True)
+        site = folder / "site"
+        wheels.unpack(found, profile.board.architecture, profile.os, site)
+        made = debian.build(recipe, found, site, tell)
+    return Made(made, debian.load_image(made), cached=False)
+
+
+def _inputs(inputs: Inputs, scratch: Path) -> tuple[Path, Path, int]:
+    root = wheels.project_root()
+    lock = inputs.lock or (root / "requirements.lock" if root else None)
+    if lock is None or (inputs.wheel is None and root is None):
+        raise ConfigError("this is no checkout of the source", hint="give --wheel and --lock")
+    wheel = inputs.wheel
+    if wheel is None:
+        assert root is not None
+        wheel = wheels.own_wheel(root, scratch)
+    return wheel, lock, _epoch(inputs.epoch, lock)
+
+
+def _wheels(profile: Profile, wheel: Path, lock: Path, scratch: Path) -> list[Path]:
+    """Return the wheels, from the cache if they were downloaded for the same lock file before."""
+    assert profile.os is not None
+    words = "-".join(
+        [profile.board.architecture, profile.os.python, *sorted(profile.os.extras), wheels.sha256(lock)[:16]]
+    )
+    store = debian.cache_folder() / "wheels" / words
+    if not store.is_dir():
+        fresh = scratch / "wheels"
+        fresh.mkdir()
+        for path in wheels.download(wheel, lock, profile.board.architecture, profile.os, fresh):
+            if path.name == wheel.name:
+                path.unlink()
+        store.parent.mkdir(parents=True, exist_ok=True)
+        arriving = store.with_name(f".{store.name}.{os.getpid()}")
+        shutil.copytree(fresh, arriving)
+        arriving.rename(store)
+    return sorted([*store.glob("*.whl"), wheel], key=lambda path: path.name)
+
+
+def _own_files() -> list[tuple[str, str]]:
+    files = {**debian.overlay_files(), **{f"scripts/{name}": path for name, path in debian.script_files().items()}}
+    return [(name, wheels.sha256(path)) for name, path in files.items()]
+
+
+def _epoch(given: int | None, lock: Path) -> int:
+    """Return the moment that no file is newer than: what was said, or the last change of the lock file."""
+    said = given if given is not None else os.environ.get("SOURCE_DATE_EPOCH")
+    if said is not None:
+        return int(said)
+    asked = ["git", "-C", str(lock.parent), "log", "-1", "--format=%ct", "--", lock.name]
+    try:
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False).stdout.strip()
+    except OSError as error:
+        raise BuildError("git is missing, and no moment was said", hint="set SOURCE_DATE_EPOCH") from error
+    return int(told) if told.isdigit() else int(lock.stat().st_mtime)

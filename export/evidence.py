@@ -20,6 +20,7 @@ from export.thresholds import binomial_cdf, units_needed, upper_bound
 _BINS = 20
 _RELIABILITY_BINS = 10
 _MOST_UNITS = 200_000
+_AREA_DRAWS, _AREA_SEED = 1000, 0
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ def hits(judged: Judged, metric: str) -> tuple[NDArray[np.bool_], NDArray[np.boo
 
 def measured(judged: Judged, metric: str, where: NDArray[np.bool_] | None = None) -> dict[str, Any]:
     """Return a metric with its interval over the examples of `where`."""
+    if metric == "auroc":
+        return area(judged, where)
     counted, hit = hits(judged, metric)
     if where is not None:
         counted = counted & where
@@ -122,6 +125,37 @@ def figures(judged: Judged) -> dict[str, Any]:
                 for value in found
             }
     return {"whole": whole, "auroc": auroc(judged), "classes": classes, "slices": slices}
+
+
+def area(judged: Judged, where: NDArray[np.bool_] | None = None) -> dict[str, Any]:
+    """Return the area under the curve of the defect score over `where`, with its interval: groups are drawn again."""
+    from scipy.stats import rankdata
+
+    kept = ~judged.refused if where is None else where & ~judged.refused
+    nothing = {"value": None, "low": 0.0, "high": 1.0, "count": 0, "total": 0, "groups": 0}
+    if not judged.inspects or len(set(judged.defective()[kept])) < 2:
+        return nothing
+    score, bad = judged.defect_score()[kept], judged.defective()[kept]
+    numbers = np.unique(judged.groups[kept], return_inverse=True)[1]
+    many = int(numbers.max()) + 1
+    places = np.unique(rankdata(score), return_inverse=True)[1]
+    size = int(places.max()) + 1
+
+    def of(times: NDArray[np.float64]) -> float:
+        """Return the area where each example counts so many times; nan where one side is missing."""
+        defective = np.bincount(places, times * bad, size)
+        good = np.bincount(places, times * ~bad, size)
+        below = np.cumsum(good) - good / 2
+        pairs = defective.sum() * good.sum()
+        return float(defective @ below / pairs) if pairs else float("nan")
+
+    rng = np.random.default_rng(_AREA_SEED)
+    drawn = [of(rng.multinomial(many, np.full(many, 1 / many))[numbers].astype(np.float64)) for _ in range(_AREA_DRAWS)]
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    value = of(np.ones(len(score)))
+    found = {"value": value, "low": float(low), "high": float(high)}
+    counts = {"count": int(bad.sum()), "total": len(score), "groups": many}
+    return {**{name: round(number, 4) for name, number in found.items()}, **counts}
 
 
 def auroc(judged: Judged) -> float | None:

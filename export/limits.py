@@ -38,8 +38,9 @@ Metric = Literal[
     "overkill_share",
     "detection",
     "good_share",
+    "auroc",
 ]
-_HIGHER_IS_BETTER = {"accuracy", "recall", "coverage", "detection", "good_share"}
+_HIGHER_IS_BETTER = {"accuracy", "recall", "coverage", "detection", "good_share", "auroc"}
 _FEWEST = 5
 """A group with fewer examples is not compared with the others."""
 
@@ -80,6 +81,12 @@ class Fairness(_Row):
     """A slice's column, or `group`."""
     metric: Metric
     gap_max: float
+
+    @model_validator(mode="after")
+    def _counts_examples(self) -> "Fairness":
+        if self.metric == "auroc":
+            raise ValueError("expected a metric that is a share of examples, got auroc")
+        return self
 
 
 class Limits(_Row):

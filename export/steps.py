@@ -23,6 +23,7 @@ from edge.wire.manifest import MANIFEST_NAME, ImageInput, Manifest
 from export import dataset, evidence, limits, onnx_export, page, scores
 from export import pack as packing
 from export.build import BuildReport, bundle_files
+from export.evidence import Judged
 from export.measuring import judge_items
 from export.quantize import distance, quantize
 from export.recipe import BuildData, Labelled, Recipe
@@ -106,36 +107,47 @@ def calibrate_bundle(
 
 def audit_bundle(
     bundle: Path,
-    data: Path,
+    data: Path | None,
     rules: Path | None,
     against: Path | None,
     out: Path | None,
     html: Path | None,
     *,
-    good: str | None,
-    group: str | None,
+    good: str | None = None,
+    group: str | None = None,
     kept_scores: Path | None = None,
+    judged_before: Path | None = None,
 ) -> dict[str, Any]:
     """Return audit and figures of a bundle on labelled files; write them into a new bundle or a page if asked.
 
-    `kept_scores` is a file for the scores themselves, as `lineside-bench risk` reads them.
+    `kept_scores` is a file for the scores themselves, as `lineside-bench risk` reads them. `judged_before` is such a
+    file with probabilities, in the place of `data`: of networks that never saw the examples, for a bundle that has.
 
     Raises:
-        ConfigError: files or limits do not fit the bundle.
+        ConfigError: files or limits do not fit the bundle, or there are both or neither of them.
     """
     opened = load(bundle)
     agreed = limits.read(rules) if rules else None
-    found = dataset.load(data, opened.manifest.task, good=good, group=group)
-    judged = judge_items(opened, found.items)
-    before = judge_items(load(against), found.items) if against else None
-    answer = limits.audit(
-        judged, agreed, before, f"this bundle's own file on {len(found.items)} files of {found.digest()[:12]}"
-    )
+    before: Judged | None = None
+    if (data is None) == (judged_before is None):
+        raise ConfigError("expected either a folder of labelled files, or --judged with what was judged before")
+    if judged_before is not None:
+        if against is not None:
+            raise ConfigError("--against judges files: give the folder that they are in, not --judged")
+        kept = scores.read(judged_before)
+        judged, by, source = scores.judged(kept, opened.manifest), kept.name, judged_before.stem
+    else:
+        assert data is not None
+        found = dataset.load(data, opened.manifest.task, good=good, group=group)
+        judged, source = judge_items(opened, found.items), data.name
+        before = judge_items(load(against), found.items) if against else None
+        by = f"this bundle's own file on {len(found.items)} files of {found.digest()[:12]}"
+    answer = limits.audit(judged, agreed, before, by)
     figures = evidence.figures(judged)
     metrics = {**opened.manifest.metrics, "judged": figures, "curves": evidence.curves(judged)}
     audited = opened.manifest.model_copy(update={"audit": answer, "metrics": metrics})
     if kept_scores is not None:
-        name = f"{opened.ref.name} {opened.ref.version} on {data.name}"
+        name = f"{opened.ref.name} {opened.ref.version} on {source}"
         scores.write(kept_scores, scores.of(judged, name))
     if out is not None:
         packing.write(audited, opened.files, out)

@@ -81,7 +81,7 @@ def calibrate(
 
 def audit(
     bundle: Annotated[Path, typer.Argument(help="A .lsb file.")],
-    data: Data,
+    data: Annotated[Path | None, typer.Argument(help="A folder with a folder per class, as for fit.")] = None,
     limits: Annotated[Path | None, typer.Option(help="Limits agreed beforehand, a TOML file.")] = None,
     against: Annotated[Path | None, typer.Option(help="The bundle in service, judged on the same files.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the bundle with this audit inside.", metavar="FILE")] = None,
@@ -91,6 +91,14 @@ def audit(
     scores: Annotated[
         Path | None,
         typer.Option(help="Write the scores, for `lineside-bench risk --scores FILE`.", metavar="FILE"),
+    ] = None,
+    judged: Annotated[
+        Path | None,
+        typer.Option(
+            help="In place of DATA: what networks that never saw the examples made of them (a file with their "
+            "probabilities, as --scores writes it), for a bundle that was trained on all there is.",
+            metavar="FILE",
+        ),
     ] = None,
     good: Good = None,
     group: Group = None,
@@ -106,7 +114,18 @@ def audit(
     from export import steps
 
     with said_plainly():
-        found = steps.audit_bundle(bundle, data, limits, against, out, html, good=good, group=group, kept_scores=scores)
+        found = steps.audit_bundle(
+            bundle,
+            data,
+            limits,
+            against,
+            out,
+            html,
+            good=good,
+            group=group,
+            kept_scores=scores,
+            judged_before=judged,
+        )
     if as_json:
         print_json(found)
     else:

@@ -152,7 +152,7 @@ def _says_whence(headers: Headers) -> bool:
 def _body_limit(config: CloudConfig, path: str) -> int:
     if path.startswith("/v1/inputs/"):
         return config.limits.input_bytes
-    if path == "/v1/bundles":
+    if path == "/v1/bundles" or (path.startswith("/v1/bundles/") and path.endswith("/file")):
         return config.limits.bundle_bytes + FORM_BYTES
     return BODY_BYTES
 

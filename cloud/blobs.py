@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from cloud.errors import InvalidError, NotFoundError, TooLargeError, UnavailableError
@@ -80,6 +80,16 @@ class BlobStore:
             self.total_bytes -= place.stat().st_size
             place.unlink(missing_ok=True)
             sync_folder(place.parent)
+
+    def files(self) -> Iterator[tuple[str, int, float]]:
+        """Give digest, size and time of the last change (s) of every file."""
+        for path in self.folder.glob("??/*"):
+            if DIGEST_PATTERN.fullmatch(path.name):
+                try:
+                    found = path.stat()
+                except FileNotFoundError:
+                    continue
+                yield path.name, found.st_size, found.st_mtime
 
     def room_for(self, size_bytes: int) -> bool:
         """Return whether so many more bytes fit under the bound."""

@@ -78,7 +78,7 @@ class CloudClient:
         """Return the published bundles."""
         return list(self.get("/v1/bundles", name=name))
 
-    def publish(self, bundle: Path, release_key: Path, *, default: bool = False) -> dict[str, Any]:
+    def publish(self, bundle: Path, release_key: Path, *, default: bool = False, unaudited: str = "") -> dict[str, Any]:
         """Sign a bundle into the list and upload both; doing it again with the same file changes nothing.
 
         Raises:
@@ -92,9 +92,14 @@ class CloudClient:
         known = next((entry for entry in self.bundles(manifest.name) if entry["version"] == manifest.version), None)
         digest, size_bytes = _digest(bundle)
         if known is not None and known["digest"] == digest:
+            place = f"/v1/bundles/{manifest.name}/{manifest.version}"
+            if not known.get("has_file", True):
+                with bundle.open("rb") as stream:
+                    files = {"bundle": ("bundle.lsb", stream)}
+                    known = self._call("POST", f"{place}/file", files=files, timeout=UPLOAD_TIMEOUT_S)
             if default and not known["is_default"]:
-                return dict(self.post(f"/v1/bundles/{manifest.name}/{manifest.version}/default"))
-            return known
+                return dict(self.post(f"{place}/default", {"unaudited": unaudited}))
+            return dict(known)
         signed = keys.with_bundle(
             self._raw("/v1/bundles/targets"),
             path=target_path(manifest.name, manifest.version),
@@ -104,12 +109,12 @@ class CloudClient:
             now=datetime.now(UTC),
         )
         with bundle.open("rb") as stream:
-            return dict(self.upload(stream, signed, default=default))
+            return dict(self.upload(stream, signed, default=default, unaudited=unaudited))
 
-    def upload(self, bundle: Any, targets: bytes, *, default: bool = False) -> Any:
+    def upload(self, bundle: Any, targets: bytes, *, default: bool = False, unaudited: str = "") -> Any:
         """Send a bundle (a readable file or bytes) and the signed list that names it."""
         files = {"bundle": ("bundle.lsb", bundle), "targets": ("targets.json", targets)}
-        form = {"default": "true" if default else "false"}
+        form = {"default": "true" if default else "false", "unaudited": unaudited}
         return self._call("POST", "/v1/bundles", files=files, data=form, timeout=UPLOAD_TIMEOUT_S)
 
     def _call(self, method: str, path: str, **options: Any) -> Any:

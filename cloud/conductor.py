@@ -94,7 +94,13 @@ class Conductor:
         cohort = record.plan.cohort
         if not (cohort.sites or cohort.profiles or cohort.devices):
             why = f"rollout {record.id} reached every device"
-            self._registry.set_default(record.plan.model, record.plan.version, who=audit.CONDUCTOR, why=why)
+            self._registry.set_default(
+                record.plan.model,
+                record.plan.version,
+                who=audit.CONDUCTOR,
+                why=why,
+                unaudited="its rollout was allowed",
+            )
 
 
 def _audit(connection: Connection, rollout: str, made: list[Decision], now_ms: int) -> None:

@@ -74,6 +74,9 @@ class RegistryConfig(_Section):
     keys_dir: Path | None = None
     timestamp_hours: float = Field(default=24.0, gt=0)
     snapshot_days: float = Field(default=7.0, gt=0)
+    keep_versions: int = Field(default=10, ge=1)
+    collect_hours: float = Field(default=24.0, ge=0)
+    deltas_disk_mb: int = Field(default=512, ge=0)
 
 
 class CloudConfig(_Section):

@@ -74,6 +74,7 @@ RULES: dict[str, Rule] = {
     "POST /v1/enrol": Open.EVERYBODY,
     "GET /tuf/metadata/{file}": Open.EVERYBODY,
     "GET /tuf/targets/{file}": Open.EVERYBODY,
+    "GET /tuf/deltas/{old}/{new}": Open.EVERYBODY,
     # devices
     "PUT /v1/inputs/{digest}": Open.DEVICE,
     # viewers
@@ -95,6 +96,9 @@ RULES: dict[str, Rule] = {
     "GET /v1/bundles": Role.VIEWER,
     "GET /v1/bundles/targets": Role.VIEWER,
     "GET /v1/bundles/{name}/{version}": Role.VIEWER,
+    "GET /v1/bundles/{name}/{first}/compare/{second}": Role.VIEWER,
+    "GET /models/{name}": Role.VIEWER,
+    "GET /models/{name}/compare": Role.VIEWER,
     "GET /v1/rollouts": Role.VIEWER,
     "GET /v1/rollouts/{rollout}": Role.VIEWER,
     "GET /v1/me": Role.VIEWER,
@@ -114,6 +118,10 @@ RULES: dict[str, Rule] = {
     "POST /v1/devices/{device}/revoke": Role.OPERATOR,
     "POST /v1/bundles": Role.OPERATOR,
     "POST /v1/bundles/{name}/{version}/default": Role.OPERATOR,
+    "POST /v1/bundles/{name}/{version}/approve": Role.OPERATOR,
+    "POST /v1/bundles/{name}/{version}/retire": Role.OPERATOR,
+    "POST /v1/bundles/{name}/{version}/file": Role.OPERATOR,
+    "POST /v1/bundles/gc": Role.OPERATOR,
     "POST /v1/rollouts": Role.OPERATOR,
     "POST /v1/rollouts/{rollout}/pause": Role.OPERATOR,
     "POST /v1/rollouts/{rollout}/resume": Role.OPERATOR,

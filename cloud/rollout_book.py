@@ -104,17 +104,24 @@ class RolloutBook:
         """Return the book of this control plane."""
         return cls(services.store, services.clock, services.fleet, services.registry, random.SystemRandom())
 
-    def start(self, name: str, version: str, shape: PlanShape, *, who: str, why: str = "") -> RolloutRecord:
+    def start(
+        self, name: str, version: str, shape: PlanShape, *, who: str, why: str = "", unaudited: str = ""
+    ) -> RolloutRecord:
         """Start a rollout of a published bundle; the conductor takes its first step.
+
+        Args:
+            name, version: of the bundle.
+            shape: how it is rolled out.
+            who, why: who starts it, for the audit log.
+            unaudited: why it may be without an audit that passed.
 
         Raises:
             NotFoundError: the bundle has not been published.
             InvalidError: no device of the cohort runs the model.
-            ConflictError: another rollout of the model is open, all devices run it already, or it was retired.
+            ConflictError: another rollout of the model is open, all devices run it already, it was retired, or its
+                audit did not pass and no reason is given.
         """
         bundle = self._registry.bundle(name, version)
-        if bundle.state == "retired":
-            raise ConflictError(f"{name} {version} was retired", hint="publish a newer version")
         plan = Plan.of(shape, model=name, version=version, digest=bundle.ref.digest)
         now_ms = self._clock.now_ms()
         self._check_cohort(plan, now_ms)
@@ -126,6 +133,7 @@ class RolloutBook:
             why=f"started by {who}" + (f": {why}" if why else ""),
         )
         with self._store.write() as connection:
+            self._registry.allow_rollout(connection, bundle.ref, who=who, unaudited=unaudited)
             _check_alone(connection, plan)
             row = {"id": state.rollout, "status": state.status, "model": name, "version": version}
             kept = {"plan": plan.model_dump(mode="json"), "state": state.model_dump(mode="json"), "digest": plan.digest}

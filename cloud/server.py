@@ -28,10 +28,12 @@ from cloud.app import create_app
 from cloud.blobs import BlobStore
 from cloud.broker import Broker, EmbeddedBroker, ExternalBroker
 from cloud.clock import Clock, SystemClock
+from cloud.collecting import COLLECTOR, Collector
 from cloud.conductor import Conductor
 from cloud.config import CloudConfig
+from cloud.deltas import DeltaStore
 from cloud.enrolment import Enrolment, accounts
-from cloud.errors import ConfigError, ConflictError
+from cloud.errors import CloudError, ConfigError, ConflictError
 from cloud.fleet import Fleet
 from cloud.ingest import Ingest
 from cloud.link import Link
@@ -101,6 +103,7 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
         reviews=Reviews(store, clock),
         inputs=inputs,
         registry=registry,
+        collector=Collector(store, clock, registry, inputs, config.registry.keep_versions),
         enrolment=Enrolment(store, clock, fleet, registry, broker),
         people=People(store, clock),
         sessions=Sessions(store, clock, operator_token),
@@ -143,6 +146,7 @@ async def _run(parts: Parts, listener: socket.socket, on_ready: Callable[[Addres
             group.create_task(parts.link.run(parts.ingest.submit, lambda: _reached(parts.services.fleet)), name="link"),
             group.create_task(parts.ingest.run(), name="ingest"),
             group.create_task(_refresh(parts.services.registry), name="registry"),
+            group.create_task(_collect(parts.services), name="collector"),
             group.create_task(Conductor(parts.services).run(), name="conductor"),
             group.create_task(_keep_head(parts.services), name="audit head"),
         ]
@@ -178,6 +182,20 @@ async def _refresh(registry: Registry) -> None:
         await asyncio.sleep(REFRESH_CHECK_S)
 
 
+async def _collect(services: Services) -> None:
+    """Remove superfluous files now and then, first when a while has passed: devices report after a restart."""
+    hours = services.config.registry.collect_hours
+    while hours:
+        await asyncio.sleep(hours * 3600)
+        try:
+            done = await asyncio.to_thread(services.collector.collect, who=COLLECTOR, why="nobody can need it")
+        except (CloudError, OSError, SQLAlchemyError):
+            log.exception("superfluous files were not removed; the next time tries again")
+            continue
+        if done.freed_bytes:
+            log.info("removed %d bundles, %d bytes", len(done.removed), done.freed_bytes)
+
+
 def _reached(fleet: Fleet) -> None:
     try:
         count = fleet.republish_all()
@@ -201,7 +219,8 @@ def _registry(config: CloudConfig, store: CloudStore, clock: Clock, fleet: Fleet
         snapshot_life=timedelta(days=config.registry.snapshot_days),
     )
     blobs = BlobStore(config.data_dir / "bundles", max_bytes=config.limits.bundle_bytes)
-    return Registry(store, clock, blobs, repository, fleet)
+    deltas = DeltaStore(config.data_dir / "deltas", blobs, max_bytes=config.registry.deltas_disk_mb * 2**20)
+    return Registry(store, clock, blobs, repository, fleet, deltas)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 
 from cloud.blobs import BlobStore
 from cloud.clock import Clock
+from cloud.collecting import Collector
 from cloud.config import CloudConfig
 from cloud.enrolment import Enrolment
 from cloud.fleet import Fleet
@@ -33,6 +34,7 @@ class Services:
     reviews: Reviews
     inputs: BlobStore
     registry: Registry
+    collector: Collector
     enrolment: Enrolment
     people: People
     sessions: Sessions

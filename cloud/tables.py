@@ -220,8 +220,8 @@ bundles = Table(
     Column("manifest", JSON, nullable=False),
     Column("published_at_ms", BigInteger, nullable=False),
     Column("published_by", String(64), nullable=False),
-    Column("state", String(16), nullable=False, default="candidate"),  # candidate, approved, retired
-    Column("approved_at_ms", BigInteger),  # the one of a model that was approved last is its default
+    Column("state", String(16), nullable=False, default="candidate"),  # see cloud.lifecycle
+    Column("approved_at_ms", BigInteger),  # made the default: the approved one of a model with the last is it
     UniqueConstraint("name", "version"),
 )
 

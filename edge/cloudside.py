@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge import uplink, uploads
+from edge.bydelta import Way
 from edge.clock import Clock
 from edge.config import CloudSection, Config
 from edge.enrol import enrol
@@ -98,8 +99,8 @@ def make_fetch(config: Config, cloud: CloudSection) -> Fetch:
     root = cloud.root
     trust_dir = config.device.data / "trust"
 
-    async def fetch(ref: BundleRef, path: Path) -> None:
-        await fetch_bundle(ref, path, base_url=cloud.url, root=root, trust_dir=trust_dir)
+    async def fetch(ref: BundleRef, path: Path, base: Path | None) -> Way:
+        return await fetch_bundle(ref, path, base_url=cloud.url, root=root, trust_dir=trust_dir, base=base)
 
     return fetch
 

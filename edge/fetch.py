@@ -7,6 +7,8 @@ Rules:
 - A part of an earlier attempt is not trusted: after a power cut its size may be right and its bytes not. If the whole
   is wrong with it, everything is fetched once more before the bundle is refused.
 - Nothing larger than signed is written; a line that only drips is given up; there is a deadline.
+- Where the device has an older bundle of the model, a delta from it is tried first (`bydelta`); what it gives is held
+  against the same signed digest and size, and whatever is wrong with it ends in the download of the whole.
 - A file of the wanted name is complete and proven, always: it gets its name last, after fsync.
 """
 
@@ -23,11 +25,13 @@ from typing import BinaryIO
 
 import urllib3
 
+from edge.bydelta import Way, make_by_delta
 from edge.errors import LinkError, StoreError, UpdateError
 from edge.files import sync_directory
 from edge.http import connection_pool, for_people
 from edge.trust import TargetInfo, trusted_target
 from edge.wire.base import BundleRef
+from edge.wire.delta import WORTH
 
 CHUNK_BYTES = 64 * 1024
 MARGIN_BYTES = 16 * 1024 * 1024
@@ -61,8 +65,9 @@ async def fetch_bundle(
     base_url: str,
     root: Path | None,
     trust_dir: Path,
+    base: Path | None = None,
     limits: FetchLimits | None = None,
-) -> Path:
+) -> Way:
     """Get a bundle from a control plane to `destination`, in a worker thread that ends when this is cancelled.
 
     Args:
@@ -71,20 +76,21 @@ async def fetch_bundle(
         base_url: the control plane; metadata and bundles are below `/tuf/`.
         root: the root of trust that the device was flashed with.
         trust_dir: where the device keeps trusted metadata.
+        base: another bundle of the model that is here, named by its digest; a delta from it is less to download.
         limits: when to give up.
 
     Raises:
         UpdateError, LinkError, StoreError, ConfigError: as `download_bundle` and `trusted_target`.
     """
-    base = base_url.rstrip("/")
+    cloud = base_url.rstrip("/")
     stop = threading.Event()
 
     def trust(target_path: str) -> TargetInfo:
-        return trusted_target(target_path, metadata_dir=trust_dir, metadata_url=f"{base}/tuf/metadata", root=root)
+        return trusted_target(target_path, metadata_dir=trust_dir, metadata_url=f"{cloud}/tuf/metadata", root=root)
 
-    def work() -> Path:
+    def work() -> Way:
         return download_bundle(
-            ref, destination, targets_url=f"{base}/tuf/targets", trust=trust, limits=limits, stop=stop
+            ref, destination, targets_url=f"{cloud}/tuf/targets", trust=trust, base=base, limits=limits, stop=stop
         )
 
     try:
@@ -100,16 +106,18 @@ def download_bundle(
     *,
     targets_url: str,
     trust: Callable[[str], TargetInfo],
+    base: Path | None = None,
     limits: FetchLimits | None = None,
     stop: threading.Event | None = None,
-) -> Path:
-    """Get a bundle to `destination`, proven; return `destination`.
+) -> Way:
+    """Get a bundle to `destination`, proven; return how it came.
 
     Args:
         ref: the bundle that is wanted.
         destination: where it shall be; a part of it is kept beside.
-        targets_url: where bundles are served, for example `http://cloud/tuf/targets`.
+        targets_url: where bundles are served, for example `http://cloud/tuf/targets`; deltas lie beside, in `deltas`.
         trust: what the signed metadata says of a target path (`edge.trust.trusted_target`).
+        base: as in `fetch_bundle`.
         limits: when to give up.
         stop: set to end early.
 
@@ -123,21 +131,22 @@ def download_bundle(
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         if destination.exists() and _digest(destination) == ref.digest:
-            return destination
+            return Way(0)
         part = destination.with_name(f".{ref.digest}.part")
         _remove_stale(destination.parent, except_for=part)
-        try:
-            _complete(_Download(ref, part, f"{targets_url.rstrip('/')}/{ref.digest}.{ref.target_path}", limits, stop))
-        except UpdateError:
-            part.unlink(missing_ok=True)
-            raise
+        way = Way(0)
+        url = targets_url.rstrip("/")
+        if base is not None and not _has_much(part, ref):
+            way = _by_delta(ref, base, part, f"{url.removesuffix('/targets')}/deltas", limits, stop)
+        if not way.received_bytes:
+            _whole(_Download(ref, part, f"{url}/{ref.digest}.{ref.target_path}", limits, stop))
         part.replace(destination)
         sync_directory(destination.parent)
     except OSError as error:
         raise StoreError(
             f"cannot keep {destination.name}: {error.strerror or error}", hint=f"look at {destination.parent}"
         ) from error
-    return destination
+    return way
 
 
 # ── private, in call order ──────────────────────────────────────────────────────────────────────────────────────
@@ -152,6 +161,38 @@ def _agree(ref: BundleRef, signed: TargetInfo) -> None:
         )
 
 
+def _has_much(part: Path, ref: BundleRef) -> bool:
+    """Whether an earlier attempt has left so much that going on with it is less than a delta may be."""
+    return part.exists() and part.stat().st_size >= (1 - WORTH) * ref.size_bytes
+
+
+def _by_delta(
+    ref: BundleRef, base: Path, part: Path, deltas_url: str, limits: FetchLimits, stop: threading.Event
+) -> Way:
+    """Make the bundle at `part` by a delta, if there is one; what lay there is kept if there is none."""
+    made = part.with_name(f".{ref.digest}.delta.part")
+    _check_room(made, ref, ref.size_bytes, limits)
+    patience_s = min(limits.deadline_s, limits.slow_s + WORTH * ref.size_bytes / limits.min_bytes_per_s)
+    way = make_by_delta(ref, base, made, deltas_url=deltas_url, deadline_s=patience_s, stop=stop)
+    if not way.received_bytes:
+        return way
+    try:
+        _prove(ref, made)
+    except UpdateError as error:
+        made.unlink()
+        return Way(0, str(error))
+    made.replace(part)
+    return way
+
+
+def _whole(download: "_Download") -> None:
+    try:
+        _complete(download)
+    except UpdateError:
+        download.part.unlink(missing_ok=True)
+        raise
+
+
 def _complete(download: "_Download") -> None:
     """Bring a part to the whole bundle, proven; one that an earlier attempt has left is dropped if it is wrong."""
     left_over = download.part.exists() and download.part.stat().st_size > 0
@@ -164,6 +205,16 @@ def _complete(download: "_Download") -> None:
         download.part.unlink()
         download.run()
         _prove(download.ref, download.part)
+
+
+def _check_room(part: Path, ref: BundleRef, more_bytes: int, limits: FetchLimits) -> None:
+    needed = more_bytes + limits.margin_bytes
+    free = shutil.disk_usage(part.parent).free
+    if free < needed:
+        raise StoreError(
+            f"no room for {ref.target_path}: expected {needed} free bytes, got {free}",
+            hint=f"free space on the disk that holds {part.parent}",
+        )
 
 
 class _Download:
@@ -184,7 +235,7 @@ class _Download:
         fruitless = 0
         with self._open() as file:
             while (have := file.tell()) < self.ref.size_bytes:
-                self._check_room(have)
+                _check_room(self.part, self.ref, self.ref.size_bytes - have, self._limits)
                 problem = self._one_connection(file)
                 fruitless = fruitless + 1 if self._too_slow or file.tell() <= have else 0
                 if problem and (fruitless >= self._limits.attempts or self._is_over()):
@@ -202,15 +253,6 @@ class _Download:
         if file.tell() > self.ref.size_bytes:
             _empty(file)
         return file
-
-    def _check_room(self, have: int) -> None:
-        needed = self.ref.size_bytes - have + self._limits.margin_bytes
-        free = shutil.disk_usage(self.part.parent).free
-        if free < needed:
-            raise StoreError(
-                f"no room for {self.ref.target_path}: expected {needed} free bytes, got {free}",
-                hint=f"free space on the disk that holds {self.part.parent}",
-            )
 
     def _is_over(self) -> bool:
         return self._stop.is_set() or time.monotonic() > self._give_up_s

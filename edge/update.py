@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 
 from edge import slots
 from edge.bundle import Bundle, load
+from edge.bydelta import Way
 from edge.clock import Clock
 from edge.engines import Engine
 from edge.errors import LinesideError, LinkError, ModelError, StoreError, UpdateError
@@ -37,8 +38,9 @@ _REFUSALS_ADAPTER: TypeAdapter[list[Refusal]] = TypeAdapter(list[Refusal])
 
 Severity = Literal["info", "warning", "alarm"]
 
-Fetch = Callable[[BundleRef, Path], Awaitable[None]]
-"""Gets a bundle, checked against signed metadata, to a path; raises UpdateError or LinkError."""
+Fetch = Callable[[BundleRef, Path, Path | None], Awaitable[Way]]
+"""Gets a bundle, checked against signed metadata, to a path, with the help of another one that is here if one is given;
+raises UpdateError or LinkError."""
 
 
 class Host(Protocol):
@@ -199,7 +201,9 @@ class Updater:
                 path.unlink(missing_ok=True)
         if self._fetch is None:
             raise UpdateError("this device has no trust root: it takes no new bundles", hint="set cloud.root")
-        await self._fetch(ref, path)
+        way = await self._fetch(ref, path, _nearest(unit))
+        if way.problem:
+            self._tell("delta_refused", "warning", f"{ref.name} {ref.version}: {way.problem}; the whole came", {})
         return await asyncio.to_thread(load, path, expected_digest=ref.digest)
 
     def _fits(self, bundle: Bundle, ref: BundleRef) -> None:
@@ -231,3 +235,10 @@ class Updater:
 
 def _serves(book: slots.Book, ref: BundleRef) -> bool:
     return book.serving is not None and book.serving.ref.digest == ref.digest
+
+
+def _nearest(unit: Unit) -> Path | None:
+    """Return the file of the bundle that a new one is most likely like: the one that decides."""
+    serving = unit.slot_file.book.serving
+    path = None if serving is None else unit.slot_file.bundle_path(serving.ref)
+    return path if path is not None and path.exists() else None

@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cloud.commands.shared import DEFAULT_URL, AsJson, Server, TokenFile, client, exit_codes, print_json
+from cloud.commands.shared import DEFAULT_URL, AsJson, Server, TokenFile, Unaudited, client, exit_codes, print_json
 from cloud.errors import ConfigError
 from cloud.plans import parse_plan
 
@@ -32,6 +32,7 @@ def start(
         typer.Option("--plan", help="Plan as TOML or JSON. Without one: shadow, a tenth, half, all.", metavar="FILE"),
     ] = None,
     why: Annotated[str, typer.Option("--why", help="Reason, kept in the audit log.")] = "",
+    unaudited: Unaudited = "",
     server: Server = DEFAULT_URL,
     token_file: TokenFile = None,
     as_json: AsJson = False,
@@ -43,7 +44,8 @@ def start(
     with exit_codes():
         text = _read(plan)
     with client(server, token_file) as cloud:
-        started = cloud.post("/v1/rollouts", {"model": name, "version": version, "plan": text, "why": why})
+        request = {"model": name, "version": version, "plan": text, "why": why, "unaudited": unaudited}
+        started = cloud.post("/v1/rollouts", request)
     if as_json:
         print_json(started)
         return

@@ -31,6 +31,14 @@ TokenFile = Annotated[
 ]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings of the control plane.", metavar="FILE")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder that it keeps everything in.", metavar="DIR")]
+Unaudited = Annotated[
+    str,
+    typer.Option(
+        "--unaudited",
+        help="Why a version may be given out without an audit that passed; kept in the audit log.",
+        metavar="REASON",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 

@@ -38,6 +38,8 @@ class StartRequest(BaseModel):
     plan: str = Field(default="", max_length=MAX_PLAN_CHARS)
     """Text of a plan file, TOML or JSON; empty for the default plan."""
     why: str = Field(default="", max_length=2000)
+    unaudited: str = Field(default="", max_length=2000)
+    """Why it may be rolled out without an audit that passed; it is kept."""
 
 
 class MoveRequest(BaseModel):
@@ -58,7 +60,10 @@ def rollouts(parts: Parts, last: int = 50) -> dict[str, Any]:
 def start(request: StartRequest, parts: Parts, who: Operator) -> dict[str, Any]:
     """Start a rollout."""
     shape = _shape(request.plan)
-    return RolloutBook.of(parts).start(request.model, request.version, shape, who=who, why=request.why).as_json()
+    started = RolloutBook.of(parts).start(
+        request.model, request.version, shape, who=who, why=request.why, unaudited=request.unaudited
+    )
+    return started.as_json()
 
 
 @router.get("/{rollout}")

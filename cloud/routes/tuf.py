@@ -1,10 +1,11 @@
-"""Gives devices the signed metadata and the bundles, resumable by Range."""
+"""Gives devices the signed metadata, the bundles, and deltas between them, resumable by Range."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
 
 from cloud.errors import NotFoundError
 from cloud.services import Parts
+from edge.wire.base import Digest
 
 router = APIRouter(prefix="/tuf")
 
@@ -26,3 +27,20 @@ def target(file: str, parts: Parts) -> FileResponse:
     if parts.registry.target_path(digest) != path:
         raise NotFoundError(f"no bundle is called {file[:200]!r}")
     return FileResponse(parts.registry.blobs.path(digest), media_type="application/octet-stream", headers=IMMUTABLE)
+
+
+@router.get("/deltas/{old}/{new}")
+def delta(old: Digest, new: Digest, parts: Parts) -> Response:
+    """Give the delta from one bundle of a model to another: 204 if it is not worth it, 503 while it is being made."""
+    registry = parts.registry
+    first, second = registry.target_path(old), registry.target_path(new)
+    if first is None or second is None or _model(first) != _model(second):
+        raise NotFoundError(f"no delta from {old[:12]}… to {new[:12]}… can be made")
+    made = registry.deltas.get(old, new)
+    if made is None:
+        return Response(status_code=204)
+    return FileResponse(made, media_type="application/octet-stream", headers={"Cache-Control": "public, max-age=86400"})
+
+
+def _model(path: str) -> str:
+    return path.rpartition("-")[0]

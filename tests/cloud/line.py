@@ -113,10 +113,13 @@ class Line:
         if device not in self.devices:
             self.devices.append(device)
 
-    def publish(self, bundle: BundleRef, state: str = "candidate") -> None:
+    def publish(self, bundle: BundleRef, state: str = "audited") -> None:
         row = {**bundle.model_dump(), "manifest": {}, "published_at_ms": 0, "published_by": "test", "state": state}
         with self.services.store.write() as connection:
             connection.execute(tables.bundles.insert().values(**row))
+        file = self.config.data_dir / "bundles" / bundle.digest[:2] / bundle.digest
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
 
     def second(self) -> None:
         """Let one second pass: devices obey and decide, people review, the conductor looks."""

@@ -49,7 +49,8 @@ def destination(tmp_path: Path) -> Path:
 
 def fetch(server: WebServer, destination: Path, *, port: int | None = None, limits: FetchLimits = QUICK) -> Path:
     url = f"http://127.0.0.1:{port or server.port}/tuf/targets"
-    return download_bundle(REF, destination, targets_url=url, trust=signed, limits=limits)
+    download_bundle(REF, destination, targets_url=url, trust=signed, limits=limits)
+    return destination
 
 
 def parts(destination: Path) -> list[Path]:
@@ -310,7 +311,8 @@ def test_whole_way_with_a_signed_repository_takes_the_signed_and_refuses_the_oth
     server.files |= {f"/tuf/metadata/{name}": data for name, data in repo.publish().items()}
 
     async def get(ref: BundleRef, path: Path) -> Path:
-        return await fetch_bundle(ref, path, base_url=server.url, root=root, trust_dir=tmp_path / "trust")
+        await fetch_bundle(ref, path, base_url=server.url, root=root, trust_dir=tmp_path / "trust")
+        return path
 
     assert asyncio.run(get(REF, destination)).read_bytes() == DATA
     unknown = REF.model_copy(update={"version": "1.0.1"})

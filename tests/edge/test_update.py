@@ -9,6 +9,7 @@ import pytest
 
 from edge import slots
 from edge.bundle import Bundle, parse
+from edge.bydelta import Way
 from edge.engines import Engine, EngineSettings, open_engine
 from edge.errors import LinkError, UpdateError
 from edge.overrides import StationOverrides
@@ -43,6 +44,8 @@ class Box:
         unit = Unit(MODEL, self.slot_file, [(self.serving, self.open)])
         self.served: dict[str, bytes] = {}
         self.fetched: list[str] = []
+        self.bases: list[Path | None] = []
+        self.delta_problem = ""
         self.cut = False
         self.free = 2**40
         self.updater = Updater({MODEL: unit}, self.overrides, self.store, self.fetch, self, self.clock, "boot")
@@ -50,13 +53,15 @@ class Box:
     def open(self, bundle: Bundle, **limits: Any) -> Engine:
         return open_engine(bundle, EngineSettings(isolation="inline"), **limits)
 
-    async def fetch(self, ref: BundleRef, path: Path) -> None:
+    async def fetch(self, ref: BundleRef, path: Path, base: Path | None) -> Way:
         self.fetched.append(ref.version)
+        self.bases.append(base)
         if self.cut:
             raise LinkError("the control plane cannot be reached")
         if ref.digest not in self.served:
             raise UpdateError("its signature is not by a key that this device trusts")
         path.write_bytes(self.served[ref.digest])
+        return Way(0, self.delta_problem)
 
     def free_memory_bytes(self) -> int:
         return self.free
@@ -315,3 +320,13 @@ def test_refusals_survive_a_restart(box: Box) -> None:
     again = Updater({}, box.overrides, box.store, None, box, box.clock, "boot-2")
     assert [refusal.bundle.version for refusal in again.refusals] == ["1.4.9"]
     assert again.applied == 1
+
+
+def test_what_decides_is_offered_as_the_base_of_a_delta_and_a_refused_delta_is_on_record(box: Box) -> None:
+    first = box.set_up_with("1.0.0")
+    box.delta_problem = "the delta from 0123 cannot be used: it ends early"
+    assert box.want(1, box.publish("1.1.0"))
+    assert box.bases == [box.slot_file.bundle_path(first)]
+    assert box.serve() == "1.1.0"
+    told = [row.detail for row in box.store.rows(kind="event") if row.name == "delta_refused"]  # type: ignore[union-attr]
+    assert told == ["brightness 1.1.0: the delta from 0123 cannot be used: it ends early; the whole came"]

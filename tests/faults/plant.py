@@ -91,7 +91,9 @@ class Cloud(ServeProcess):
         cohort = ", ".join(f'"{name}"' for name in devices)
         plan = f"cohort = {{ devices = [{cohort}] }}\n{stages}"
         with self.client() as client:
-            started = client.post("/v1/rollouts", {"model": model, "version": version, "plan": plan})
+            started = client.post(
+                "/v1/rollouts", {"model": model, "version": version, "plan": plan, "unaudited": "a test"}
+            )
         return str(started["id"])
 
     def rollout(self, rollout: str) -> dict[str, Any]:

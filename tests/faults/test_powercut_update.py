@@ -15,6 +15,7 @@ import pytest
 
 from edge import files, slots
 from edge.bundle import Bundle, load, parse
+from edge.bydelta import Way
 from edge.engines import Engine, EngineSettings, open_engine
 from edge.fetch import FetchLimits, download_bundle
 from edge.overrides import StationOverrides
@@ -62,8 +63,8 @@ class Box:
     def free_memory_bytes(self) -> int:
         return 2**40
 
-    async def fetch(self, ref: BundleRef, path: Path) -> None:
-        download_bundle(ref, path, targets_url=self._url, trust=_signed, limits=LIMITS)
+    async def fetch(self, ref: BundleRef, path: Path, _base: Path | None) -> Way:
+        return download_bundle(ref, path, targets_url=self._url, trust=_signed, limits=LIMITS)
 
     def want(self, ref: BundleRef, version: int) -> bool:
         wish = {MODEL: DesiredBundles(active=ref)}

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json, to_json
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, select
 
-from cloud import tables
+from cloud import engines, tables
 from cloud.blobs import write_durably
 from cloud.errors import InvalidError
 
@@ -28,20 +28,8 @@ BEGINNING = "0" * 64
 HEAD_FILE = "audit-head.txt"
 FIELDS = ("id", "at_ms", "who", "what", "why", "data", "before", "after", "previous")
 _LOCK_NUMBER = 0x11E51DE
-"""Of PostgreSQL's advisory lock: rows are added one after the other, because each needs the one before."""
-_SQLITE_TRIGGERS = tuple(
-    f"CREATE TRIGGER IF NOT EXISTS audit_log_no_{action} BEFORE {action} ON audit_log "
-    "BEGIN SELECT RAISE(ABORT, 'the audit log is only ever added to'); END"
-    for action in ("update", "delete")
-)
-_POSTGRESQL_TRIGGERS = (
-    "CREATE OR REPLACE FUNCTION audit_log_only_added_to() RETURNS trigger LANGUAGE plpgsql AS "
-    "$$ BEGIN RAISE EXCEPTION 'the audit log is only ever added to'; END $$",
-    "CREATE OR REPLACE TRIGGER audit_log_no_change BEFORE UPDATE OR DELETE ON audit_log "
-    "FOR EACH ROW EXECUTE FUNCTION audit_log_only_added_to()",
-    "CREATE OR REPLACE TRIGGER audit_log_no_truncate BEFORE TRUNCATE ON audit_log "
-    "FOR EACH STATEMENT EXECUTE FUNCTION audit_log_only_added_to()",
-)
+"""Rows are added one after the other, because each needs the one before."""
+_REFUSAL = "the audit log is only ever added to"
 
 
 @dataclass(frozen=True)
@@ -88,8 +76,7 @@ def record(
     after: Any = None,
 ) -> None:
     """Add one row; `what` is in the past tense, for example `device_revoked`, `data` names what it was done to."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(_LOCK_NUMBER)))
+    engines.one_after_the_other(connection, _LOCK_NUMBER)
     last = head(connection)
     row = {
         "id": last.number + 1,
@@ -152,17 +139,15 @@ def verify(connection: Connection, expected: tuple[Head, ...] = ()) -> Verdict:
 def prepare(connection: Connection) -> None:
     """Seal rows of a release that had no digests yet, and have the database refuse changes from now on."""
     log = tables.audit_log
-    if connection.execute(select(log.c.id).where(log.c.digest.is_(None))).first() is not None and not _has_triggers(
-        connection
-    ):
+    guarded = engines.is_only_added_to(connection, log.name)
+    if not guarded and connection.execute(select(log.c.id).where(log.c.digest.is_(None))).first() is not None:
         previous = BEGINNING
         for number, row in enumerate(list(_all(connection)), 1):
             sealed = {**row, "id": number, "previous": previous}
             previous = digest_of(sealed)
             change = {"id": number, "previous": sealed["previous"], "digest": previous}
             connection.execute(log.update().where(log.c.id == row["id"]).values(change))
-    for statement in _SQLITE_TRIGGERS if connection.dialect.name == "sqlite" else _POSTGRESQL_TRIGGERS:
-        connection.exec_driver_sql(statement)
+    engines.only_add_to(connection, log.name, _REFUSAL)
 
 
 def digest_of(row: Any) -> str:
@@ -206,12 +191,3 @@ def _plain(value: Any) -> Any:
 def _all(connection: Connection) -> Iterator[Any]:
     log = tables.audit_log
     yield from connection.execution_options(yield_per=1000).execute(select(log).order_by(log.c.id)).mappings()
-
-
-def _has_triggers(connection: Connection) -> bool:
-    query = (
-        "SELECT 1 FROM sqlite_master WHERE type = 'trigger' AND name = 'audit_log_no_update'"
-        if connection.dialect.name == "sqlite"
-        else "SELECT 1 FROM pg_trigger WHERE tgname = 'audit_log_no_change'"
-    )
-    return connection.execute(text(query)).first() is not None

@@ -19,7 +19,7 @@ from cloud import tables
 from cloud.clock import Clock
 from cloud.errors import NotFoundError
 from cloud.store import CloudStore, upsert
-from edge.wire.messages import Desired
+from edge.wire.messages import Desired, Reported
 from edge.wire.topics import topic
 
 INTERVALS_TO_STALE = 3
@@ -249,6 +249,21 @@ def current_desired(connection: Connection, device: str) -> Desired:
     if body is None:
         return Desired(device=device, config_version=0, issued_at_ms=0)
     return Desired.model_validate(body)
+
+
+def missed_by(store: CloudStore, told: Iterable[Reported]) -> list[Desired]:
+    """Return the desired states that are newer than what these devices say they have."""
+    have = {one.device: one.config_version for one in told}
+    if not have:
+        return []
+    c, members = tables.desired.c, tables.devices.c
+    query = select(c.device, c.config_version).join(tables.devices, members.device == c.device)
+    query = query.where(c.device.in_(sorted(have)), members.revoked_at_ms.is_(None))
+    with store.read() as connection:
+        versions = connection.execute(query).all()
+        missing = [row.device for row in versions if row.config_version > have[row.device]]
+        bodies = connection.execute(select(c.body).where(c.device.in_(missing))).scalars().all() if missing else []
+    return [Desired.model_validate(body) for body in bodies]
 
 
 def _view_query() -> Any:

@@ -9,6 +9,8 @@ Rules:
 - What cannot be read goes to quarantine with its reason and never holds up the rest.
 - What a device was asked to forget is erased here too, files and rows, before that is acknowledged.
 - A device is heard only under its own name, and only while it is in the fleet.
+- A device that reports an older configuration than is wanted of it is told again: brokers forget, and of several
+  copies an older message may come last.
 """
 
 import asyncio
@@ -21,15 +23,16 @@ from typing import Any
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from cloud import tables
+from cloud import tables, together
 from cloud.blobs import BlobStore
 from cloud.clock import Clock
 from cloud.config import IngestConfig
 from cloud.erasure import erase, erase_late, kept_anew
-from cloud.fleet import Publisher
+from cloud.fleet import Publisher, missed_by
 from cloud.onsite import keep_answers, keep_waiting_answers
 from cloud.parsing import BadRow, Batch, Unreadable, excerpt, merge, parse, printable, shown
 from cloud.store import CloudStore, insert_ignore, upsert
+from cloud.together import MAX_RANGES, ROW_TABLES
 from edge.wire.forgetting import forgotten
 from edge.wire.messages import Ack, Presence, Reported
 from edge.wire.rows import FORGOTTEN_EVENT
@@ -41,9 +44,6 @@ WANTED_INPUTS = 16
 """Named in one acknowledgement; the next one names more."""
 WANTED_LOOKED_AT = 500
 """Newest decisions of a device that wait for a person: a long queue must not slow every acknowledgement."""
-MAX_RANGES = 1000
-"""Of a stream beyond its first hole; what is further away is sent again by the device anyway."""
-ROW_TABLES = {table.name: table for table in (tables.decisions, tables.outcomes, tables.events, tables.telemetry)}
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,27 @@ class Incoming:
     """An old one that the broker repeats; it says nothing about whether the device is there now."""
     release: Callable[[], None]
     """Tells the broker that it need not send it again; called once it is kept."""
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A message with what it says."""
+
+    message: Incoming
+    parsed: Batch | Reported | Presence | Unreadable
+
+    @property
+    def retained(self) -> bool:
+        return self.message.retained
+
+    @property
+    def device(self) -> str:
+        """Whose it is, or the topic where that cannot be read."""
+        return self.message.topic if isinstance(self.parsed, Unreadable) else self.parsed.device
+
+    @property
+    def is_plain(self) -> bool:
+        return not isinstance(self.parsed, Unreadable) and together.is_plain(self.parsed, retained=self.retained)
 
 
 class Ingest:
@@ -85,34 +106,89 @@ class Ingest:
         """Keep messages until cancelled; those that wait then are sent again by their devices."""
         while True:
             group = await self._next_group()
-            acks = await asyncio.to_thread(self.store_group, group)
-            for ack in acks:
-                self._publisher.publish(topic(ack.device, "ack"), ack.model_dump_json().encode(), retain=False)
+            for name, payload, retain in await asyncio.to_thread(self._answers, group):
+                self._publisher.publish(name, payload, retain=retain)
             for message in group:
                 message.release()
 
     def store_group(self, group: Sequence[Incoming]) -> list[Ack]:
-        """Keep messages in one transaction; return the acknowledgements to publish. Safe to repeat."""
+        """Keep messages; return the acknowledgements to publish. Safe to repeat.
+
+        Plain ones are one transaction. The others follow one by one in a second, and with them whatever else came
+        from their devices, so that each device's messages keep their order.
+        """
+        return self._store_read([self._read(message) for message in group])
+
+    def _answers(self, group: Sequence[Incoming]) -> list[tuple[str, bytes, bool]]:
+        """Keep messages; return topic, payload and whether it is retained of what is to be published."""
+        read = [self._read(message) for message in group]
+        acks = self._store_read(read)
+        answers = [(topic(ack.device, "ack"), ack.model_dump_json().encode(), False) for ack in acks]
+        told = {one.parsed.device: one.parsed for one in read if isinstance(one.parsed, Reported) and not one.retained}
+        try:
+            missed = missed_by(self._store, told.values())
+        except SQLAlchemyError as error:
+            log.warning("could not look for missed desired states: %s", error)
+            return answers
+        return answers + [(topic(one.device, "desired"), one.model_dump_json().encode(), True) for one in missed]
+
+    def _store_read(self, group: Sequence[_Read]) -> list[Ack]:
+        alone = {one.device for one in group if not one.is_plain}
+        together = [one for one in group if one.device not in alone]
+        acks = self._store_together(together) if together else []
+        others = [one for one in group if one.device in alone]
+        return _newest(acks + (self._store_each(others) if others else []))
+
+    def _store_together(self, group: Sequence[_Read]) -> list[Ack]:
+        now_ms = self._clock.now_ms()
+        try:
+            with self._store.append() as connection:
+                return self._keep_together(connection, group, now_ms)
+        except OperationalError as error:
+            return _kept_none(group, error)
+        except Exception as error:  # noqa: BLE001  (whatever one message does to us, the others shall be kept)
+            log.debug("%d messages are kept one by one: %s", len(group), error)
+            return self._store_each(group)
+
+    def _keep_together(self, connection: Connection, group: Sequence[_Read], now_ms: int) -> list[Ack]:
+        def look_for_altered(name: str, batch: Batch) -> None:
+            for reason, body in _altered(connection, name, batch, batch.rows[name]):
+                self._quarantine(connection, topic(batch.device, "up"), now_ms, reason, body)
+
+        parsed = [one.parsed for one in group if not isinstance(one.parsed, Unreadable)]
+        kept = together.keep(connection, parsed, now_ms, look_for_altered)
+        for place in kept.strangers:
+            message, device = group[place].message, group[place].device
+            self._quarantine(connection, message.topic, now_ms, _stranger(device), excerpt(message.payload))
+        return [
+            _ack(connection, device, incarnation, through, wishes=device in kept.with_wishes)
+            for (device, incarnation), through in kept.stored_through.items()
+        ]
+
+    def _store_each(self, group: Sequence[_Read]) -> list[Ack]:
+        """Keep messages one after the other in one transaction."""
         self._erased.clear()
         try:
             with self._store.write() as connection:
-                acks = _newest([ack for message in group if (ack := self._keep(connection, message)) is not None])
+                acks = _newest([ack for one in group if (ack := self._keep(connection, one)) is not None])
             # Before the acknowledgement: whatever happens here, the device asks again.
             self._remove_erased()
             self._log_holds_erased = self._log_holds_erased and not self._store.empty_log()
             return acks
-        except OperationalError as error:  # disk full, database locked: no message is to blame
-            log.error("kept none of %d messages, to be sent again: %s", len(group), error)  # noqa: TRY400  (says it all)
-            return []
+        except OperationalError as error:
+            return _kept_none(group, error)
         except Exception as error:  # noqa: BLE001  (whatever one message does to us, the others shall be kept)
             if len(group) > 1:
-                return _newest([ack for message in group for ack in self.store_group([message])])
-            return self._keep_in_parts(group[0], error)
+                return _newest([ack for one in group for ack in self._store_each([one])])
+            return self._keep_in_parts(group[0].message, error)
 
     async def _next_group(self) -> list[Incoming]:
         group = [await self._queue.get()]
         deadline_s = self._clock.monotonic_s() + self._config.group_wait_ms / 1000
         while len(group) < self._config.group_messages:
+            if not self._queue.empty():
+                group.append(self._queue.get_nowait())
+                continue
             left_s = deadline_s - self._clock.monotonic_s()
             try:
                 group.append(await asyncio.wait_for(self._queue.get(), max(left_s, 0)))
@@ -120,10 +196,19 @@ class Ingest:
                 break
         return group
 
-    def _keep(self, connection: Connection, message: Incoming) -> Ack | None:
-        now_ms = self._clock.now_ms()
+    def _read(self, message: Incoming) -> _Read:
         try:
-            parsed = parse(message.topic, message.payload, received_at_ms=now_ms)
+            return _Read(message, parse(message.topic, message.payload, received_at_ms=self._clock.now_ms()))
+        except Unreadable as error:
+            return _Read(message, error)
+        except Exception as error:  # noqa: BLE001  (kept apart, with its reason, by `_keep`)
+            return _Read(message, Unreadable(f"cannot be read: {type(error).__name__}: {error}"))
+
+    def _keep(self, connection: Connection, one: _Read) -> Ack | None:
+        now_ms, message, parsed = self._clock.now_ms(), one.message, one.parsed
+        try:
+            if isinstance(parsed, Unreadable):
+                raise parsed
             _check_member(connection, parsed.device)
         except Unreadable as error:
             self._quarantine(connection, message.topic, now_ms, str(error), excerpt(message.payload))
@@ -154,12 +239,7 @@ class Ingest:
             keep_waiting_answers(connection, batch.device, batch.incarnation, stored_through, now_ms)
             self._erased += erase_late(connection, batch.device, batch.incarnation, stored_through, now_ms)
         _heard(connection, batch.device, now_ms, {"online": True})
-        return Ack(
-            device=batch.device,
-            incarnation=batch.incarnation,
-            stored_through=stored_through,
-            wanted_inputs=_wanted(connection, batch.device),
-        )
+        return _ack(connection, batch.device, batch.incarnation, stored_through, wishes=True)
 
     def _remove_erased(self) -> None:
         """Remove the files of inputs that nobody keeps any more."""
@@ -209,7 +289,22 @@ def _check_member(connection: Connection, device: str) -> None:
     devices = tables.devices.c
     query = select(devices.device).where(devices.device == device, devices.revoked_at_ms.is_(None))
     if connection.execute(query).first() is None:
-        raise Unreadable(f"{device} is not in the fleet")
+        raise Unreadable(_stranger(device))
+
+
+def _stranger(device: str) -> str:
+    return f"{device} is not in the fleet"
+
+
+def _kept_none(group: Sequence[_Read], error: Exception) -> list[Ack]:
+    # Disk full, database locked or away: no message is to blame.
+    log.error("kept none of %d messages, to be sent again: %s", len(group), error)
+    return []
+
+
+def _ack(connection: Connection, device: str, incarnation: str, stored_through: int, *, wishes: bool) -> Ack:
+    wanted = _wanted(connection, device) if wishes else []
+    return Ack(device=device, incarnation=incarnation, stored_through=stored_through, wanted_inputs=wanted)
 
 
 def _without_refused(connection: Connection, batch: Batch) -> Batch:
@@ -266,8 +361,7 @@ def _heard(connection: Connection, device: str, now_ms: int, fields: dict[str, A
 
 
 def _keep_reported(connection: Connection, reported: Reported, now_ms: int, *, retained: bool) -> None:
-    fields: dict[str, Any] = {"boot_id": reported.boot_id[:64], "interval_s": max(reported.interval_s, 0.1)}
-    fields |= {"reported": reported.model_dump(mode="json"), "reported_at_ms": now_ms}
+    fields = together.state_fields(reported, now_ms)
     if not retained:
         _heard(connection, reported.device, now_ms, {**fields, "online": True})
         return
@@ -285,7 +379,7 @@ def _keep_presence(connection: Connection, presence: Presence, now_ms: int, *, r
     known = connection.execute(query).one_or_none()
     if not presence.online and known is not None and known.boot_id not in (None, presence.boot_id[:64]):
         return  # the last will of an earlier boot
-    fields = {"boot_id": presence.boot_id[:64], "online": presence.online, "presence_at_ms": now_ms}
+    fields = together.presence_fields(presence, now_ms)
     if presence.online and not retained:
         _heard(connection, presence.device, now_ms, fields)  # its own word; a will is the broker's
     elif known is None:

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,22 +19,27 @@ def _open(folder: Path) -> CloudStore:
     return CloudStore.open(f"sqlite:///{folder / 'c.sqlite'}")
 
 
+@pytest.fixture
+def store(database: str) -> Iterator[CloudStore]:
+    """An empty store on either engine."""
+    made = CloudStore.open(database)
+    yield made
+    made.close()
+
+
 def _count(store: CloudStore) -> int:
     with store.read() as connection:
         return int(connection.execute(select(func.count()).select_from(tables.streams)).scalar_one())
 
 
-def test_block_that_raises_keeps_nothing(tmp_path: Path) -> None:
-    store = _open(tmp_path)
+def test_block_that_raises_keeps_nothing(store: CloudStore) -> None:
     with pytest.raises(RuntimeError), store.write() as connection:
         insert_ignore(connection, tables.streams, [ROW])
         raise RuntimeError
     assert _count(store) == 0
-    store.close()
 
 
-def test_same_key_again_changes_nothing_and_is_counted(tmp_path: Path) -> None:
-    store = _open(tmp_path)
+def test_same_key_again_changes_nothing_and_is_counted(store: CloudStore) -> None:
     rows = [{**ROW, "device": name} for name in "abc"]
     with store.write() as connection:
         assert insert_ignore(connection, tables.streams, rows[:2]) == 2
@@ -41,21 +47,17 @@ def test_same_key_again_changes_nothing_and_is_counted(tmp_path: Path) -> None:
         assert insert_ignore(connection, tables.streams, []) == 0
         found = connection.execute(select(tables.streams.c.stored_through).order_by(tables.streams.c.device))
         assert list(found.scalars()) == [0, 0, 9]
-    store.close()
 
 
-def test_upsert_sets_only_the_named_columns(tmp_path: Path) -> None:
-    store = _open(tmp_path)
+def test_upsert_sets_only_the_named_columns(store: CloudStore) -> None:
     with store.write() as connection:
         upsert(connection, tables.device_state, {"device": "a", "last_heard_at_ms": 1, "boot_id": "b", "online": True})
         upsert(connection, tables.device_state, {"device": "a", "last_heard_at_ms": 2})
         row = connection.execute(select(tables.device_state)).one()
     assert (row.last_heard_at_ms, row.boot_id, row.online) == (2, "b", True)
-    store.close()
 
 
-def test_writers_in_many_threads_lose_nothing(tmp_path: Path) -> None:
-    store = _open(tmp_path)
+def test_writers_in_many_threads_lose_nothing(store: CloudStore) -> None:
     upsert_once(store)
 
     def count_up() -> None:
@@ -71,11 +73,10 @@ def test_writers_in_many_threads_lose_nothing(tmp_path: Path) -> None:
         thread.join()
     with store.read() as connection:
         assert connection.execute(select(tables.streams.c.stored_through)).scalar_one() == 200
-    store.close()
 
 
-def test_two_processes_worth_of_stores_wait_for_each_other(tmp_path: Path) -> None:
-    first, second = _open(tmp_path), _open(tmp_path)
+def test_two_processes_worth_of_stores_wait_for_each_other(database: str) -> None:
+    first, second = CloudStore.open(database), CloudStore.open(database)
     upsert_once(first)
     begun, done = threading.Event(), threading.Event()
 
@@ -96,14 +97,12 @@ def test_two_processes_worth_of_stores_wait_for_each_other(tmp_path: Path) -> No
     second.close()
 
 
-def test_reader_sees_one_moment_while_a_writer_commits(tmp_path: Path) -> None:
-    store = _open(tmp_path)
+def test_reader_sees_one_moment_while_a_writer_commits(store: CloudStore) -> None:
     with store.read() as reading:
         before = reading.execute(select(func.count()).select_from(tables.streams)).scalar_one()
         upsert_once(store)
         after = reading.execute(select(func.count()).select_from(tables.streams)).scalar_one()
     assert (before, after, _count(store)) == (0, 0, 1)
-    store.close()
 
 
 def test_commit_is_flushed_to_disk_before_it_returns(tmp_path: Path) -> None:

@@ -39,11 +39,11 @@ class RecordingPublisher:
 class World:
     """All parts over one folder, with a clock that is held; no broker runs."""
 
-    def __init__(self, folder: Path, *, with_keys: bool = False, **sections: Any) -> None:
+    def __init__(self, folder: Path, *, with_keys: bool = False, database: str = "", **sections: Any) -> None:
         self.folder = folder
         self.clock = HeldClock()
         sections.setdefault("server", ServerConfig(port=0))
-        self.config = CloudConfig(store=StoreConfig(data_dir=folder / "data"), **sections)
+        self.config = CloudConfig(store=StoreConfig(data_dir=folder / "data", url=database), **sections)
         if with_keys:
             made = keys.create(folder / "keys", now=now_of(self.clock))
             self.config.data_dir.mkdir(parents=True, exist_ok=True)

@@ -91,8 +91,7 @@ class Conductor:
 
     def _make_default(self, record: RolloutRecord) -> None:
         """Give the version to devices that enrol later, if the rollout was meant for every device."""
-        cohort = record.plan.cohort
-        if not (cohort.sites or cohort.profiles or cohort.devices):
+        if record.plan.cohort.everyone:
             why = f"rollout {record.id} reached every device"
             self._registry.set_default(
                 record.plan.model,

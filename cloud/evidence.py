@@ -6,47 +6,34 @@ Rules:
 - Only what was received since the stage began counts, and of that only what the device's clock does not place
   well before it: an outbox that empties late must not pose as the present.
 - Where no control group is left, the old version's decisions of the cohort from before the stage are the control.
-- An audit counts once, by its latest answer; "can't tell" does not count; labels of deferred items are no errors.
+- An audit counts once, by its latest answer; "can't tell" does not count; labels of deferred items are no errors. What
+  it was drawn from is counted beside it (`cloud.audit_samples`).
+- The p99 that a `latency_p99` gate asks for is the old version's before the rollout: fixed while one looks.
 - Counts of times long past are kept in memory and not asked for again: a look costs what is new.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, and_, case, func, or_, select, text
 from sqlalchemy.sql.elements import ColumnElement
 
-from cloud import tables
+from cloud import audit_samples, tables, window_counts
+from cloud.arms import CLOCK_SLACK_MS, Arm, Counted, Tally
+from cloud.audit_samples import SIDES
 from cloud.fleet import DeviceView as FleetView
 from cloud.gates import Counts, GateSpec
 from cloud.plans import Plan
 from cloud.rollout_state import NOT_STARTED, DeviceView, Evidence, RolloutState
+from cloud.window_counts import MIN_FOR_P99
 from edge.wire.base import BundleRef
 
-CLOCK_SLACK_MS = 60_000
-"""Devices without a clock module are off by seconds; more than a minute before the stage is not the stage."""
 SETTLED_AFTER_MS = 30_000
 """A row is stamped before it is committed; after this long no more rows appear with older stamps."""
 MAX_KEPT = 64
 """Counts kept between looks, of so many arms and stages; the oldest are counted again when asked for."""
 HELD = ("staged", "trial", "good")
-
-Key = tuple[str, str]
-"""Device and digest."""
-Tally = dict[Key, Counter[str]]
-"""Counts by gate key, and `n` of all decisions."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """Which version on which devices, and received when (Unix milliseconds, until excluded)."""
-
-    digests: Mapping[str, str]
-    """Digest of the bundle that counts, per device."""
-    since_ms: int
-    until_ms: int
 
 
 class EvidenceReader:
@@ -54,57 +41,127 @@ class EvidenceReader:
 
     def __init__(self) -> None:
         self._settled: dict[tuple[Any, ...], tuple[int, Tally]] = {}
+        self._p99s: dict[str, float] = {}
+        """Rollout → the old version's p99 before it, milliseconds."""
 
     def collect(
         self, connection: Connection, plan: Plan, state: RolloutState, fleet: Iterable[FleetView], now_ms: int
     ) -> Evidence:
         """Return what is known now: every device of the cohort, and the counts of the present stage's gates."""
+        fleet = list(fleet)
         devices = cohort_views(plan, fleet, now_ms)
         if state.stage == NOT_STARTED or not plan.stages[state.stage].gates:
             return Evidence(stage=state.stage, devices=devices)
         specs = plan.stages[state.stage].gates
+        candidate = _candidate_arm(state, now_ms)
         control, concurrent = _control_arm(plan, state, now_ms)
+        limits, notes = self._limits(connection, plan, state, specs)
+        counts = [self.count(connection, arm, specs, now_ms, limits) for arm in (candidate, control)]
+        for arm, counted in zip((candidate, control), counts, strict=True):
+            counted |= {s.key: memory_counts(fleet, arm.digests, plan.model, s) for s in specs if s.metric == "memory"}
         return Evidence(
             stage=state.stage,
             devices=devices,
-            candidate=self.count(connection, _candidate_arm(state, now_ms), specs, now_ms),
-            control=self.count(connection, control, specs, now_ms),
+            candidate=counts[0],
+            control=counts[1],
             concurrent=concurrent,
+            notes=notes,
         )
 
-    def count(self, connection: Connection, arm: Arm, specs: list[GateSpec], now_ms: int) -> dict[str, Counts]:
-        """Return bad cases among all cases of an arm, by gate key."""
+    def count(
+        self,
+        connection: Connection,
+        arm: Arm,
+        specs: list[GateSpec],
+        now_ms: int,
+        limits: Mapping[str, float] | None = None,
+    ) -> dict[str, Counts]:
+        """Return bad cases among all cases of an arm, by gate key.
+
+        Args:
+            connection: to the tables.
+            arm: which version on which devices, and when.
+            specs: the gates.
+            now_ms: the cloud's clock.
+            limits: milliseconds of the `latency_p99` gates by their key; one that is missing counts nothing.
+        """
         if not arm.digests:
             return {}
-        total: Counter[str] = Counter()
-        for key, counted in self._tally(connection, arm, specs, now_ms).items():
-            if arm.digests.get(key[0]) == key[1]:
-                total.update(counted)
-        wrong = _reviewed(connection, arm) if any(spec.metric in _LABELLED for spec in specs) else Counter()
-        gone_wrong = _outcomes_gone_wrong(connection, arm) if any(spec.metric == "errors" for spec in specs) else 0
-        counts = {}
-        for spec in specs:
-            if spec.metric in _LABELLED:
-                counts[spec.key] = Counts(bad=wrong[f"{spec.metric}.bad"], n=wrong[f"{spec.metric}.n"])
-            else:
-                more = gone_wrong if spec.metric == "errors" else 0
-                counts[spec.key] = Counts(bad=min(total[spec.key] + more, total["n"]), n=total["n"])
-        return counts
+        asked = {spec.metric for spec in specs}
+        counts: dict[str, Counts] = {}
+        if asked & set(_BAD):
+            counts |= self._of_decisions(connection, arm, specs, now_ms, limits or {})
+        if asked & set(SIDES):
+            drawn = self._tally(connection, arm, now_ms, ("drawn",), audit_samples.drawn)
+            counts |= audit_samples.counts(connection, arm, asked, _of_arm(arm, drawn))
+        if asked & {"crashes", "drift"}:
+            seen = _of_arm(arm, self._tally(connection, arm, now_ms, ("windows",), window_counts.windows))
+            counts["crashes"] = Counts(bad=seen["crashed"], n=seen["n"])
+            if "drift" in asked:
+                counts["drift"] = Counts(bad=min(window_counts.drifted(connection, arm), seen["n"]), n=seen["n"])
+        if "disagreement" in asked:
+            judged = _of_arm(arm, self._tally(connection, arm, now_ms, ("judged",), window_counts.judged_by_both))
+            counts["disagreement"] = Counts(bad=judged["n"] - judged["agreed"], n=judged["n"])
+        return {spec.key: counts[spec.key] for spec in specs if spec.key in counts}
 
-    def _tally(self, connection: Connection, arm: Arm, specs: list[GateSpec], now_ms: int) -> Tally:
-        digests = tuple(sorted(set(arm.digests.values())))
-        bad = {spec.key: _BAD[spec.metric](spec) for spec in specs if spec.metric in _BAD}
-        name = (digests, tuple(sorted(bad)), arm.since_ms)
+    def _of_decisions(
+        self, connection: Connection, arm: Arm, specs: list[GateSpec], now_ms: int, limits: Mapping[str, float]
+    ) -> dict[str, Counts]:
+        known = [s for s in specs if s.metric in _BAD and (s.metric != "latency_p99" or s.key in limits)]
+        bad = {spec.key: _BAD[spec.metric](spec, limits.get(spec.key, 0.0)) for spec in known}
+
+        def counted(connection: Connection, arm: Arm, from_ms: int, until_ms: int) -> Tally:
+            return _decisions(connection, arm, bad, from_ms, until_ms)
+
+        name = (*sorted(bad), *sorted(limits.values()))
+        total = _of_arm(arm, self._tally(connection, arm, now_ms, name, counted))
+        if "errors" in bad:
+            total["errors"] += _outcomes_gone_wrong(connection, arm)
+        return {key: Counts(bad=min(total[key], total["n"]), n=total["n"]) for key in bad}
+
+    def _tally(self, connection: Connection, arm: Arm, now_ms: int, what: tuple[Any, ...], counted: Counted) -> Tally:
+        """Return counts by device and digest; those of times long past are kept under the arm's and their own name."""
+        name = (what, tuple(sorted(set(arm.digests.values()))), arm.since_ms)
         through_ms, settled = self._settled.pop(name, (arm.since_ms, {}))
         horizon_ms = min(arm.until_ms, max(now_ms - SETTLED_AFTER_MS, arm.since_ms))
         if horizon_ms < through_ms:  # the clock went back: what was settled is not
             through_ms, settled = arm.since_ms, {}
         if horizon_ms > through_ms:
-            settled = _sum(settled, _decisions(connection, digests, bad, through_ms, horizon_ms, arm.since_ms))
+            settled = _sum(settled, counted(connection, arm, through_ms, horizon_ms))
         self._settled[name] = (max(horizon_ms, through_ms), settled)
         while len(self._settled) > MAX_KEPT:
             del self._settled[next(iter(self._settled))]
-        return _sum(settled, _decisions(connection, digests, bad, horizon_ms, arm.until_ms, arm.since_ms))
+        return _sum(settled, counted(connection, arm, horizon_ms, arm.until_ms))
+
+    def _limits(
+        self, connection: Connection, plan: Plan, state: RolloutState, specs: list[GateSpec]
+    ) -> tuple[dict[str, float], dict[str, str]]:
+        """Return the limits of the `latency_p99` gates, and for those that have none yet why."""
+        keys = [spec.key for spec in specs if spec.metric == "latency_p99"]
+        if not keys:
+            return {}, {}
+        limit = self._p99s.get(state.rollout)
+        if limit is None:
+            since_ms = state.started_at_ms - int(plan.baseline_s * 1000)
+            arm = Arm(_previous(state, state.members), since_ms, state.started_at_ms)
+            limit, seen = window_counts.p99_ms(connection, arm)
+            if limit is None:
+                words = f"p99 of the old version: {seen} decisions before the rollout, {MIN_FOR_P99} are needed"
+                return {}, dict.fromkeys(keys, words)
+            self._p99s = {state.rollout: limit, **dict(list(self._p99s.items())[:MAX_KEPT])}
+        return dict.fromkeys(keys, limit), {}
+
+
+def memory_counts(fleet: Iterable[FleetView], digests: Mapping[str, str], model: str, spec: GateSpec) -> Counts:
+    """Return how many devices of an arm take more memory than the gate allows, of those that serve its version now."""
+    taken = [
+        device.reported["health"]["memory_bytes"]
+        for device in fleet
+        if device.reported
+        and device.device in digests
+        and (_serving(device.reported, model) or {}).get("digest") == digests[device.device]
+    ]
+    return Counts(bad=sum(size > (spec.limit_mb or 0.0) * 1e6 for size in taken), n=len(taken))
 
 
 def cohort_views(plan: Plan, fleet: Iterable[FleetView], now_ms: int) -> list[DeviceView]:
@@ -112,7 +169,7 @@ def cohort_views(plan: Plan, fleet: Iterable[FleetView], now_ms: int) -> list[De
     return [
         device_view(device, plan.model, plan.digest, now_ms)
         for device in fleet
-        if _runs(device, plan.model) and plan.cohort.holds(device.device, device.site, device.profile)
+        if _runs(device, plan.model) and plan.cohort.holds(device.device, device.site, device.profile, device.tags)
     ]
 
 
@@ -163,7 +220,9 @@ def _active(
 
 
 def _candidate_arm(state: RolloutState, now_ms: int) -> Arm:
-    digests = dict.fromkeys(state.with_role("candidate"), state.candidate.digest)
+    """Return the devices that decide by the candidate; in the shadow, where none does, those that hold it."""
+    names = state.with_role("candidate") or [name for name, member in state.members.items() if member.staged]
+    digests = dict.fromkeys(names, state.candidate.digest)
     return Arm(digests, state.stage_since_ms, now_ms + 1)
 
 
@@ -181,34 +240,37 @@ def _previous(state: RolloutState, names: Iterable[str]) -> dict[str, str]:
     return {name: ref.digest for name, ref in refs.items() if ref is not None}
 
 
-def _deferral(_spec: GateSpec) -> ColumnElement[bool]:
+def _of_arm(arm: Arm, tally: Tally) -> Counter[str]:
+    """Return the counts of an arm's version on its own devices, added up."""
+    total: Counter[str] = Counter()
+    for (device, digest), counted in tally.items():
+        if arm.digests.get(device) == digest:
+            total.update(counted)
+    return total
+
+
+def _deferral(_spec: GateSpec, _limit_ms: float) -> ColumnElement[bool]:
     return tables.decisions.c.verdict == "defer"
 
 
-def _errors(_spec: GateSpec) -> ColumnElement[bool]:
+def _errors(_spec: GateSpec, _limit_ms: float) -> ColumnElement[bool]:
     return tables.decisions.c.reason == "model_error"
 
 
-def _deadline(_spec: GateSpec) -> ColumnElement[bool]:
+def _deadline(_spec: GateSpec, _limit_ms: float) -> ColumnElement[bool]:
     return tables.decisions.c.reason == "deadline"
 
 
-def _latency(spec: GateSpec) -> ColumnElement[bool]:
-    return tables.decisions.c.latency_ms > (spec.limit_ms or 0.0)
+def _latency(spec: GateSpec, limit_ms: float) -> ColumnElement[bool]:
+    return tables.decisions.c.latency_ms > (spec.limit_ms or limit_ms)
 
 
-_BAD = {"deferral": _deferral, "errors": _errors, "deadline": _deadline, "latency": _latency}
+_BAD = {"deferral": _deferral, "errors": _errors, "deadline": _deadline, "latency": _latency, "latency_p99": _latency}
 """What makes a decision a bad case, by metric."""
-_LABELLED = ("wrong", "escape", "false_reject")
 
 
 def _decisions(
-    connection: Connection,
-    digests: tuple[str, ...],
-    bad: Mapping[str, ColumnElement[bool]],
-    from_ms: int,
-    until_ms: int,
-    since_ms: int,
+    connection: Connection, arm: Arm, bad: Mapping[str, ColumnElement[bool]], from_ms: int, until_ms: int
 ) -> Tally:
     if from_ms >= until_ms:
         return {}
@@ -216,8 +278,8 @@ def _decisions(
     sums = [func.sum(case((condition, 1), else_=0)).label(f"bad_{i}") for i, condition in enumerate(bad.values())]
     query = (
         select(c.device, c.digest, func.count().label("n"), *sums)
-        .where(c.digest.in_(digests), c.received_at_ms >= from_ms, c.received_at_ms < until_ms)
-        .where(c.at_ms >= since_ms - CLOCK_SLACK_MS)
+        .where(c.digest.in_(set(arm.digests.values())), c.received_at_ms >= from_ms, c.received_at_ms < until_ms)
+        .where(c.at_ms >= arm.since_ms - CLOCK_SLACK_MS)
         .group_by(c.device, c.digest)
     )
     return {
@@ -250,45 +312,3 @@ def _outcomes_gone_wrong(connection: Connection, arm: Arm) -> int:
     )
     query = select(found.c.device, found.c.digest, func.count()).group_by(found.c.device, found.c.digest)
     return sum(int(row[2]) for row in connection.execute(query) if arm.digests.get(row[0]) == row[1])
-
-
-def _reviewed(connection: Connection, arm: Arm) -> Counter[str]:
-    """Return wrong among reviewed audits of an arm: all, those that passed (escape), those diverted (false reject)."""
-    d, r = tables.decisions.c, tables.reviews.c
-    query = (
-        select(d.device, d.incarnation, d.seq, d.digest, d.verdict, d.label, r.answer, r.label.label("named"))
-        .join_from(
-            tables.reviews,
-            tables.decisions,
-            and_(d.device == r.device, d.incarnation == r.incarnation, d.seq == r.seq),
-        )
-        .where(r.at_ms >= arm.since_ms, r.answer != "cant_tell")
-        .where(d.received_at_ms >= arm.since_ms, d.received_at_ms < arm.until_ms)
-        .where(d.digest.in_(set(arm.digests.values())), d.reason == "audit", d.verdict != "defer")
-        .where(d.at_ms >= arm.since_ms - CLOCK_SLACK_MS)
-        .order_by(r.id)
-    )
-    latest = {(row.device, row.incarnation, row.seq): row for row in connection.execute(query)}
-    found: Counter[str] = Counter()
-    for row in latest.values():
-        if arm.digests.get(row.device) == row.digest:
-            wrong = int(is_wrong(row.verdict, row.label, row.answer, row.named))
-            for metric in ("wrong", _SIDE.get(row.verdict, "")):
-                found[f"{metric}.n"] += 1
-                found[f"{metric}.bad"] += wrong
-    return found
-
-
-_SIDE = {"pass": "escape", "divert": "false_reject"}
-
-
-def is_wrong(verdict: str, label: str | None, answer: str, named: str | None) -> bool:
-    """Return whether a person's answer contradicts an automated decision.
-
-    Args:
-        verdict: `pass`, `divert` or `accept`.
-        label: the class that the decision named.
-        answer: the person's verdict.
-        named: the class that the person named, if any; it matters for accepted words only.
-    """
-    return answer != verdict or (verdict == "accept" and named is not None and named != label)

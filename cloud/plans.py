@@ -1,19 +1,25 @@
 """The plan of a rollout: which devices, in which stages, behind which gates; readable as TOML or JSON; pure.
 
 Rules:
-- A plan file says only what differs from the defaults; an unknown word in it is an error that names it.
+- A plan file says only what differs from the defaults; all its mistakes are told at once, each with its line and, for
+  an unknown word, the nearest known one.
 - `PlanShape` is what a person writes, `Plan` is that with the model, version and digest it is started for.
 - The plan is fixed when the rollout starts: errors and priors of its gates must not change while one looks.
 """
 
 import json
 import tomllib
-from typing import Literal
+from collections.abc import Collection, Iterator
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cloud import json_lines
 from cloud.errors import ConfigError
 from cloud.gates import GateSpec
+from cloud.windows import Window
+from edge.mistakes import Mistake, mistakes_in, told
+from edge.toml_lines import line_of
 from edge.wire.base import Digest, Name, Version
 
 StageKind = Literal["shadow", "canary", "ramp", "switch"]
@@ -63,18 +69,26 @@ class Cohort(_Part):
 
     sites: list[str] = Field(default_factory=list, max_length=1000)
     profiles: list[str] = Field(default_factory=list, max_length=1000)
+    tags: list[str] = Field(default_factory=list, max_length=1000)
+    """Devices that bear at least one of them."""
     devices: list[Name] = Field(default_factory=list, max_length=10_000)
 
-    def holds(self, device: str, site: str, profile: str) -> bool:
+    def holds(self, device: str, site: str, profile: str, tags: Collection[str] = ()) -> bool:
         """Return whether a device that runs the model belongs to the cohort."""
         return (
             (not self.sites or site in self.sites)
             and (not self.profiles or profile in self.profiles)
+            and (not self.tags or not set(self.tags).isdisjoint(tags))
             and (not self.devices or device in self.devices)
         )
 
+    @property
+    def everyone(self) -> bool:
+        """Whether it is every device that runs the model."""
+        return not (self.sites or self.profiles or self.tags or self.devices)
+
     def may_overlap(self, other: "Cohort") -> bool:
-        """Return whether some device, known or not, could belong to both."""
+        """Return whether some device, known or not, could belong to both; a device may bear any tags at once."""
         pairs = ((self.sites, other.sites), (self.profiles, other.profiles), (self.devices, other.devices))
         return not any(a and b and not set(a) & set(b) for a, b in pairs)
 
@@ -95,24 +109,35 @@ class Stage(_Part):
     """Not shorter than this, however clear the evidence."""
     max_s: float = Field(default=MAX_S, gt=0)
     """Not longer: then the rollout is taken back, or held, for want of evidence."""
+    window: Window | None = None
+    """Devices are changed in these hours only: the bundle is fetched in them (`shadow`), or begins to decide (all other
+    kinds). The stage's clock stands still until they come. Going back waits for no window."""
+    download_early: bool = True
+    """With a window: devices fetch the bundle before it, so that in it they only switch."""
     gates: list[GateSpec] = Field(default_factory=list, max_length=MAX_GATES)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Stage":
+        if problems := "; ".join(self._problems()):
+            raise ValueError(problems)
+        return self
+
+    def _problems(self) -> Iterator[str]:
         if self.share is not None and self.devices is not None:
-            raise ValueError("share and devices: give one of them")
+            yield "share and devices: give one of them"
         if self.share is None and self.devices is None and self.kind in ("canary", "ramp"):
-            raise ValueError(f"a stage of kind {self.kind} needs share or devices")
+            yield f"a stage of kind {self.kind} needs share or devices"
         if self.kind == "switch" and (self.devices is not None or (self.share or 1.0) < 1.0):
-            raise ValueError("a stage of kind switch turns all devices at once: leave share and devices out")
-        if self.kind == "shadow" and self.gates:
-            raise ValueError("a stage of kind shadow has no gates: the candidate decides nothing in it")
+            yield "a stage of kind switch turns all devices at once: leave share and devices out"
+        if self.kind == "shadow" and any(not gate.paired for gate in self.gates):
+            yield "the gate of a stage of kind shadow is disagreement: the candidate decides nothing in it"
+        if self.kind != "shadow" and any(gate.paired for gate in self.gates):
+            yield "the gate disagreement belongs to a stage of kind shadow: nowhere else do both judge the same input"
         if self.min_s > self.max_s:
-            raise ValueError(f"min_s {self.min_s} must not exceed max_s {self.max_s}")
+            yield f"min_s {self.min_s} must not exceed max_s {self.max_s}"
         keys = [gate.key for gate in self.gates]
         if len(set(keys)) != len(keys):
-            raise ValueError(f"each gate once in a stage, got {', '.join(keys)}")
-        return self
+            yield f"each gate once in a stage, got {', '.join(keys)}"
 
     @property
     def full(self) -> bool:
@@ -142,23 +167,32 @@ class PlanShape(_Part):
     max_refused_share: float = Field(default=MAX_REFUSED_SHARE, ge=0, le=1)
     max_own_rollbacks: int = Field(default=MAX_OWN_ROLLBACKS, ge=0)
 
+    max_parallel_downloads: int | None = Field(default=None, ge=1)
+    """Devices that fetch the bundle at one time, of those that can be reached; no bound unless said."""
+
     @model_validator(mode="after")
-    def _ends_with_everyone(self) -> "PlanShape":
+    def _makes_sense(self) -> "PlanShape":
         if not self.stages:
             object.__setattr__(self, "stages", default_stages(self.strategy))
         last = self.stages[-1]
-        if last.kind == "shadow" or not last.full:
-            raise ValueError("the last stage must reach every device: a ramp with share 1.0, or a switch")
-        kinds = [stage.kind for stage in self.stages]
-        if self.strategy == "blue_green" and kinds != ["shadow", "switch"]:
-            raise ValueError(f"blue_green has the stages shadow and switch, got {', '.join(kinds)}")
-        if self.strategy == "staged" and "shadow" in kinds[1:]:
-            raise ValueError("shadow comes first, if at all")
+        problems = list(_order_problems(self.strategy, [stage.kind for stage in self.stages], full=last.full))
+        fixed = sum(gate.error or 0.0 for stage in self.stages for gate in stage.gates)
+        shared = any(gate.error is None for stage in self.stages for gate in stage.gates)
+        if fixed > self.error or (shared and fixed == self.error):
+            problems.append(
+                f"the errors of the gates add up to {fixed:g}, the plan's error of {self.error:g} leaves less"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
     def fail_error(self, gate: GateSpec) -> float:
-        """Return the gate's share of the error of failing, over all gates of all stages by their weights."""
-        return self.error * gate.weight / sum(g.weight for stage in self.stages for g in stage.gates)
+        """Return the gate's share of the error of failing: its own, or what those leave, by weight (Bonferroni)."""
+        if gate.error is not None:
+            return gate.error
+        gates = [g for stage in self.stages for g in stage.gates]
+        left = self.error - sum(g.error or 0.0 for g in gates)
+        return left * gate.weight / sum(g.weight for g in gates if g.error is None)
 
 
 class Plan(PlanShape):
@@ -191,20 +225,38 @@ def parse_plan(text: str, *, name: str = "plan") -> PlanShape:
     """Return the plan in a TOML or JSON text (JSON starts with a brace).
 
     Raises:
-        ConfigError: it is neither, or says something impossible; the message names the field.
+        ConfigError: it is neither, or says something impossible; the message names every mistake with its line.
     """
+    is_json = text.lstrip().startswith("{")
     try:
-        document = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
-    except ValueError as error:
+        document = json.loads(text) if is_json else tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{name}: expected TOML or JSON, got {error}", hint="see cloud/demo_plan.toml") from error
     try:
         return PlanShape.model_validate(document)
     except ValidationError as error:
-        raise ConfigError(f"{name}: {_problems(error)}", hint="see cloud/demo_plan.toml") from error
+        mistakes = [*mistakes_in(PlanShape, error), *_order_mistakes(document, error)]
+        listed = told(text, mistakes, json_lines.line_of if is_json else line_of)
+        raise ConfigError(f"{name}: {listed}", hint="see cloud/demo_plan.toml") from error
 
 
-def _problems(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or 'plan'}: {problem['msg'].removeprefix('Value error, ')}"
-        for problem in error.errors()
-    )
+def _order_problems(strategy: str, kinds: list[str], *, full: bool) -> Iterator[str]:
+    if kinds[-1] == "shadow" or not full:
+        yield "the last stage must reach every device: a ramp with share 1.0, or a switch"
+    if strategy == "blue_green" and kinds != ["shadow", "switch"]:
+        yield f"blue_green has the stages shadow and switch, got {', '.join(kinds)}"
+    if strategy == "staged" and "shadow" in kinds[1:]:
+        yield "shadow comes first, if at all"
+
+
+def _order_mistakes(document: dict[str, Any], error: ValidationError) -> Iterator[Mistake]:
+    """Give what is wrong with the order of the stages where mistakes within them have kept it from being checked."""
+    stages = document.get("stages")
+    if any(not item["loc"] for item in error.errors()) or not isinstance(stages, list) or not stages:
+        return
+    kinds = [str(stage.get("kind")) for stage in stages if isinstance(stage, dict)]
+    last = stages[-1]
+    if len(kinds) == len(stages):
+        full = "devices" not in last and last.get("share") in (None, 1, 1.0)
+        for words in _order_problems(str(document.get("strategy", "staged")), kinds, full=full):
+            yield Mistake(("stages", len(stages) - 1), words)

@@ -59,6 +59,8 @@ class Evidence(_Value):
     control: dict[str, Counts] = Field(default_factory=dict)
     """By gate key: the old digest on the control devices since the stage began, or from before (`concurrent`)."""
     concurrent: bool = True
+    notes: dict[str, str] = Field(default_factory=dict)
+    """By gate key: what keeps its evidence from coming, for a person."""
 
 
 class Member(_Value):

@@ -134,6 +134,7 @@ def _answer(plan: Plan, state: RolloutState, evidence: Evidence, gate: gates.Gat
         pass_error=plan.error,
         elapsed_s=state.stage_elapsed_ms / 1000,
         concurrent=evidence.concurrent,
+        note=evidence.notes.get(gate.key, ""),
     )
 
 

@@ -14,12 +14,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edge.actuators import CONFIRM_LATER
-from edge.configcheck import driver_mistakes, mistakes_in, port_mistakes
+from edge.configcheck import driver_mistakes, port_mistakes
 from edge.errors import ConfigError
 from edge.masks import Mask, Region
+from edge.mistakes import mistakes_in, told
 from edge.privacy import agreed_by_default
 from edge.stationrules import LineRules
-from edge.toml_lines import line_of
 from edge.voice.settings import usual_segmenter
 from edge.wear import DROP_FIRST, Droppable
 from edge.wire.base import Name
@@ -295,9 +295,7 @@ def load_config(path: Path) -> Config:
     except ValidationError as error:
         mistakes += mistakes_in(Config, error)
     if mistakes:
-        lines = sorted((line_of(text, mistake.place) or 0, str(mistake)) for mistake in mistakes)
-        told = "\n".join(f"  line {line}: {words}" if line else f"  {words}" for line, words in lines)
-        raise ConfigError(f"{path}: {len(mistakes)} mistake(s)\n{told}")
+        raise ConfigError(f"{path}: {told(text, mistakes)}")
     return _absolute(config, path.resolve().parent)
 
 

@@ -2,16 +2,16 @@
 
 Rules:
 - Sources, triggers, segmenters and actuators are checked as they will be opened, without their libraries.
-- Every mistake has its place; for what is not known, the nearest known name stands beside it.
+- Every mistake has its place; for what is not known, the nearest known name stands beside it (`edge.mistakes`).
 """
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, get_args
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from edge.actuators.settings import SETTINGS as ACTUATORS
+from edge.mistakes import Mistake, Place, mistakes_in, nearest
 from edge.settings import Settings
 from edge.sources.settings import SETTINGS as SOURCES
 from edge.sources.triggers.settings import SETTINGS as TRIGGERS
@@ -21,37 +21,6 @@ from edge.voice.settings import usual_segmenter
 _EVERY_ADDRESS = ("0.0.0.0", "::", "[::]")  # noqa: S104 - compared with, not listened on
 _WITHIN = {"trigger": ("trigger", TRIGGERS), "segments": ("segmenter", SEGMENTERS)}
 """Settings of a source that are a driver of their own: what it is called, and its kinds."""
-
-Place = tuple[str | int, ...]
-
-
-class Mistake(NamedTuple):
-    """One thing that is wrong: where, and what in words."""
-
-    place: Place
-    words: str
-
-    def __str__(self) -> str:
-        return f"{'.'.join(str(part) for part in self.place)}: {self.words}"
-
-
-def mistakes_in(model: type[BaseModel], error: ValidationError, place: Place = ()) -> Iterator[Mistake]:
-    """Give what pydantic found in a table, in words.
-
-    Args:
-        model: what the table was read as.
-        error: what came of it.
-        place: where the table stands.
-    """
-    for item in error.errors():
-        where = place + item["loc"]
-        if item["type"] == "extra_forbidden":
-            known = sorted(_model_at(model, item["loc"][:-1]).model_fields)
-            yield Mistake(where, f"unknown key{_nearest(str(item['loc'][-1]), known)}")
-        elif item["type"] == "missing":
-            yield Mistake(where, "missing")
-        else:
-            yield Mistake(where, f"{item['msg']}, got {item['input']!r}")
 
 
 def driver_mistakes(stations: Any, device: Any = None) -> Iterator[Mistake]:
@@ -90,7 +59,7 @@ def _of_driver(
         yield Mistake((*place, "kind"), f"missing; known: {', '.join(sorted(kinds))}")
         return
     if not isinstance(kind, str) or kind not in kinds:
-        yield Mistake((*place, "kind"), f"no {what} is called {kind!r}{_nearest(str(kind), sorted(kinds))}")
+        yield Mistake((*place, "kind"), f"no {what} is called {kind!r}{nearest(str(kind), sorted(kinds))}")
         return
     try:
         kinds[kind].model_validate(own)
@@ -134,22 +103,3 @@ def _tables(value: Any) -> list[tuple[str, dict[str, Any]]]:
     if not isinstance(value, dict):
         return []
     return [(name, table) for name, table in value.items() if isinstance(table, dict)]
-
-
-def _model_at(model: type[BaseModel], place: Iterable[str | int]) -> type[BaseModel]:
-    """Return the model of the table at a place within another; keys of a dict and numbers of a list change nothing."""
-    for part in place:
-        field = model.model_fields.get(str(part))
-        model = (field and _inner(field.annotation)) or model
-    return model
-
-
-def _inner(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for argument in get_args(annotation) if (found := _inner(argument))), None)
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

@@ -1,18 +1,23 @@
 """What the gates are told: the right version on the right device in the right time, each case once."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
-from cloud.evidence import SETTLED_AFTER_MS, Arm, EvidenceReader, device_view, is_wrong
+from cloud.arms import Arm
+from cloud.audit_samples import is_wrong
+from cloud.evidence import SETTLED_AFTER_MS, EvidenceReader, device_view, memory_counts
 from cloud.fleet import DeviceView as FleetView
 from cloud.gates import Counts, GateSpec
 from cloud.ingest import Incoming
+from cloud.window_counts import MIN_FOR_P99, p99_ms
+from edge.wire.base import BundleRef
 from edge.wire.messages import Refusal, Up
 from edge.wire.topics import topic
-from tests.cloud.line import GOOD, MODEL, OLD, Device, Line, Quality, decision, outcome
+from tests.cloud.line import BAD, GOOD, MODEL, OLD, Device, Line, Quality, decision, outcome
 
 SPECS = [
     GateSpec(metric="deferral", margin=0.1),
@@ -39,6 +44,8 @@ def send(line: Line, device: Device, verdict: str, reason: str | None = None, **
     device.seq += 1
     given = {"at_ms": line.clock.now_ms(), "bundle": GOOD, "total_ms": 5.0, **changes}
     row = decision(device, verdict, reason, given["at_ms"], given["bundle"], total_ms=given["total_ms"])  # type: ignore[arg-type]
+    if "audit_probability" in changes:
+        row = row.model_copy(update={"audit_probability": changes["audit_probability"]})
     message = Up(device=device.name, incarnation="one", rows=[row])
     payload = message.model_dump_json().encode()
     line.parts.ingest.store_group([Incoming(topic(device.name, "up"), payload, False, lambda: None)] * 2)
@@ -248,6 +255,119 @@ def test_a_decision_is_wrong_when_the_person_says_otherwise(
     verdict: str, label: str, said: str, named: str | None, wrong: bool
 ) -> None:
     assert is_wrong(verdict, label, said, named) is wrong
+
+
+def tell(line: Line, device: Device, *rows: dict[str, object]) -> None:
+    """Store rows as the device would send them, each with the next sequence number."""
+    for row in rows:
+        device.seq += 1
+        message = Up.model_validate({"device": device.name, "incarnation": "one", "rows": [{**row, "seq": device.seq}]})
+        incoming = Incoming(topic(device.name, "up"), message.model_dump_json().encode(), False, lambda: None)
+        line.parts.ingest.store_group([incoming])
+
+
+def window(line: Line, bundle: BundleRef = GOOD, *, lasted_s: int = 60) -> dict[str, object]:
+    ended_ms = line.clock.now_ms()
+    times = {"started_at_ms": ended_ms - 1000 * lasted_s, "ended_at_ms": ended_ms}
+    return {"kind": "telemetry", "station": "main", "model": MODEL, "bundle": bundle.model_dump(), **times}
+
+
+def happened(line: Line, name: str, **data: object) -> dict[str, object]:
+    plain = {"kind": "event", "at_ms": line.clock.now_ms(), "boot_id": "boot", "station": "main", "model": MODEL}
+    return {**plain, "name": name, "data": data}
+
+
+def judged(line: Line, since_ms: int, *specs: GateSpec) -> dict[str, Counts]:
+    now_ms = line.clock.now_ms()
+    with line.services.store.read() as connection:
+        arm = Arm({"box-1": GOOD.digest}, since_ms, now_ms + 1)
+        return EvidenceReader().count(connection, arm, list(specs), now_ms)
+
+
+def test_audits_are_counted_by_the_probability_with_which_they_were_drawn(line: Line) -> None:
+    box, since_ms = line.devices[0], line.clock.now_ms()
+    for probability, decided, audited, wrong in ((0.5, 10, 4, 2), (0.02, 100, 2, 0), (0.0, 5, 0, 0)):
+        for i in range(decided):
+            reason = "audit" if i < audited else None
+            seq = send(line, box, "pass", reason, audit_probability=probability)
+            if reason:
+                answer(line, box, seq, "divert" if i < wrong else "pass")
+    found = judged(line, since_ms, GateSpec(metric="escape", margin=0.1))["escape"]
+    assert [(round(g.probability, 3), g.of, g.bad, g.n) for g in found.groups] == [(0.019, 100, 0, 2), (0.5, 10, 2, 4)]
+    assert found.rate == pytest.approx(10 / 110 * 2 / 4), "not 2 of 6: the seldom audited speak for more"
+
+
+def test_windows_with_a_crash_are_counted_once_and_only_of_the_arm(line: Line) -> None:
+    box, since_ms = line.devices[0], line.clock.now_ms()
+    for crashes in (0, 2, 0, 1):
+        line.clock.forward(30)
+        tell(line, box, *[happened(line, "bundle_failed")] * crashes, happened(line, "swapped"))
+        line.clock.forward(30)
+        tell(line, box, window(line))
+    tell(line, box, window(line, OLD))
+    tell(line, line.devices[1], happened(line, "bundle_failed"), window(line))
+    found = judged(line, since_ms, GateSpec(metric="crashes", margin=0.1))
+    assert (found["crashes"].bad, found["crashes"].n) == (2, 4)
+
+
+def test_windows_are_drifted_from_the_alarm_until_it_is_cleared(line: Line) -> None:
+    box, since_ms = line.devices[0], line.clock.now_ms()
+    tell(line, box, happened(line, "drift_cleared", metric="contrast"))
+    told = {2: ("drift_raised", "brightness"), 3: ("drift_raised", "contrast"), 4: ("drift_cleared", "brightness")}
+    for i in range(7):
+        line.clock.forward(30)
+        if i in told:
+            tell(line, box, happened(line, told[i][0], metric=told[i][1]))
+        elif i == 5:
+            tell(line, box, happened(line, "drift_cleared", metric="contrast"))
+        line.clock.forward(30)
+        tell(line, box, window(line))
+    found = judged(line, since_ms, GateSpec(metric="drift", margin=0.1))
+    assert (found["drift"].bad, found["drift"].n) == (4, 7)
+
+
+def test_agreement_in_the_shadow_is_added_up_over_what_the_device_tells(line: Line) -> None:
+    box, since_ms = line.devices[0], line.clock.now_ms()
+    for bundle, seen, agreed in ((GOOD, 50, 48), (GOOD, 20, 20), (BAD, 9, 0)):
+        data = {"bundle": bundle.model_dump(), "offered": 90, "judged": seen, "agreed": agreed}
+        tell(line, box, happened(line, "shadow_counted", **data))
+    tell(line, box, happened(line, "shadow_counted", bundle=GOOD.model_dump(), judged="many", agreed=None))
+    found = judged(line, since_ms, GateSpec(metric="disagreement", margin=0.1))
+    assert (found["disagreement"].bad, found["disagreement"].n) == (2, 70)
+
+
+def test_a_p99_gate_counts_what_is_slower_than_the_old_versions_p99_before_the_rollout(line: Line) -> None:
+    box = line.devices[0]
+    rows = []
+    for i in range(MIN_FOR_P99 + 100):
+        box.seq += 1
+        rows.append(decision(box, "pass", None, line.clock.now_ms(), OLD, total_ms=float(i % 100)))
+    for start in range(0, len(rows), 550):
+        message = Up.model_validate({"device": box.name, "incarnation": "one", "rows": rows[start : start + 550]})
+        payload = message.model_dump_json().encode()
+        line.parts.ingest.store_group([Incoming(topic(box.name, "up"), payload, False, lambda: None)])
+    arm = Arm({"box-1": OLD.digest}, 0, line.clock.now_ms() + 1)
+    with line.services.store.read() as connection:
+        assert p99_ms(connection, arm) == (98.0, MIN_FOR_P99 + 100)
+        assert p99_ms(connection, Arm({"box-1": GOOD.digest}, 0, arm.until_ms)) == (None, 0)
+        spec = GateSpec(metric="latency_p99", margin=0.01)
+        now_ms = line.clock.now_ms()
+        found = EvidenceReader().count(connection, arm, [spec], now_ms, {"latency_p99": 98.0})["latency_p99"]
+        assert (found.bad, found.n) == (11, MIN_FOR_P99 + 100)
+        assert EvidenceReader().count(connection, arm, [spec], now_ms) == {}, "without a limit nothing is too slow"
+
+
+def test_memory_is_counted_by_devices_that_serve_the_arms_version() -> None:
+    spec = GateSpec(metric="memory", margin=0.1, limit_mb=200)
+    fleet = []
+    for name, size, serving in (("a", 150e6, OLD), ("b", 250e6, OLD), ("c", 300e6, GOOD), ("d", 9e9, OLD)):
+        view = fleet_view()
+        assert view.reported is not None
+        stations = {"main": {"model": MODEL, "serving": serving.model_dump()}}
+        reported = {**view.reported, "health": {"memory_bytes": int(size)}, "stations": stations}
+        fleet.append(dataclasses.replace(view, device=name, reported=reported))
+    found = memory_counts(fleet, dict.fromkeys("abc", OLD.digest), MODEL, spec)
+    assert (found.bad, found.n) == (1, 2)
 
 
 def test_impossible_counts_are_never_made(line: Line) -> None:

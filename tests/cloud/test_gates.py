@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 import cloud
 from cloud import eprocess
-from cloud.gates import Counts, GateSpec, judge
+from cloud.gates import Counts, GateSpec, Group, judge
 from cloud.plans import parse_plan
 
 ERROR = 0.05
@@ -184,3 +184,112 @@ def test_the_demonstration_plan_answers_in_seconds(
 
 def _first_s(said: NDArray[np.bool_]) -> NDArray[np.float64]:
     return np.where(said.any(axis=1), said.argmax(axis=1) + 1.0, np.inf)
+
+
+def drawn(*groups: tuple[float, int, int, int]) -> Counts:
+    """Return an arm's counts from (probability, drawn from, bad, cases)."""
+    made = tuple(Group(probability=p, of=of, bad=bad, n=n) for p, of, bad, n in groups)
+    return Counts(bad=sum(g.bad for g in made), n=sum(g.n for g in made), groups=made)
+
+
+def test_audits_count_by_inverse_sampling_probability() -> None:
+    arm = drawn((0.01, 9000, 1, 90), (0.5, 1000, 150, 500))
+    assert arm.rate == pytest.approx(0.9 * 1 / 90 + 0.1 * 150 / 500)
+    assert drawn((0.01, 9000, 0, 0), (0.5, 1000, 150, 500)).rate == pytest.approx(0.3), "what was not seen is left out"
+
+
+def test_an_arm_that_audits_its_hard_cases_more_often_is_no_worse_for_it() -> None:
+    """Both versions err alike in either group; the candidate's boxes merely audit the hard one ten times as often."""
+    candidate = drawn((0.05, 9000, 9, 450), (0.5, 1000, 150, 500))
+    control = drawn((0.05, 9500, 10, 475), (0.5, 500, 75, 250))
+    naive = judge(
+        SPEC,
+        counts(candidate.bad, candidate.n),
+        counts(control.bad, control.n),
+        fail_error=ERROR,
+        pass_error=ERROR,
+    )
+    weighted = judge(SPEC, candidate, control, fail_error=ERROR, pass_error=ERROR)
+    assert naive.harm is not None and weighted.harm is not None
+    assert naive.harm > 0.04
+    assert abs(weighted.harm) < 0.002
+    assert weighted.verdict == "pass"
+    assert "by inverse sampling probability" in weighted.words
+
+
+@settings(max_examples=25)
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30), st.integers(0, 30), st.integers(0, 30)), min_size=2))
+def test_bounds_of_groups_agree_with_their_verdict(groups: list[tuple[int, int, int, int]]) -> None:
+    probabilities = [2.0**-i for i in range(len(groups))][:4]
+    rows = list(zip(probabilities, groups, strict=False))
+    candidate = drawn(*((p, 50, bad, bad + good) for p, (bad, good, _, _) in rows))
+    control = drawn(*((p, 70, bad, bad + good) for p, (_, _, bad, good) in rows))
+    answer = judge(SPEC, candidate, control, fail_error=ERROR, pass_error=ERROR)
+    assert answer.low <= answer.high
+    if answer.verdict == "fail":
+        assert answer.low >= SPEC.tolerated - 5e-4
+    elif answer.verdict == "pass":
+        assert answer.high <= SPEC.margin + 5e-4
+    if answer.missing is not None:
+        assert answer.missing.candidate > 0
+
+
+def test_a_group_that_no_one_has_reviewed_keeps_the_answer_open() -> None:
+    seen = drawn((0.5, 500, 0, 5000), (0.01, 500, 0, 0))
+    answer = judge(SPEC, seen, seen, fail_error=ERROR, pass_error=ERROR)
+    assert answer.verdict == "need_more", "half of the decisions might all be wrong"
+
+
+def test_groups_looked_at_after_every_window_keep_the_stated_errors() -> None:
+    """Rates differ by group and arms differ in their mix; neither is harm. And harm at the margin does not pass."""
+    seed = 21
+    print("seed", seed)
+    rng = np.random.default_rng(seed)
+    runs, windows, share = 400, 60, np.array([0.8, 0.2])
+    sizes_t, sizes_c = np.array([2, 10]), np.array([8, 4])
+    steps = np.arange(1, windows + 1)[None, :, None]
+
+    def stream(sizes: NDArray[np.int64], rates: list[float]) -> NDArray[np.int64]:
+        return np.cumsum(rng.binomial(sizes, rates, (runs, windows, 2)), axis=1)
+
+    def largest(test: object, candidate: list[float], control: list[float], difference: float) -> int:
+        t, c = stream(sizes_t, candidate), stream(sizes_c, control)
+        found = test(t, sizes_t * steps, c, sizes_c * steps, share, difference, SPEC.prior)  # type: ignore[operator]
+        return int((found.max(axis=1) >= -math.log(0.05)).sum())
+
+    allowed = 0.05 * runs + 3 * math.sqrt(runs * 0.05 * 0.95)
+    assert largest(eprocess.groups_at_most, [0.02, 0.3], [0.02, 0.3], 0.0) <= allowed
+    assert largest(eprocess.groups_at_least, [0.12, 0.3], [0.02, 0.3], 0.08) <= allowed
+    assert largest(eprocess.groups_at_most, [0.3, 0.3], [0.02, 0.3], 0.0) > 0.9 * runs, "harm is found all the same"
+
+
+def test_disagreement_on_the_same_inputs_is_one_stream_without_a_control() -> None:
+    spec = GateSpec(metric="disagreement", margin=0.05, tolerance=0.02)
+    none = Counts()
+    assert judge(spec, none, none, fail_error=ERROR, pass_error=ERROR).verdict == "need_more"
+    few = judge(spec, counts(2, 400), none, fail_error=ERROR, pass_error=ERROR)
+    assert few.verdict == "pass"
+    assert "2 of 400 (0.5 %) inputs that both judged" in few.words
+    assert judge(spec, counts(40, 400), none, fail_error=ERROR, pass_error=ERROR).verdict == "fail"
+    early = judge(spec, counts(0, 20), none, elapsed_s=10, fail_error=ERROR, pass_error=ERROR)
+    assert early.missing is not None
+    assert early.missing.control == 0
+    assert early.missing.eta_s == pytest.approx(early.missing.candidate / 2, rel=0.2)
+
+
+def test_one_stream_looked_at_after_every_case_keeps_the_stated_errors() -> None:
+    seed = 22
+    print("seed", seed)
+    rng = np.random.default_rng(seed)
+    runs, cases = 1000, 300
+    n = np.arange(1, cases + 1)
+    bad = np.cumsum(rng.random((runs, cases)) < 0.05, axis=1)
+    allowed = 0.05 * runs + 3 * math.sqrt(runs * 0.05 * 0.95)
+    for found in (eprocess.one_at_most(bad, n, 0.05, SPEC.prior), eprocess.one_at_least(bad, n, 0.05, SPEC.prior)):
+        assert (found.max(axis=1) >= -math.log(0.05)).sum() <= allowed
+
+
+def test_log_gamma_of_arrays_is_that_of_the_standard_library() -> None:
+    values = np.concatenate([np.geomspace(0.01, 1e8, 400), np.arange(1, 300) / 2])
+    expected = np.array([math.lgamma(value) for value in values])
+    assert np.allclose(eprocess._log_gamma(values), expected, rtol=1e-12, atol=1e-12)

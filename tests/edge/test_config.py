@@ -244,7 +244,7 @@ def refused(tmp_path: Path, source: str, more: str = "") -> str:
         ('{ kind = "folder", path = "a", patern = "*" }', "source.patern: unknown key; did you mean 'pattern'?"),
         ('{ kind = "folder" }', "source.path: missing"),
         ('{ kind = "http", port = 70000 }', "source.port: Input should be less than or equal to 65535, got 70000"),
-        ('{ kind = "camera" }', "source: Value error, expected exactly one of device, url and path"),
+        ('{ kind = "camera" }', "source: expected exactly one of device, url and path"),
         (
             '{ kind = "camera", device = 0, trigger = { kind = "line", prt = 1 } }',
             "source.trigger.prt: unknown key; did you mean 'port'?",

@@ -108,7 +108,9 @@ class Soak:
         outcome.memory = memory_of(self._samples, self._duration_s / 2)
         outcome.counts = _counts(line)
         outcome.problems += (
-            decisions_problems(line, through) + pictures_problems(line) + memory_problems(outcome.memory)
+            decisions_problems(line, through)
+            + pictures_problems(line, disk_was_full=any(done.fault == "disk_full" for done in outcome.faults))
+            + memory_problems(outcome.memory)
         )
 
     def _stop(self) -> None:

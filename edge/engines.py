@@ -30,7 +30,7 @@ Isolation = Literal["process", "inline"]
 START_TIMEOUT_S = 20.0
 """A child that has not loaded its model by then is given up; edge boxes load in well under a second."""
 SLOW_TO_LOAD = ("whisper", "pocketsphinx")
-"""Runtimes that take seconds to load what they are given: a limit of less than `START_TIMEOUT_S` is not for them."""
+"""Runtimes that may take seconds to load: from cold they have `START_TIMEOUT_S`, whatever the limit."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def open_engine(
     names = _candidates(bundle, settings.runtime)
     missing: list[ConfigError] = []
     for name in names:
-        limit = _Limit(START_TIMEOUT_S if name in SLOW_TO_LOAD else within_s, settings.deadline_s)
+        limit = _Limit(_limit_s(name, within_s, proved_before=again is not None), settings.deadline_s)
         try:
             spec, session = _open(bundle, name, settings, limit)
         except ConfigError as error:
@@ -140,6 +140,12 @@ def replay_golden(bundle: Bundle, runtime: str, spec: ModelFile, session: Answer
             hint="this engine or processor computes differently from the one the thresholds were made for",
         )
     return worst
+
+
+def _limit_s(runtime: str, within_s: float | None, *, proved_before: bool) -> float | None:
+    """Return how long proving may take; what loads slowly has more time, unless it is known to be quick here."""
+    slow = runtime in SLOW_TO_LOAD and not proved_before
+    return START_TIMEOUT_S if within_s is not None and slow else within_s
 
 
 class _Limit:

@@ -172,7 +172,7 @@ def bundle_refused(line: Line, hold: Hold) -> None:
 
 
 def bundle_gives_no_number(line: Line, hold: Hold) -> None:
-    """A version that answers NaN to a black picture, and one such picture; it goes back by itself, trial over or not."""
+    """A version that answers NaN to a black picture, and one such picture; it goes back, trial over or not."""
     after = _on_trial(line, "nan_on_black")
     line.deliver(f"black-{after}.png", _black_png())
     _expect_back(line, after, hold)

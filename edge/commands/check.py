@@ -158,7 +158,7 @@ def _bundle(config: Config, station: StationSection) -> Found:
     words = f"{engine.ref.name} {engine.ref.version} gives its golden outputs on {engine.session.description}"
     if station.keep == "features" and engine.spec.features is None:
         return Found(False, "", f"{words}, but no features", 'keep = "features" keeps nothing with it')
-    return Found(True, "", f"{words} ({took_ms:.0f} ms)", engine.note)
+    return Found(True, "", f"{words} ({took_ms:.0f} ms)" + (f"; {engine.note}" if engine.note else ""))
 
 
 def _heard_without_consent(station: StationSection) -> bool:

@@ -400,5 +400,5 @@ def test_format_that_computes_otherwise_here_gives_way_to_another_of_the_bundle_
 
 
 def test_format_that_the_station_asks_for_gives_way_to_no_other() -> None:
-    with pytest.raises(UpdateError, match="golden .* differ"):
+    with pytest.raises(UpdateError, match=r"golden .* differ"):
         open_engine(parse(with_onnx_that_computes_otherwise()), EngineSettings(runtime="onnx", isolation="inline"))

@@ -181,7 +181,8 @@ class StationSection(Section):
     runtime: RuntimeName | Literal["auto"] = "auto"
     isolation: Literal["process", "inline"] = "process"
     """`process`: a crash, a hang or a leak of the network is contained in a child. `inline`: it runs in the daemon,
-    which it can end, stop or fill; then only starts of the daemon and its growth tell on it."""
+    which it can end, stop or fill; then only starts of the daemon and its growth tell on it, and a hang is ended by
+    systemd's watchdog only."""
     threads: int = Field(default=1, ge=1, le=8)
     deadline_ms: float = Field(default=1000.0, gt=0, le=600_000)
     audit_share: float = Field(default=0.02, ge=0, le=1)

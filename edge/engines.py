@@ -3,7 +3,8 @@
 Rules:
 - The format is chosen by the station's setting, else by what the bundle prefers among what is installed;
   falling back from the preferred one is said in words, never done in silence.
-- A bundle whose golden outputs are not met within its tolerance is refused: it is not the model that was audited.
+- A format whose golden outputs are not met within its tolerance is refused: it is not the model that was audited.
+  Where the station leaves the choice open, another format of the bundle may meet its own; that is said in words, too.
 - Proving may be given a limit for all of it together, and an input on which the bundle has failed before.
 """
 
@@ -30,7 +31,7 @@ Isolation = Literal["process", "inline"]
 START_TIMEOUT_S = 20.0
 """A child that has not loaded its model by then is given up; edge boxes load in well under a second."""
 SLOW_TO_LOAD = ("whisper", "pocketsphinx")
-"""Runtimes that take seconds to load what they are given: a limit of less than `START_TIMEOUT_S` is not for them."""
+"""Runtimes that may take seconds to load: from cold they have `START_TIMEOUT_S`, whatever the limit."""
 
 
 @dataclass(frozen=True)
@@ -87,30 +88,19 @@ def open_engine(
     Raises:
         ConfigError: no installed runtime takes any of its formats.
         ModelError: the engine refuses the file, fails, or takes too long.
-        UpdateError: it does not give the golden outputs.
+        UpdateError: none of its formats gives its golden outputs.
     """
-    names = _candidates(bundle, settings.runtime)
-    missing: list[ConfigError] = []
+    names, failed = _candidates(bundle, settings.runtime), list[ConfigError | UpdateError]()
+    limit = _Limit(_limit_s(names, within_s, proved_before=again is not None), settings.deadline_s)
     for name in names:
-        limit = _Limit(START_TIMEOUT_S if name in SLOW_TO_LOAD else within_s, settings.deadline_s)
         try:
-            spec, session = _open(bundle, name, settings, limit)
-        except ConfigError as error:
-            missing.append(error)
+            spec, session = _proved(bundle, name, settings, limit, again)
+        except (ConfigError, UpdateError) as error:
+            failed.append(error)
             continue
-        try:
-            limited = _Limited(session, limit)
-            replay_golden(bundle, name, spec, limited)
-            if again is not None:
-                _answer(bundle, limited, again)
-            limited.lift()
-            known = bundle.ood_reference(name)
-        except BaseException:
-            session.close()
-            raise
-        note = f"{names[0]} is preferred but not installed; running {name}" if missing else ""
-        return Engine(bundle, spec, session, note, known, limit.taken_s)
-    raise missing[0]
+        note = f"{bundle.manifest.prefer} is preferred but {_why(failed[0])}; running {name}" if failed else ""
+        return Engine(bundle, spec, session, note, bundle.ood_reference(name), limit.taken_s)
+    raise next((error for error in failed if isinstance(error, UpdateError)), failed[0])
 
 
 def replay_golden(bundle: Bundle, runtime: str, spec: ModelFile, session: Answering) -> float:
@@ -142,6 +132,33 @@ def replay_golden(bundle: Bundle, runtime: str, spec: ModelFile, session: Answer
     return worst
 
 
+def _proved(
+    bundle: Bundle, name: str, settings: EngineSettings, limit: "_Limit", again: NDArray[np.generic] | None
+) -> tuple[ModelFile, Session]:
+    spec, session = _open(bundle, name, settings, limit)
+    try:
+        limited = _Limited(session, limit)
+        replay_golden(bundle, name, spec, limited)
+        if again is not None:
+            _answer(bundle, limited, again)
+        limited.lift()
+        bundle.ood_reference(name)
+    except BaseException:
+        session.close()
+        raise
+    return spec, session
+
+
+def _why(error: ConfigError | UpdateError) -> str:
+    return "not installed" if isinstance(error, ConfigError) else f"refused here ({error})"
+
+
+def _limit_s(runtimes: list[str], within_s: float | None, *, proved_before: bool) -> float | None:
+    """Return how long proving may take; what loads slowly has more time, unless it is known to be quick here."""
+    slow = not proved_before and any(name in SLOW_TO_LOAD for name in runtimes)
+    return START_TIMEOUT_S if within_s is not None and slow else within_s
+
+
 class _Limit:
     """How long opening and proving may take together, counted from now."""
 
@@ -155,7 +172,7 @@ class _Limit:
 
     @property
     def load_s(self) -> float:
-        return START_TIMEOUT_S if self._within_s is None else self._within_s
+        return START_TIMEOUT_S if self._within_s is None else max(0.0, self._within_s - self.taken_s)
 
     def inference_s(self) -> float:
         """Return how long the next inference may take.

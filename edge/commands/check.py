@@ -29,7 +29,10 @@ FIRST_WINDOW_S = 5.0
 """Longest wait for a source's first picture or sound; a camera needs a second or two."""
 REACH_S = 5.0
 _CONSENT_HINT = "set sound_consent = true once those who are heard have agreed"
-_INLINE = "inline: a network that crashes ends the daemon, one that hangs holds it, what it leaks stays until a restart"
+_INLINE = (
+    "inline: a network that crashes ends the daemon, one that hangs holds it until systemd's watchdog ends both, "
+    "what it leaks stays until a restart"
+)
 _INLINE_HINT = 'isolation = "process" contains all three; inline is for tiny networks that are known to be well'
 _HELD = ("camera", "http", "microphone")
 """Sources that only one process can have at a time."""
@@ -155,7 +158,7 @@ def _bundle(config: Config, station: StationSection) -> Found:
     words = f"{engine.ref.name} {engine.ref.version} gives its golden outputs on {engine.session.description}"
     if station.keep == "features" and engine.spec.features is None:
         return Found(False, "", f"{words}, but no features", 'keep = "features" keeps nothing with it')
-    return Found(True, "", f"{words} ({took_ms:.0f} ms)", engine.note)
+    return Found(True, "", f"{words} ({took_ms:.0f} ms)" + (f"; {engine.note}" if engine.note else ""))
 
 
 def _heard_without_consent(station: StationSection) -> bool:

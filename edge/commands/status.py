@@ -55,7 +55,8 @@ def run(config_path: Path, *, as_json: bool, out: TextIO = sys.stdout) -> int:
         print(json.dumps(document), file=out)
     else:
         words = "no control plane is configured" if config.cloud is None else link_words(link, clock.now_ms())
-        print(as_text(reported, age_s, fresh=fresh, outbox_rows=outbox.rows, rules=lines, link=words), file=out)
+        rows = None if config.cloud is None else outbox.rows
+        print(as_text(reported, age_s, fresh=fresh, outbox_rows=rows, rules=lines, link=words), file=out)
     return 0 if fresh else 1
 
 
@@ -84,11 +85,11 @@ def as_text(
     age_s: float,
     *,
     fresh: bool,
-    outbox_rows: int,
+    outbox_rows: int | None,
     rules: Mapping[str, list[str]],
     link: str,
 ) -> str:
-    """Return the state for people."""
+    """Return the state for people; `outbox_rows` is None where nobody waits for them."""
     head = f"{reported.device}  {'fresh' if fresh else 'STALE'}, {age_s:.0f} s ago  config {reported.config_version}"
     lines = [head, f"  {reported.profile} at {reported.site}, lineside {reported.software}"]
     for name, station in reported.stations.items():
@@ -104,8 +105,9 @@ def as_text(
     lines.extend(f"  refused {r.bundle.name} {r.bundle.version}: {r.reason}" for r in reported.refusals)
     health = reported.health
     lines.append(f"  {link}")
+    waiting = "" if outbox_rows is None else f"outbox {outbox_rows} rows, {health.uploads_waiting} uploads waiting, "
     lines.append(
-        f"  outbox {outbox_rows} rows, {health.uploads_waiting} uploads waiting, {processor(health)}"
+        f"  {waiting}{processor(health)}"
         f"memory {health.memory_bytes / 2**20:.0f} MiB, disk free {health.disk_free_bytes / 2**30:.1f} GiB"
     )
     if gone := dropped_words(reported):

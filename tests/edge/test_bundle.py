@@ -370,3 +370,35 @@ def test_bundle_of_several_kinds_judges_a_part_by_each() -> None:
 def test_policy_that_does_not_fit_the_bundle_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UpdateError, match=words):
         parse(of_several_kinds(**changes))
+
+
+GLASS = Path(__file__).parents[2] / "models" / "phone_glass" / "phone_glass-1.0.0.lsb"
+
+
+def with_onnx_that_computes_otherwise() -> bytes:
+    """Return a bundle of two formats as it is on a processor that its ONNX file was not made for."""
+    with zipfile.ZipFile(GLASS) as packed:
+        members = {name: packed.read(name) for name in packed.namelist()}
+    manifest = json.loads(members["manifest.json"])
+    name = manifest["golden"]["outputs"]["onnx"]
+    stream = io.BytesIO()
+    np.save(stream, np.load(io.BytesIO(members[name])) + 10)
+    members[name] = stream.getvalue()
+    manifest["files"][name] = {
+        "digest": hashlib.sha256(members[name]).hexdigest(),
+        "size_bytes": len(members[name]),
+    }
+    return archive({**members, "manifest.json": json.dumps(manifest).encode()})
+
+
+def test_format_that_computes_otherwise_here_gives_way_to_another_of_the_bundle_in_words() -> None:
+    bundle = parse(with_onnx_that_computes_otherwise())
+    engine = open_engine(bundle, EngineSettings(isolation="inline"))
+    assert engine.session.description.startswith("ai-edge-litert")
+    assert engine.note.startswith("onnx is preferred but refused here (phone_glass 1.0.0: golden ")
+    assert engine.note.endswith("running tflite")
+
+
+def test_format_that_the_station_asks_for_gives_way_to_no_other() -> None:
+    with pytest.raises(UpdateError, match=r"golden .* differ"):
+        open_engine(parse(with_onnx_that_computes_otherwise()), EngineSettings(runtime="onnx", isolation="inline"))

@@ -69,6 +69,7 @@ class Soak:
             for number, fault in enumerate(faults):
                 self._one(fault, slot_s)
                 self._run_for(slot_s * (number + 1) - self._now_s())
+            self._look_often_enough()
             self._finish()
         except AssertionError as error:
             self._outcome.problems.append(str(error))
@@ -93,6 +94,12 @@ class Soak:
             if sample and (size := self._line.private_bytes()) is not None:
                 self._samples.append(Sample(self._now_s(), size))
 
+    def _look_often_enough(self) -> None:
+        """Go on where faults took all the time there was: memory is judged by no fewer samples for that."""
+        until_s = time.monotonic() + RECOVERY_S
+        while memory_of(self._samples, self._duration_s / 2) is None and time.monotonic() < until_s:
+            self._run_for(SAMPLE_EVERY_S)
+
     def _finish(self) -> None:
         """Let everything come to rest and look at it."""
         line, outcome = self._line, self._outcome
@@ -108,7 +115,9 @@ class Soak:
         outcome.memory = memory_of(self._samples, self._duration_s / 2)
         outcome.counts = _counts(line)
         outcome.problems += (
-            decisions_problems(line, through) + pictures_problems(line) + memory_problems(outcome.memory)
+            decisions_problems(line, through)
+            + pictures_problems(line, disk_was_full=any(done.fault == "disk_full" for done in outcome.faults))
+            + memory_problems(outcome.memory)
         )
 
     def _stop(self) -> None:

@@ -3,6 +3,7 @@
 Rules:
 - A decision that an actuator saw is in the cloud exactly once, and in the record unless it was pruned from there.
 - A picture was decided, or its part took the safe action because nothing could be recorded; a deferral has its reason.
+- Only a disk that was full keeps a decision from being recorded.
 - Memory is judged over the second half of the run, in which the daemon lives one life: the median of its last third
   against that of its first, because a single sample moves by what the allocator happens to hold.
 """
@@ -68,7 +69,7 @@ def decisions_problems(line: Line, through: int) -> list[str]:
     return problems + [f"the cloud put aside: {reason}" for (reason,) in quarantined]
 
 
-def pictures_problems(line: Line) -> list[str]:
+def pictures_problems(line: Line, *, disk_was_full: bool) -> list[str]:
     """Compare what was delivered with what was decided."""
     bodies = [body for kind, body in _cloud_rows(line).values() if kind == "decision"]
     times = Counter(body["input"]["name"] for body in bodies if body["station"] == "main")
@@ -77,6 +78,8 @@ def pictures_problems(line: Line) -> list[str]:
     if len(missing) > len(line.unrecorded()):
         named = ", ".join(sorted(missing)[:NAMED])
         problems.append(f"{len(missing)} never decided, {len(line.unrecorded())} safe actions: {named}")
+    if not disk_was_full and (lost := sum(len(line.unrecorded(station)) for station in STATIONS)):
+        problems.append(f"{lost} decisions found no room though the disk was never full")
     silent = [body["seq"] for body in bodies if body["verdict"] == "defer" and not body.get("reason")]
     return problems + [f"{seq} was deferred without a reason" for seq in silent]
 

@@ -8,7 +8,7 @@ import pytest
 from tests.faults.soak import drawn, soak
 from tests.faults.soakfaults import FAULTS
 
-SHORT_MINUTES, SHORT_FAULTS = 2 / 3, 4
+SHORT_MINUTES, SHORT_FAULTS = 2 / 3, 6
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from firmware_configs.prove.plant import ControlPlane
 from firmware_configs.prove.qemu import Guest, accelerator
 
 FIRST_DECISION = re.compile(r"lineside: first decision ([0-9.]+) s after the start: (\w+)")
+STATE = re.compile(r"lineside: (\d+) MB of memory in use; listening to others on: (.*)")
 WIPED = "the claim is wiped"
 STEP_S = 900.0
 """Longest wait for a step: emulation on a busy machine."""
@@ -37,11 +38,15 @@ class Story:
     write_s: float = 0.0
     first_decision_uptime_s: float = 0.0
     first_decision_wall_s: float = 0.0
+    plugged_uptime_s: float = 0.0
+    """Of the guest, when the cable was plugged in; its clock runs as this machine's does."""
     enrolled_after_cable_s: float = 0.0
     decisions_before_network: int = 0
     decisions_at_console: int = 0
     bundle_from_plane: str | None = None
     claim_wiped: bool = False
+    system_memory_mb: int = 0
+    listening: list[str] = field(default_factory=list)
     load_after: float = 0.0
     verdicts: dict[str, int] = field(default_factory=dict)
 
@@ -89,17 +94,21 @@ def as_document(story: Story) -> dict[str, Any]:
 def _decides_alone(guest: Guest, plane: ControlPlane, story: Story, tell: Callable[[str], None]) -> None:
     found = guest.wait(lambda: FIRST_DECISION.search(guest.text()), STEP_S, "a first decision without a network")
     story.first_decision_uptime_s, story.first_decision_wall_s = float(found[1]), round(guest.since_s, 1)
+    state = guest.wait(lambda: STATE.search(guest.text()), STEP_S, "memory and ports on the console")
+    story.system_memory_mb = int(state[1])
+    story.listening = [] if state[2].strip() == "none" else state[2].strip().split(", ")
     if plane.device(story.device) is not None:
         raise BuildError("the device has enrolled although its cable is pulled")
     tell(
         f"decided without a network: {found[2]}, {found[1]} s after its kernel began, "
-        f"{story.first_decision_wall_s} s after the switch (load {os.getloadavg()[0]:.1f}, target {TARGET_S:.0f} s)"
+        f"{story.first_decision_wall_s} s after the switch (load {os.getloadavg()[0]:.1f}, target {TARGET_S:.0f} s); {state[1]} MB of memory in use"
     )
 
 
 def _enrols(guest: Guest, plane: ControlPlane, story: Story, tell: Callable[[str], None]) -> None:
-    guest.cable(plugged=True)
     plugged_s = guest.since_s
+    story.plugged_uptime_s = round(story.first_decision_uptime_s + plugged_s - story.first_decision_wall_s, 1)
+    guest.cable(plugged=True)
     guest.wait(lambda: plane.device(story.device), STEP_S, "an enrolment after the cable was plugged in")
     story.enrolled_after_cable_s = round(guest.since_s - plugged_s, 1)
     tell(f"enrolled {story.enrolled_after_cable_s} s after the cable was plugged in")
@@ -109,6 +118,7 @@ def _shows(guest: Guest, plane: ControlPlane, story: Story, tell: Callable[[str]
     decisions = guest.wait(lambda: plane.decisions(story.device), STEP_S, "decisions at the control plane")
     guest.wait(lambda: story.device in plane.page("/devices"), STEP_S, "the console showing the device")
     story.decisions_at_console = len(decisions)
+    story.decisions_before_network = sum(d["monotonic_ms"] / 1000 <= story.plugged_uptime_s for d in decisions)
     for decision in decisions:
         story.verdicts[decision["verdict"]] = story.verdicts.get(decision["verdict"], 0) + 1
     tell(f"the console shows {story.device} with {len(decisions)} decisions: {story.verdicts}")

@@ -180,3 +180,13 @@ def test_console_shows_the_first_decision_after_those_that_were_there(tmp_path: 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_console_shows_memory_and_what_listens_to_others_only(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "meminfo").write_text("MemTotal: 1000000 kB\nMemFree: 1 kB\nMemAvailable: 800000 kB\n")
+    rows = ["0100007F:2120 00000000:0000 0A", "00000000:0016 00000000:0000 0A", "0F02000A:8000 0202000A:20F8 01"]
+    (tmp_path / "net/tcp").write_text("\n".join(["sl local remote st", *(f"0: {row} 0" for row in rows)]))
+    loopback = "00000000000000000000000001000000:2120 " + "0" * 32 + ":0000 0A"
+    (tmp_path / "net/tcp6").write_text(f"sl local remote st\n0: {loopback} 0\n")
+    assert announce.state(tmp_path) == "lineside: 195 MB of memory in use; listening to others on: 22\n"

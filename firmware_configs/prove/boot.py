@@ -101,7 +101,8 @@ def _decides_alone(guest: Guest, plane: ControlPlane, story: Story, tell: Callab
         raise BuildError("the device has enrolled although its cable is pulled")
     tell(
         f"decided without a network: {found[2]}, {found[1]} s after its kernel began, "
-        f"{story.first_decision_wall_s} s after the switch (load {os.getloadavg()[0]:.1f}, target {TARGET_S:.0f} s); {state[1]} MB of memory in use"
+        f"{story.first_decision_wall_s} s after the switch (load {os.getloadavg()[0]:.1f}, target {TARGET_S:.0f} s); "
+        f"{state[1]} MB of memory in use"
     )
 
 

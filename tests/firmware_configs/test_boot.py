@@ -1,7 +1,7 @@
 """The built image boots in QEMU, decides without a network, enrols, and the console shows it.
 
 The image takes minutes to build, so it is not built here: where there is none, this is skipped and says what to type.
-`python -m firmware_configs.prove boot` is the same with more to see, and takes a newer bundle from the control plane too.
+`python -m firmware_configs.prove boot` is the same by hand, and has the device take a newer bundle with `--publish`.
 """
 
 import json

@@ -60,6 +60,14 @@ def test_first_start_lays_out_what_the_daemon_reads(seed_dir: Path, home: Path) 
     assert (home / "../os/ssh/authorized_keys").read_text() == "ssh-ed25519 AAAA me\n"
 
 
+def test_keys_of_those_who_may_log_in_stay_roots(seed_dir: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Path] = []
+    monkeypatch.setattr(firstboot, "_own", given.append)
+    firstboot.install(seed_dir, home, SILENT)
+    assert home in given
+    assert [path for path in given if "ssh" in path.parts] == []  # sshd refuses keys that others may change
+
+
 def test_second_start_changes_nothing(seed_dir: Path, home: Path) -> None:
     firstboot.install(seed_dir, home, SILENT)
     (home / "inbox" / "a.png").unlink()  # decided and moved away

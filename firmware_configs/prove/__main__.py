@@ -26,6 +26,9 @@ def boot(
     profile: Annotated[str, typer.Option(help="Which image.")] = "x86-box",
     name: Annotated[str, typer.Option(help="The device's name.")] = "virtual-1",
     image: Annotated[Path | None, typer.Option(help="Folder of `build`; without, the newest of the profile.")] = None,
+    clock: Annotated[
+        str | None, typer.Option(help="What its clock shows at first, as after years without a battery: 2001-01-01.")
+    ] = None,
     folder: Annotated[Path | None, typer.Option(help="Keep disk, console and control plane here.")] = None,
 ) -> None:
     """Write a disk, switch a virtual device on without a network, then plug it in: tell what was observed, as JSON."""
@@ -45,7 +48,7 @@ def boot(
             receipt=place / "receipt.json",
         )
         try:
-            story = proof.boot(order, place, publish, note)
+            story = proof.boot(order, place, publish, note, clock)
         except FlashError as error:
             note(f"prove: {error.for_people()}")
             raise typer.Exit(error.exit_code) from error

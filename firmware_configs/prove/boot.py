@@ -51,7 +51,9 @@ class Story:
     verdicts: dict[str, int] = field(default_factory=dict)
 
 
-def boot(order: Order, folder: Path, publish: Path | None, tell: Callable[[str], None]) -> Story:
+def boot(
+    order: Order, folder: Path, publish: Path | None, tell: Callable[[str], None], clock: str | None = None
+) -> Story:
     """Write a card, switch a virtual device on, and return what was observed.
 
     Args:
@@ -59,6 +61,7 @@ def boot(order: Order, folder: Path, publish: Path | None, tell: Callable[[str],
         folder: for disk, console and control plane.
         publish: a bundle that the device must get from the control plane.
         tell: is told what happens.
+        clock: what the device's clock shows at first; None for the right time.
 
     Raises:
         BuildError: a step did not happen; the end of the console is in the message.
@@ -75,7 +78,7 @@ def boot(order: Order, folder: Path, publish: Path | None, tell: Callable[[str],
         write_card(Order(**{**vars(order), **card}))
         story.write_s = round(time.monotonic() - began_s, 1)
         tell(f"disk written and read back in {story.write_s} s; switched on, its cable pulled")
-        with Guest(order.to, folder, architecture, accel) as guest:
+        with Guest(order.to, folder, architecture, accel, clock) as guest:
             _decides_alone(guest, plane, story, tell)
             _enrols(guest, plane, story, tell)
             _shows(guest, plane, story, tell)

@@ -87,7 +87,9 @@ def accelerator(architecture: Architecture) -> Accelerator:
 class Guest:
     """One machine that was switched on with its cable pulled."""
 
-    def __init__(self, image: Path, folder: Path, architecture: Architecture, accel: Accelerator) -> None:
+    def __init__(
+        self, image: Path, folder: Path, architecture: Architecture, accel: Accelerator, clock: str | None = None
+    ) -> None:
         """Start it.
 
         Args:
@@ -95,6 +97,7 @@ class Guest:
             folder: for the console's log, the firmware's variables and the monitor's socket.
             architecture: which machine.
             accel: what `accelerator` said.
+            clock: what its clock shows, such as 2001-01-01; None for the right time.
 
         Raises:
             BuildError: QEMU or the firmware is not installed, or QEMU ends at once.
@@ -108,7 +111,7 @@ class Guest:
             shutil.copy(machine.variables, variables)
         with self.console.open("ab") as log:
             self._process = subprocess.Popen(
-                _command(machine, image, variables, self._monitor, accel),
+                _command(machine, image, variables, self._monitor, accel, clock),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -192,13 +195,16 @@ class Guest:
         return way
 
 
-def _command(machine: Machine, image: Path, variables: Path, monitor: Path, accel: Accelerator) -> list[str]:
+def _command(
+    machine: Machine, image: Path, variables: Path, monitor: Path, accel: Accelerator, clock: str | None
+) -> list[str]:
     return [
         # The kernel ends it when the program that started it does, however that was.
         "setpriv", "--pdeathsig", "KILL", machine.program,
         "-machine", machine.machine, "-accel", "kvm" if accel == "kvm" else "tcg,thread=multi",
         "-cpu", "host" if accel == "kvm" else machine.cpu, "-smp", "2", "-m", str(MEMORY_MB), "-nodefaults", "-display",
-        "none", "-S", "-serial", "stdio", "-qmp", f"unix:{monitor},server=on,wait=off",
+        "none", "-rtc", f"base={clock or 'utc'}", "-S", "-serial", "stdio",
+        "-qmp", f"unix:{monitor},server=on,wait=off",
         "-drive", f"if=pflash,format=raw,readonly=on,file={machine.firmware}",
         "-drive", f"if=pflash,format=raw,file={variables}",
         "-drive", f"file={image},if=none,id=d0,format=raw,discard=unmap",

@@ -32,6 +32,8 @@ class ControlPlane:
     def __init__(self, folder: Path) -> None:
         """Make its keys and settings."""
         self.folder = folder
+        self.url = ""
+        """Its address on this machine."""
         self._token = secrets.token_urlsafe(32)
         self.root = folder / "keys" / "root.json"
         folder.mkdir(parents=True, exist_ok=True)
@@ -41,11 +43,11 @@ class ControlPlane:
         self._token_file.chmod(0o600)
 
     def __enter__(self) -> Self:
-        self._start(port=0)
         # What devices are told is known only once there is a port; it is kept over the restart.
-        port = int(self.url.rsplit(":", 1)[1])
+        port = int(self._start(port=0).rsplit(":", 1)[1])
         self.stop()
         self._start(port=port)
+        self.url = f"http://127.0.0.1:{port}"
         return self
 
     def __exit__(
@@ -65,7 +67,7 @@ class ControlPlane:
     def publish(self, bundle: Path) -> None:
         """Publish a bundle and make it what new devices get."""
         keys = str(self.folder / "keys")
-        words = ["models", "publish", str(bundle), "--keys", keys, "--default", "--url", self.url]
+        words = ["models", "publish", str(bundle), "--keys", keys, "--default", "--server", self.url]
         _run([*COMMAND, *words, "--token-file", str(self._token_file)])
 
     def device(self, name: str) -> dict[str, Any] | None:
@@ -110,7 +112,7 @@ class ControlPlane:
             self._process.kill()
             self._process.wait()
 
-    def _start(self, port: int) -> None:
+    def _start(self, port: int) -> str:
         settings = self.folder / "cloud.toml"
         public = f'public_url = "http://{HOST_FROM_GUEST}:{port}"\n' if port else ""
         settings.write_text(
@@ -126,7 +128,7 @@ class ControlPlane:
         line = self._process.stdout.readline()
         if not line:
             raise BuildError(f"the control plane does not start: {(self.folder / 'cloud.log').read_text()[-600:]}")
-        self.url = str(json.loads(line)["url"])
+        return str(json.loads(line)["url"])
 
 
 def _run(command: list[str]) -> str:

@@ -63,7 +63,14 @@ class Order:
 
 
 def run(order: Order) -> int:
-    """Write the card and print its receipt; return 0.
+    """Write the card and print its receipt, or what would be written; return 0."""
+    answer = write_card(order)
+    say(answer.model_dump_json(indent=1) if isinstance(answer, Receipt) else as_json(answer))
+    return 0
+
+
+def write_card(order: Order) -> Receipt | dict[str, object]:
+    """Write the card and return its receipt; with `dry_run`, write nothing and return what would be written.
 
     Raises:
         ConfigError: something that was said is wrong.
@@ -84,18 +91,15 @@ def run(order: Order) -> int:
         more = order.kernel_options
         composed = compose(profile, image, folder, seed, order.device, total, Path(scratch), more)
         if order.dry_run:
-            say(as_json(_plan(order, composed)))
-            return 0
+            return _plan(order, composed)
         if disk is not None:
             _confirm(order, disk, need)
         began_s = time.monotonic()
         written = _write(order, composed, disk)
         receipt = _receipt(order, profile, image, seed, composed, written, disk, time.monotonic() - began_s)
-    text = receipt.model_dump_json(indent=1)
     if order.receipt is not None:
-        order.receipt.write_text(text + "\n")
-    say(text)
-    return 0
+        order.receipt.write_text(receipt.model_dump_json(indent=1) + "\n")
+    return receipt
 
 
 def wanted(order: Order) -> Wanted:

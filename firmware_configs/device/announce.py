@@ -10,9 +10,14 @@ import json
 import sqlite3
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 LOOK_S = 0.5
+LISTEN = "0A"
+"""The kernel's number of that state of a socket."""
+LOOPBACK = ("7F", "00000000000000000000000001000000")
+"""How an address of this machine alone ends: 127.x.x.x in the kernel's order of bytes, ::1 of IPv6."""
 
 
 def main(home: str) -> int:
@@ -23,6 +28,7 @@ def main(home: str) -> int:
         found = first_decision(record, before)
         if found is not None:
             sys.stdout.write(line(found))
+            sys.stdout.write(state(Path("/proc")))
             sys.stdout.flush()
             return 0
         time.sleep(LOOK_S)
@@ -52,6 +58,26 @@ def line(decision: dict[str, Any]) -> str:
     return (
         f"lineside: first decision {uptime_s:.1f} s after the start: {decision['verdict']} at {decision['station']}\n"
     )
+
+
+def state(proc: Path) -> str:
+    """Return what of the machine's memory is in use, and on which ports others reach it."""
+    memory = dict(text.split(":", 1) for text in (proc / "meminfo").read_text().splitlines())
+    used_kb = int(memory["MemTotal"].split()[0]) - int(memory["MemAvailable"].split()[0])
+    ports = ", ".join(map(str, listening(proc))) or "none"
+    return f"lineside: {used_kb / 1024:.0f} MB of memory in use; listening to others on: {ports}\n"
+
+
+def listening(proc: Path) -> list[int]:
+    """Return the TCP ports on which connections from other machines are taken."""
+    found = set()
+    for name in ("tcp", "tcp6"):
+        table = proc / "net" / name
+        for row in table.read_text().splitlines()[1:] if table.exists() else []:
+            address, port = row.split()[1].split(":")
+            if row.split()[3] == LISTEN and not address.endswith(LOOPBACK):
+                found.add(int(port, 16))
+    return sorted(found)
 
 
 if __name__ == "__main__":

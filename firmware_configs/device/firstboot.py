@@ -78,16 +78,17 @@ def configuration(template: str, claim: str | None) -> str:
     return template.replace(CLAIM_PLACE, f'{CLAIM_PLACE}claim = "{claim}"\n', 1)
 
 
-def write(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Put a file in place, whole and lasting, as the daemon's own."""
+def write(path: Path, content: bytes, *, own: bool = True) -> None:
+    """Put a file in place, whole and lasting; as the daemon's own, or as root's, as sshd asks of its keys."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    _own(temporary)
-    _own(path.parent)
+    if own:
+        _own(temporary)
+        _own(path.parent)
     temporary.replace(path)
     _sync_folder(path.parent)
 
@@ -103,7 +104,7 @@ def _take(source: Path, home: Path, file: dict[str, str]) -> bool:
         return False
     target = home / file["to"]
     if not (target.is_file() and target.read_bytes() == content):
-        write(target, content)
+        write(target, content, own=not file["to"].startswith(".."))
     return True
 
 

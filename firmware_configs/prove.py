@@ -1,1 +1,0 @@
-"""Proves an image: boots it in QEMU as a device would be switched on."""

@@ -1,0 +1,59 @@
+"""`python -m firmware_configs.prove`: proofs of an image that need no hardware, as commands of their own."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from firmware_configs.commands.shared import as_json, note, say
+from firmware_configs.commands.write import Order
+from firmware_configs.errors import FlashError
+
+app = typer.Typer(help="Prove an image in QEMU.", no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def proofs() -> None:
+    """Prove an image in QEMU, beside a control plane on this machine."""
+
+
+@app.command()
+def boot(
+    bundle: Annotated[Path, typer.Option(help="What the device decides with at first.")],
+    inputs: Annotated[Path, typer.Option(help="Folder with pictures that it finds.")],
+    publish: Annotated[Path | None, typer.Option(help="A newer bundle that it must get over the network.")] = None,
+    profile: Annotated[str, typer.Option(help="Which image.")] = "x86-box",
+    name: Annotated[str, typer.Option(help="The device's name.")] = "virtual-1",
+    image: Annotated[Path | None, typer.Option(help="Folder of `build`; without, the newest of the profile.")] = None,
+    clock: Annotated[
+        str | None, typer.Option(help="What its clock shows at first, as after years without a battery: 2001-01-01.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="Keep disk, console and control plane here.")] = None,
+) -> None:
+    """Write a disk, switch a virtual device on without a network, then plug it in: tell what was observed, as JSON."""
+    from firmware_configs.prove import boot as proof
+
+    with tempfile.TemporaryDirectory(prefix="lineside-prove-") as scratch:
+        place = folder or Path(scratch)
+        place.mkdir(parents=True, exist_ok=True)
+        order = Order(
+            profile=profile,
+            to=place / "disk.img",
+            device=name,
+            site="here",
+            bundles=[bundle],
+            inputs=inputs,
+            image=image,
+            receipt=place / "receipt.json",
+        )
+        try:
+            story = proof.boot(order, place, publish, note, clock)
+        except FlashError as error:
+            note(f"prove: {error.for_people()}")
+            raise typer.Exit(error.exit_code) from error
+    say(as_json(proof.as_document(story)))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,138 @@
+"""A control plane of this checkout as a process of its own, for virtual devices to enrol with.
+
+Rules:
+- It is driven as people and devices drive it: by its commands and over HTTP; nothing of it is imported.
+- It listens on loopback only; a guest reaches that as 10.0.2.2, so everybody who is no device signs in with a token.
+"""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from firmware_configs.errors import BuildError
+from firmware_configs.prove.qemu import HOST_FROM_GUEST
+
+COMMAND = [sys.executable, "-m", "cloud"]
+START_S = 120.0
+STOP_S = 20.0
+TIMEOUT_S = 120.0
+
+
+class ControlPlane:
+    """One that runs as long as the `with`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make its keys and settings."""
+        self.folder = folder
+        self.url = ""
+        """Its address on this machine."""
+        self._token = secrets.token_urlsafe(32)
+        self.root = folder / "keys" / "root.json"
+        folder.mkdir(parents=True, exist_ok=True)
+        _run([*COMMAND, "keys", "init", str(folder / "keys"), "--server-dir", str(folder / "data" / "keys")])
+        self._token_file = folder / "token"
+        self._token_file.write_text(self._token)
+        self._token_file.chmod(0o600)
+
+    def __enter__(self) -> Self:
+        # What devices are told is known only once there is a port; it is kept over the restart.
+        port = int(self._start(port=0).rsplit(":", 1)[1])
+        self.stop()
+        self._start(port=port)
+        self.url = f"http://127.0.0.1:{port}"
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def from_guest(self) -> str:
+        """Its address as the guest reaches it."""
+        return f"http://{HOST_FROM_GUEST}:{self.url.rsplit(':', 1)[1]}"
+
+    def claim(self, device: str) -> str:
+        """Return a token with which this device may enrol."""
+        return str(self.ask("/v1/claims", {"device": device})["token"])
+
+    def publish(self, bundle: Path) -> None:
+        """Publish a bundle and make it what new devices get."""
+        keys = str(self.folder / "keys")
+        words = ["models", "publish", str(bundle), "--keys", keys, "--default", "--server", self.url]
+        _run([*COMMAND, *words, "--token-file", str(self._token_file)])
+
+    def device(self, name: str) -> dict[str, Any] | None:
+        """Return what the control plane knows of a device; None as long as it has not enrolled."""
+        found = self.ask(f"/v1/devices/{name}", missing=True)
+        return None if found is None else dict(found)
+
+    def decisions(self, name: str) -> list[dict[str, Any]]:
+        """Return a device's newest decisions."""
+        return list(self.ask(f"/v1/devices/{name}/decisions?last=1000", missing=True) or [])
+
+    def page(self, path: str) -> str:
+        """Return a page of the console."""
+        return str(self.ask(path, text=True))
+
+    def ask(self, path: str, body: object = None, *, missing: bool = False, text: bool = False) -> Any:
+        """Ask over HTTP.
+
+        Raises:
+            BuildError: it refuses or is not there.
+        """
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        asked = urllib.request.Request(f"{self.url}{path}", data, headers)  # noqa: S310 - our own loopback
+        try:
+            with urllib.request.urlopen(asked, timeout=TIMEOUT_S) as answer:  # noqa: S310
+                content = answer.read().decode()
+        except urllib.error.HTTPError as error:
+            if missing and error.code == 404:
+                return None
+            raise BuildError(f"{path}: {error.code} {error.read()[:300].decode(errors='replace')}") from error
+        except OSError as error:
+            raise BuildError(f"{path}: {error}") from error
+        return content if text else json.loads(content)
+
+    def stop(self) -> None:
+        """End it in order."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _start(self, port: int) -> str:
+        settings = self.folder / "cloud.toml"
+        public = f'public_url = "http://{HOST_FROM_GUEST}:{port}"\n' if port else ""
+        settings.write_text(
+            f'[server]\nport = {port}\n{public}operator_token_file = "{self._token_file}"\n'
+            f'[broker]\nport = 0\npublic_host = "{HOST_FROM_GUEST}"\n'
+        )
+        command = [*COMMAND, "serve", "--config", str(settings), "--data-dir", str(self.folder / "data"), "--json"]
+        with (self.folder / "cloud.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+            )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise BuildError(f"the control plane does not start: {(self.folder / 'cloud.log').read_text()[-600:]}")
+        return str(json.loads(line)["url"])
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    if done.returncode:
+        raise BuildError(f"{' '.join(command[2:5])} failed: {done.stderr.strip()[-400:]}")
+    return done.stdout

@@ -1,0 +1,67 @@
+"""The built image boots in QEMU, decides without a network, enrols, and the console shows it.
+
+The image takes minutes to build, so it is not built here: where there is none, this is skipped and says what to type.
+`python -m firmware_configs.prove boot` is the same by hand, and has the device take a newer bundle with `--publish`.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from firmware_configs.image.debian import kept, load_image
+from firmware_configs.profile import SYSTEM_MEMORY_MB
+from firmware_configs.prove.qemu import missing
+from tests.firmware_configs.cards import MISSING, WHY
+
+ROOT = Path(__file__).parents[2]
+IMAGE = kept("x86-box")
+LACKING = missing("amd64")
+BUNDLE = ROOT / "models/phone_glass/phone_glass-1.0.0.lsb"
+MAX_ROOT_BYTES = 350 * 2**20
+LONGEST_S = 600
+"""On a busy machine; a quiet one needs a tenth."""
+
+needs_image = pytest.mark.skipif(IMAGE is None, reason="there is no image: `lineside-flash build x86-box` makes one")
+needs_qemu = pytest.mark.skipif(bool(LACKING), reason=f"apt-get install {' '.join(LACKING)}")
+
+
+@needs_image
+def test_root_is_small_enough_and_its_bill_names_what_is_in_it() -> None:
+    assert IMAGE is not None
+    assert load_image(IMAGE).root.size_bytes <= MAX_ROOT_BYTES
+    names = {component["name"] for component in json.loads((IMAGE / "bill.cdx.json").read_text())["components"]}
+    assert {"systemd", "python3.11", "onnxruntime", "opencv-python-headless", "lineside"} <= names
+    assert not {"torch", "fastapi", "sqlalchemy"} & names
+    licences = dict(line.split("\t")[1::2] for line in (IMAGE / "licences.tsv").read_text().splitlines())
+    assert set(licences) == names
+    assert all(licences.values())
+
+
+@needs_image
+@needs_qemu
+@pytest.mark.skipif(bool(MISSING), reason=WHY)
+@pytest.mark.slow
+@pytest.mark.timeout(LONGEST_S + 60)
+def test_blank_disk_becomes_a_device_that_decides_alone_then_enrols(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    draw = [sys.executable, "-m", "models.phone_glass.generate", "--out", str(pictures), "--count", "6"]
+    subprocess.run(draw, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "firmware_configs.prove", "boot", "--bundle", str(BUNDLE), "--inputs", str(pictures)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=LONGEST_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    story = json.loads(done.stdout)
+    print(done.stderr)
+    assert story["decisions_before_network"] >= 1
+    assert story["decisions_at_console"] == 6
+    assert story["claim_wiped"]
+    assert story["listening"] == []
+    assert story["system_memory_mb"] <= SYSTEM_MEMORY_MB

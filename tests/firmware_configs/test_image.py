@@ -1,0 +1,134 @@
+"""What an image is made of: recipe, wheels by their digests, the bill, and the units that are laid into it."""
+
+import configparser
+import hashlib
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from firmware_configs.errors import BuildError
+from firmware_configs.image import bill, debian, wheels
+from firmware_configs.image.recipe import Recipe, bootstrap_command, packages, wheel_platforms
+from firmware_configs.profile import find_profile
+
+ROOT = Path(__file__).parents[2]
+UNITS = sorted((ROOT / "firmware_configs/rootfs/usr/lib/systemd/system").glob("lineside-*"))
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    profile = find_profile("x86-box")
+    assert profile.os is not None
+    return Recipe("x86-box", "amd64", profile.os, (("a.whl", "1" * 64),), (("etc/fstab", "2" * 64),), ("deb x y z",), 1)
+
+
+def test_equal_recipes_have_one_name_and_any_change_another(recipe: Recipe) -> None:
+    assert recipe.digest == replace(recipe).digest
+    changes = [
+        replace(recipe, wheels=(("a.whl", "3" * 64),)),
+        replace(recipe, files=(("etc/fstab", "3" * 64),)),
+        replace(recipe, epoch=2),
+        replace(recipe, mirrors=("deb x y w",)),
+        replace(recipe, os=recipe.os.model_copy(update={"packages": ["nano"]})),
+    ]
+    assert len({recipe.digest, *(changed.digest for changed in changes)}) == 6
+
+
+def test_wheels_for_a_newer_c_library_than_the_suites_are_not_taken() -> None:
+    tags = wheel_platforms("arm64", "bookworm")
+    assert tags[0] == "manylinux_2_36_aarch64"
+    assert "manylinux_2_17_aarch64" in tags
+    assert not [tag for tag in tags if "2_37" in tag or "x86_64" in tag]
+
+
+def test_root_has_no_password_and_the_packages_that_a_start_needs(recipe: Recipe) -> None:
+    assert {"systemd-boot", "e2fsprogs", "python3", "linux-image-amd64"} <= set(packages(recipe.os))
+    command = bootstrap_command(recipe, "/out", "/work", "/scripts")
+    assert command[0] == "mmdebstrap"
+    assert "usermod -p '*' root" in (ROOT / "firmware_configs/image/finish.sh").read_text()
+
+
+def test_wheel_with_another_digest_than_the_locks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: Recipe
+) -> None:
+    lock = tmp_path / "requirements.lock"
+    good = hashlib.sha256(b"good").hexdigest()
+    lock.write_text(f"some-thing==1.0 \\\n    --hash=sha256:{good}\n")
+
+    def fetched(content: bytes) -> list[Path]:
+        out = tmp_path / content.decode()
+        out.mkdir()
+        (out / "some_thing-1.0-py3-none-any.whl").write_bytes(content)
+        monkeypatch.setattr(wheels, "_run", lambda *_: None)
+        return wheels.download(tmp_path / "lineside-0.1.0-py3-none-any.whl", lock, "amd64", recipe.os, out)
+
+    assert [path.name for path in fetched(b"good")] == ["some_thing-1.0-py3-none-any.whl"]
+    with pytest.raises(BuildError, match=r"not the files that requirements.lock names: some_thing"):
+        fetched(b"evil")
+
+
+def test_lock_file_of_the_project_is_read_whole() -> None:
+    pins = wheels.locked((ROOT / "requirements.lock").read_text())
+    assert {"numpy", "onnxruntime", "opencv-python-headless", "pydantic"} <= set(pins)
+    assert all(hashes for _, hashes in pins.values())
+
+
+def test_bill_names_every_package_with_version_and_licence() -> None:
+    status = (
+        "Package: libc6\nStatus: install ok installed\nArchitecture: amd64\nVersion: 2:2.36-9\n\n"
+        "Package: gone\nStatus: deinstall ok config-files\nArchitecture: amd64\nVersion: 1\n\n"
+        "Package: odd\nStatus: install ok installed\nArchitecture: all\nVersion: 1\n"
+    )
+    dep5 = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\nFiles: *\nLicense: GPL-2+\n"
+    found = bill.debian_components(status, {"libc6": dep5, "odd": "free text"})
+    found.append(bill.wheel_component("Name: NumPy\nVersion: 2.4.6\nLicense-Expression: BSD-3-Clause\n\n"))
+    assert [(c.name, c.version, c.licences) for c in found] == [
+        ("libc6", "2:2.36-9", ("GPL-2+",)),
+        ("odd", "1", ("see copyright file",)),
+        ("numpy", "2.4.6", ("BSD-3-Clause",)),
+    ]
+    document = bill.cyclonedx("x86-box", "a" * 64, found)
+    assert [c["purl"] for c in document["components"]] == [
+        "pkg:deb/debian/libc6@2%3A2.36-9?arch=amd64", "pkg:deb/debian/odd@1?arch=all", "pkg:pypi/numpy@2.4.6",
+    ]  # fmt: skip
+    assert bill.cyclonedx("x86-box", "a" * 64, found[::-1]) == document
+    assert bill.licence_list(found).count("\n") == 3
+
+
+def test_image_whose_file_was_changed_is_refused(image_folder: Path, tmp_path: Path) -> None:
+    for name in ("manifest.json", *debian.IMAGE_FILES):
+        (tmp_path / name).write_bytes((image_folder / name).read_bytes())
+    (tmp_path / "vmlinuz").write_bytes(b"other")
+    with pytest.raises(BuildError, match=r"not what its manifest says: vmlinuz"):
+        debian.load_image(tmp_path)
+
+
+def test_missing_tool_is_named_with_its_package() -> None:
+    with pytest.raises(BuildError) as caught:
+        debian.need_tools({"no-such-tool-here": "some-package"})
+    assert caught.value.hint == "apt-get install some-package"
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_unit_of_the_image_is_enabled_and_runs_what_is_in_the_wheel(path: Path) -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(path)
+    finish = (ROOT / "firmware_configs/image/finish.sh").read_text()
+    if unit.has_section("Install"):
+        assert path.stem in finish, "a unit with [Install] that nobody enables"
+    command = unit.get("Service", "ExecStart", fallback="")
+    module = re.search(r"-m (firmware_configs[.\w]+)", command) or re.search(
+        r"site/(firmware_configs/[\w/]+)\.py", command
+    )
+    if module:
+        assert (ROOT / f"{module[1].replace('.', '/')}.py").is_file()
+
+
+def test_scripts_of_the_build_are_sound_shell() -> None:
+    for path in debian.script_files().values():
+        subprocess.run(["sh", "-n", str(path)], check=True)
+        assert path.stat().st_mode & 0o100, f"{path.name} is not executable"

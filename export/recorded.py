@@ -21,7 +21,6 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from edge.wire.manifest import Manifest
 from export.intervals import clopper_pearson
 
-
 BY_RECORD = "figures that the bundle records of its making"
 """How the judgements of such an audit were made."""
 

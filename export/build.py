@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from edge.calibrate import probabilities
 from edge.wire.base import BundleRef
 from edge.wire.manifest import GOOD_LABEL, Calibration, Golden, Manifest, ModelFile, Policy, Requires
-from export import calibration, golden, onnx_export, ood, pack, reference, strange, thresholds
+from export import calibration, golden, limits, onnx_export, ood, pack, reference, strange, thresholds
 from export import figures as figures_of
 from export.recipe import BuildData, Recipe, Runtime, split_by_group
+from export.recorded import BY_RECORD, of_manifest
 from export.scores import Scores
 from export.shipping import Shipped, run, ship
 
@@ -294,4 +295,7 @@ def _assemble(
         metrics={**recipe.metrics, "export": figures},
         files=pack.file_entries(files),
     )
+    if recipe.limits is not None:
+        answer = limits.audit(None, limits.read(recipe.limits), judged_by=BY_RECORD, recorded=of_manifest(manifest))
+        manifest = manifest.model_copy(update={"audit": answer})
     return manifest, files

@@ -31,6 +31,7 @@ from export.progress import Stages
 from export.quantize import quantize
 from export.rawinputs import RawInputs
 from export.recipe import BuildData, Labelled, Recipe
+from export.recorded import of_manifest
 from export.runs import Runs
 from export.summary import in_words
 
@@ -347,7 +348,8 @@ class _Work:
         speeds = speed.measure(bundle, network)
         prefer, why = speed.preferred(speeds)
         before = self._before(scored)
-        verdict = limits.audit(judged, self.rules, before, _CROSS_NOTE if self.plan.folds else "the test split")
+        by = _CROSS_NOTE if self.plan.folds else "the test split"
+        verdict = limits.audit(judged, self.rules, before, by, of_manifest(bundle.manifest))
         whole = evidence.figures(judged)
         proved, share = choosing.only(judged, proving), float(proving.mean())
         advice = evidence.advice(proved, self.options.alpha, self.options.delta, self.data.unit, share)

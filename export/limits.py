@@ -3,7 +3,8 @@
 Rules:
 - A limit is met only if the whole 95 % interval is on its right side (`proof = "interval"`, the default), or the
   figure itself (`proof = "figure"`); a limit that too few examples could meet fails and says so.
-- Limits are for the whole, a class, a slice, the distance to the version in service, and the spread between groups.
+- Limits are for the whole, a class, a slice, the distance to the version in service, the spread between groups, and
+  for figures that the bundle itself records (`export.recorded`).
 - What the examples could not test is listed; nothing is taken as passed because nobody looked.
 
     [[limit]]                                [[against]]                    [[fairness]]
@@ -14,7 +15,7 @@ Rules:
 """
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from edge.errors import ConfigError
 from export.evidence import Judged, hits, measured
 from export.intervals import share
+from export.recorded import Figure, held
 
 Metric = Literal[
     "accuracy",
@@ -95,6 +97,7 @@ class Limits(_Row):
     limit: list[Limit] = Field(default_factory=list)
     against: list[Against] = Field(default_factory=list)
     fairness: list[Fairness] = Field(default_factory=list)
+    figure: list[Figure] = Field(default_factory=list)
 
 
 def read(path: Path) -> Limits:
@@ -115,33 +118,48 @@ def read(path: Path) -> Limits:
         raise ConfigError(f"{path}: {place}: {first['msg']}") from error
 
 
-def audit(judged: Judged, limits: Limits | None, before: Judged | None = None, judged_by: str = "") -> dict[str, Any]:
+def audit(
+    judged: Judged | None,
+    limits: Limits | None,
+    before: Judged | None = None,
+    judged_by: str = "",
+    recorded: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return the audit: each limit with figure, interval and answer, the whole answer, and what was not tested.
 
     Args:
-        judged: the bundle's judgements.
+        judged: the bundle's judgements; None if only recorded figures are held against their limits.
         limits: None if nothing was agreed: then there is no answer, only what was not tested.
         before: judgements of the version in service on the same examples.
         judged_by: how the judgements were made, in words.
+        recorded: figures that the bundle records, as `export.recorded.of_manifest` gives them.
     """
-    rows: list[dict[str, Any]] = []
     untested = _untested(judged, before)
-    if limits is not None:
-        rows = [_limit(judged, item) for item in limits.limit]
-        rows += [_fairness(judged, item) for item in limits.fairness]
-        rows += [] if before is None else [_against(judged, before, item) for item in limits.against]
-        if before is None and limits.against:
-            rows += [_missing(item) for item in limits.against]
-    else:
+    rows: list[dict[str, Any]] = []
+    if limits is None:
         untested.append("no limits were agreed beforehand, so there is nothing to pass or fail")
+    else:
+        rows = [*_rows(judged, limits, before), *(held(item, recorded or {}) for item in limits.figure)]
     return {
         "passed": None if limits is None else all(row["passed"] for row in rows),
         "limits": rows,
         "not_tested": untested,
-        "examples": len(judged.truth),
-        "groups": len(np.unique(judged.groups)),
+        "examples": 0 if judged is None else len(judged.truth),
+        "groups": 0 if judged is None else len(np.unique(judged.groups)),
         "judged_by": judged_by,
     }
+
+
+def _rows(judged: Judged | None, limits: Limits, before: Judged | None) -> list[dict[str, Any]]:
+    """Return the answers to what needs judgements; without any, all of it fails."""
+    if judged is None:
+        asked: list[Limit | Fairness | Against] = [*limits.limit, *limits.fairness, *limits.against]
+        return [{"limit": item.metric, "passed": False, "why": "no example tests it"} for item in asked]
+    rows = [_limit(judged, item) for item in limits.limit]
+    rows += [_fairness(judged, item) for item in limits.fairness]
+    if before is None:
+        return [*rows, *(_missing(item) for item in limits.against)]
+    return [*rows, *(_against(judged, before, item) for item in limits.against)]
 
 
 def _limit(judged: Judged, limit: Limit) -> dict[str, Any]:
@@ -221,7 +239,11 @@ def _column(judged: Judged, column: str) -> NDArray[np.str_]:
     return np.array([row.get(column, "") for row in judged.slices])
 
 
-def _untested(judged: Judged, before: Judged | None) -> list[str]:
+def _untested(judged: Judged | None, before: Judged | None) -> list[str]:
+    everywhere = ["other cameras, lights and suppliers than those in the data", "time: wear and drift"]
+    service = [] if before is not None else ["the version in service: none was given"]
+    if judged is None:
+        return ["files judged by this very network: figures are those that its making recorded", *service, *everywhere]
     found = [f"class {label}: no example" for at, label in enumerate(judged.labels) if not np.any(judged.truth == at)]
     few = [
         f"class {label}: {n} independent groups"
@@ -230,12 +252,4 @@ def _untested(judged: Judged, before: Judged | None) -> list[str]:
     ]
     columns: Sequence[str] = sorted({name for row in judged.slices for name in row})
     slices = [] if columns else ["slices (site, light, batch …): the data names none"]
-    service = [] if before is not None else ["the version in service: none was given"]
-    return [
-        *found,
-        *few,
-        *slices,
-        *service,
-        "other cameras, lights and suppliers than those in the data",
-        "time: wear and drift",
-    ]
+    return [*found, *few, *slices, *service, *everywhere]

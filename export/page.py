@@ -186,7 +186,8 @@ def _audit(audit: Mapping[str, Any]) -> str:
     ]
     limits = table(["limit", "figure", "95 % interval", "", "why"], rows) if rows else ""
     untested = "<p>Not tested:</p>" + bullets(audit.get("not_tested", []))
-    base = f"{audit.get('examples', 0):,} examples, {audit.get('groups', 0):,} groups; {audit.get('judged_by', '')}"
+    seen = f"{audit['examples']:,} examples, {audit['groups']:,} groups; " if audit.get("examples") else ""
+    base = f"{seen}{audit.get('judged_by', '')}"
     return f'<p class="{kind}">The audit: {words}.</p><p class="dim">{text(base)}</p>{limits}{untested}'
 
 

@@ -7,6 +7,7 @@ Rules:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -73,6 +74,8 @@ class Recipe:
     """Code commit, dataset digest, hyperparameters, seed."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """The recipe's own figures; those of the export are added under `export`."""
+    limits: Path | None = None
+    """Limits agreed beforehand, a file as `export.limits` reads it: the figures above are held against them."""
 
 
 @dataclass(frozen=True)

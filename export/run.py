@@ -1,7 +1,7 @@
 """Runs a model file directly, for measuring it while a bundle is made.
 
 Rules:
-- One thread, batch 1, the engine's defaults otherwise: what a device does.
+- One thread, batch 1, exact products of bytes, the engine's defaults otherwise: what a device does.
 """
 
 from typing import Any
@@ -16,9 +16,12 @@ class OnnxRunner:
     def __init__(self, model: bytes, output: str | None = None) -> None:
         import onnxruntime
 
+        from edge.runtimes.onnx import EXACT_PRODUCTS
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
+        options.add_session_config_entry(*EXACT_PRODUCTS)
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         names = [output.name for output in self._session.get_outputs()]

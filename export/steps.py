@@ -27,6 +27,7 @@ from export.evidence import Judged
 from export.measuring import judge_items
 from export.quantize import distance, quantize
 from export.recipe import BuildData, Labelled, Recipe
+from export.recorded import BY_RECORD, of_manifest
 
 _METHODS = ("auto", "none", "temperature", "vector", "isotonic")
 
@@ -122,33 +123,26 @@ def audit_bundle(
 
     `kept_scores` is a file for the scores themselves, as `lineside-bench risk` reads them. `judged_before` is such a
     file with probabilities, in the place of `data`: of networks that never saw the examples, for a bundle that has.
+    Without either, only figures that the bundle records are held against their limits.
 
     Raises:
-        ConfigError: files or limits do not fit the bundle, or there are both or neither of them.
+        ConfigError: files or limits do not fit the bundle.
     """
     opened = load(bundle)
     agreed = limits.read(rules) if rules else None
-    before: Judged | None = None
-    if (data is None) == (judged_before is None):
-        raise ConfigError("expected either a folder of labelled files, or --judged with what was judged before")
-    if judged_before is not None:
-        if against is not None:
-            raise ConfigError("--against judges files: give the folder that they are in, not --judged")
-        kept = scores.read(judged_before)
-        judged, by, source = scores.judged(kept, opened.manifest), kept.name, judged_before.stem
-    else:
-        assert data is not None
-        found = dataset.load(data, opened.manifest.task, good=good, group=group)
-        judged, source = judge_items(opened, found.items), data.name
-        before = judge_items(load(against), found.items) if against else None
-        by = f"this bundle's own file on {len(found.items)} files of {found.digest()[:12]}"
-    answer = limits.audit(judged, agreed, before, by)
-    figures = evidence.figures(judged)
-    metrics = {**opened.manifest.metrics, "judged": figures, "curves": evidence.curves(judged)}
+    judged, before, by = _judgements(opened, data, judged_before, against, good, group)
+    answer = limits.audit(judged, agreed, before, by, of_manifest(opened.manifest))
+    figures: dict[str, Any] = {}
+    metrics = dict(opened.manifest.metrics)
+    if judged is not None:
+        figures = evidence.figures(judged)
+        metrics |= {"judged": figures, "curves": evidence.curves(judged)}
     audited = opened.manifest.model_copy(update={"audit": answer, "metrics": metrics})
     if kept_scores is not None:
-        name = f"{opened.ref.name} {opened.ref.version} on {source}"
-        scores.write(kept_scores, scores.of(judged, name))
+        if judged is None:
+            raise ConfigError("--scores: expected a folder of labelled files to score")
+        source = data.name if data is not None else "kept judgements"
+        scores.write(kept_scores, scores.of(judged, f"{opened.ref.name} {opened.ref.version} on {source}"))
     if out is not None:
         packing.write(audited, opened.files, out)
     if html is not None:
@@ -156,17 +150,37 @@ def audit_bundle(
     return {"bundle": opened.ref.model_dump(), "audit": answer, "figures": figures}
 
 
+def _judgements(
+    opened: Bundle, data: Path | None, before: Path | None, against: Path | None, good: str | None, group: str | None
+) -> tuple[Judged | None, Judged | None, str]:
+    """Return judgements of the bundle, those of the version in service, and how they were made."""
+    if data is not None and before is not None:
+        raise ConfigError("expected either a folder of labelled files, or --judged with what was judged before")
+    if data is None and against is not None:
+        raise ConfigError("--against judges files: give the folder that they are in")
+    if before is not None:
+        kept = scores.read(before)
+        return scores.judged(kept, opened.manifest), None, kept.name
+    if data is None:
+        return None, None, BY_RECORD
+    found = dataset.load(data, opened.manifest.task, good=good, group=group)
+    served = judge_items(load(against), found.items) if against else None
+    words = f"this bundle's own file on {len(found.items)} files of {found.digest()[:12]}"
+    return judge_items(opened, found.items), served, words
+
+
 def audit_in_words(found: dict[str, Any]) -> list[str]:
     """Return an audit as lines for people."""
     audit = found["audit"]
     words = {None: "no limits were agreed (--limits FILE)", True: "PASSED", False: "FAILED"}[audit["passed"]]
-    lines = [f"{words}: {audit['examples']} examples, {audit['groups']} groups, {audit['judged_by']}"]
+    seen = f"{audit['examples']} examples, {audit['groups']} groups, " if audit["examples"] else ""
+    lines = [f"{words}: {seen}{audit['judged_by']}"]
     for row in audit["limits"]:
         value = "" if row.get("value") is None else f"  {row['value']:.4f}"
         interval = f" ({row['low']:.4f}–{row['high']:.4f})" if "low" in row else ""
         why = f"  {row['why']}" if row.get("why") else ""
         lines.append(f"  {'passed' if row['passed'] else 'FAILED'}  {row['limit']}{value}{interval}{why}")
-    for name, value in found["figures"]["whole"].items():
+    for name, value in found["figures"].get("whole", {}).items():
         if value["value"] is not None:
             lines.append(
                 f"  {name:<20}{value['value']:.2%} ({value['low']:.2%}–{value['high']:.2%}) of {value['total']}"

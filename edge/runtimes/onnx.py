@@ -4,6 +4,8 @@ Rules:
 - One thread unless asked otherwise, and threads never spin: a spinning pool burns a core at 50 pictures a second.
 - The file is read for what it must not hold (foreign operators, data outside of the file) before the engine sees it.
 - The engine never falls back to another provider by itself.
+- Products of bytes are exact on every processor: on those of Intel and AMD without VNNI (most before 2021) the engine
+  adds two of them in 16 bits and cuts off what does not fit, unless it is told not to; answers were then other ones.
 """
 
 from typing import TYPE_CHECKING
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from edge.wire.manifest import ModelFile
 
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(int8)": "int8", "tensor(float)": "float32"}
+EXACT_PRODUCTS = ("session.x64quantprecision", "1")
+"""The engine's setting for it; without effect where the processor is exact by itself. Costs up to half of the time."""
 _FATAL_ONLY = 4
 """Log level of the engine: what goes wrong comes back as an exception, once, and not on stderr as well."""
 
@@ -73,6 +77,7 @@ def _load(model: bytes, threads: int) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.add_session_config_entry(*EXACT_PRODUCTS)
     try:
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the binding's exceptions have no base of their own

@@ -107,7 +107,7 @@ def audit(
     """Judge labelled files with a bundle, as a device would, and hold the figures against limits. Exit code 1: failed.
 
     A bundle with the audit inside has another digest: audit before publishing. What limits look like stands in
-    export/README.md.
+    export/README.md. Without DATA only figures that the bundle itself records are held against their limits.
 
     Example: lineside-export audit gear-1.1.0.lsb photos --limits limits.toml --against gear-1.0.0.lsb
     """

@@ -138,6 +138,7 @@ def _recipe(folder: Path, good: list[Photo], measured: dict[str, Any]) -> Recipe
         memory_bytes=96 * 2**20,
         lineage=lineage,
         metrics=measured,
+        limits=HERE / "limits.toml",
     )
 
 

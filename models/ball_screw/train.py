@@ -205,6 +205,7 @@ def _recipe(folder: Path, training: list[Photo], unseen: dict[str, dict[str, Any
         memory_bytes=64 * 2**20,
         lineage=lineage,
         metrics={"positions_never_seen": unseen},
+        limits=HERE / "limits.toml",
     )
 
 

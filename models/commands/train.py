@@ -183,6 +183,7 @@ def _recipe(clips: list[Clip], found: dict[str, Any]) -> Recipe:
         memory_bytes=32 * 2**20,
         lineage=lineage,
         metrics={"cross_validated": found},
+        limits=HERE / "limits.toml",
     )
 
 

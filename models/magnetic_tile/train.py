@@ -151,6 +151,7 @@ def _recipe(folder: Path, photos: list[Photo], measured: dict[str, Any], errors:
         memory_bytes=96 * 2**20,
         lineage=lineage,
         metrics={"cross_validated": measured, "worst": errors},
+        limits=HERE / "limits.toml",
     )
 
 

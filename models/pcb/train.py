@@ -183,6 +183,7 @@ def _recipe(folder: Path, scans: list[Scan], measured: dict[str, Any]) -> Recipe
         memory_bytes=64 * 2**20,
         lineage=lineage,
         metrics={"boards_never_seen": measured},
+        limits=HERE / "limits.toml",
     )
 
 

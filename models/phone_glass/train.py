@@ -170,6 +170,7 @@ def _recipe(version: str, plan: Plan, train: Set) -> Recipe:
         golden_count=len(LABELS),
         memory_bytes=48 * 2**20,
         lineage=lineage,
+        limits=HERE / "limits.toml",
     )
 
 

@@ -249,6 +249,7 @@ def _recipe(recordings: list[Recording], found: dict[str, Any]) -> Recipe:
         memory_bytes=32 * 2**20,
         lineage=lineage,
         metrics=found,
+        limits=HERE / "limits.toml",
     )
 
 

@@ -186,3 +186,34 @@ def _reference(weights: _Weights, pictures: NDArray[np.uint8]) -> NDArray[np.flo
     convolved = np.einsum("nhwcij,ocij->nhwo", patches, weights.kernel) + weights.offset
     pooled = np.maximum(convolved, 0).mean(axis=(1, 2))
     return np.asarray(pooled @ weights.matrix.T + weights.bias, np.float32)
+
+
+def largest_products() -> tuple[bytes, ModelFile, NDArray[np.generic], NDArray[np.float32]]:
+    """Return an int8 ONNX network of one layer, a white picture, and its exact logits: all products are the largest.
+
+    Two of them do not fit into 16 bits, in which processors without VNNI would add them up.
+    """
+    from export.quantize import quantize
+
+    side = 8
+    weights = np.stack([np.full((3, side, side), sign / (3 * side**2), np.float32) for sign in (1, -1)])
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["input", "w"], ["whole"], kernel_shape=[side, side]),
+            helper.make_node("Flatten", ["whole"], ["logits"]),
+        ],
+        "largest",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, side, side])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 2])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    network = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    white, black = np.full((side, side, 3), 255, np.uint8), np.zeros((side, side, 3), np.uint8)
+    quantized = quantize(network, np.stack([white, black]))
+    real = np.float32(127 / 128)
+    return (
+        quantized.shipped,
+        quantized.spec,
+        to_model(white[None], quantized.spec.input),
+        np.array([real, -real], np.float32),
+    )

@@ -13,7 +13,7 @@ from edge.runtimes.interface import Session
 from edge.runtimes.isolated import IsolatedSession
 from edge.wire.manifest import ModelFile
 from tests.seams.fakes import FakeSession
-from tests.seams.networks import BLACK, BRIGHT, NETWORKS, Example, example, open_sized
+from tests.seams.networks import BLACK, BRIGHT, NETWORKS, Example, example, largest_products, open_sized
 
 Open = Callable[[bytes, ModelFile], Session]
 
@@ -189,3 +189,12 @@ def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ConfigError, match="ai_edge_litert") as caught:
         open_session("tflite", case.model, case.spec)
     assert "pip install 'lineside[tflite]'" in caught.value.hint
+
+
+def test_largest_products_of_bytes_are_exact_on_every_processor() -> None:
+    model, spec, white, logits = largest_products()
+    session = open_session("onnx", model, spec)
+    try:
+        assert np.abs(session.infer(white) - logits).max() <= spec.golden_tolerance
+    finally:
+        session.close()

@@ -146,8 +146,8 @@ def one_model_page(request: Request, parts: Parts, name: str) -> Response:
 
 
 @router.get("/models/{name}/compare")
-def two_versions_page(request: Request, parts: Parts, name: str, first: str, second: str) -> Response:
-    """Hold two versions of a model side by side."""
+def two_versions_page(request: Request, parts: Parts, name: str, first: str = "", second: str = "") -> Response:
+    """Hold two versions of a model side by side; those that the model's page proposes where none are named."""
 
     def values(connection: Connection, _now_ms: int) -> Values:
         page = compare_page(connection, name, first, second)

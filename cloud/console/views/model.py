@@ -68,8 +68,7 @@ def model_page(connection: Connection, name: str, has_file: Callable[[str], bool
     versions = [
         _version(line, _manifest(connection, line.digest), default, has_file=has_file(line.digest)) for line in lines
     ]
-    first = next((line.version for line in lines if line.digest == default), lines[-1].version)
-    second = next((line.version for line in lines if line.version != first), first)
+    first, second = _proposed(lines, default)
     newest = lines[0]
     return ModelPage(name, newest.task, newest.description, versions, first, second, _history(connection, name))
 
@@ -77,12 +76,19 @@ def model_page(connection: Connection, name: str, has_file: Callable[[str], bool
 def compare_page(connection: Connection, name: str, first: str, second: str) -> ComparePage | None:
     """Return two versions side by side, None if one of them is not published."""
     lines = {line.version: line for line in models(connection).get(name, [])}
+    if lines and not (first and second):
+        first, second = _proposed([*lines.values()], _default(connection, name))
     if first not in lines or second not in lines:
         return None
     pair = lines[first], lines[second]
     manifests = [_manifest(connection, line.digest) for line in pair]
     found = compare(manifests[0], manifests[1], (pair[0].size_bytes, pair[1].size_bytes))
     return ComparePage(name, list(lines), *pair, found)
+
+
+def _proposed(lines: list[BundleLine], default: str | None) -> tuple[str, str]:
+    first = next((line.version for line in lines if line.digest == default), lines[-1].version)
+    return first, next((line.version for line in lines if line.version != first), first)
 
 
 def _version(line: BundleLine, manifest: dict[str, Any], default: str | None, *, has_file: bool) -> VersionLine:

@@ -29,18 +29,17 @@ def test_nothing_that_is_needed_goes_whatever_has_happened() -> None:
         held = _held(rng)
         known = [one.digest for one in held]
         reports, running = _reports(rng, known)
-        desired = {
+        desired: dict[str, Any] = {
             f"d{n}": {"bundles": {"m": {"active": {"digest": rng.choice(known)}}}} for n in range(rng.randrange(3))
         }
-        rollouts = {f"r{n}": [{"digest": rng.choice(known)}, {"arms": [{"previous": {"digest": rng.choice(known)}}]}]
-                    for n in range(rng.randrange(3))}  # fmt: skip
+        rollouts = {f"r{n}": _open_rollout(rng, known) for n in range(rng.randrange(3))}
         keep_last = rng.randrange(1, 4)
         found = verdicts(held, needs(reports, desired, rollouts), keep_last=keep_last)
         assert {one.held.digest for one in found} == set(known)
         removed = {one.held.digest for one in found if not one.kept_for}
         named = running | {d["bundles"]["m"]["active"]["digest"] for d in desired.values()}
         named |= {r[0]["digest"] for r in rollouts.values()}
-        named |= {r[1]["arms"][0]["previous"]["digest"] for r in rollouts.values()}  # type: ignore[index]
+        named |= {r[1]["arms"][0]["previous"]["digest"] for r in rollouts.values()}
         assert not removed & named
         for one in held:
             newer = sum(_key(other) > _key(one) for other in held if other.name == one.name)
@@ -139,6 +138,10 @@ def _reports(rng: random.Random, known: list[str]) -> tuple[dict[str, Any], set[
         reports[f"box-{number}"] = {"slots": {"m": slots}, "stations": stations}
         needed |= {serving, *(slot["bundle"]["digest"] for slot in slots if slot["state"] != "bad")}  # type: ignore[index]
     return reports, needed
+
+
+def _open_rollout(rng: random.Random, known: list[str]) -> Any:
+    return [{"digest": rng.choice(known)}, {"arms": [{"previous": {"digest": rng.choice(known)}}]}]
 
 
 def _key(one: Held) -> tuple[int, ...]:

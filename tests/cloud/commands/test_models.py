@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -21,7 +22,11 @@ AUDIT = {"passed": True, "limits": [{"limit": "recall of scratch: at least 0.9",
 def server(registry_world: World) -> Iterator[str]:
     """The address of a control plane with two versions of a model, the newer one audited."""
     publish(registry_world, bundle_bytes("1.0.0", metrics={"by_class": {"scratch": 0.91}}))
-    audited = {"audit": AUDIT, "lineage": {"code": "abc123"}, "metrics": {"by_class": {"scratch": 0.93}}}
+    audited: dict[str, Any] = {
+        "audit": AUDIT,
+        "lineage": {"code": "abc123"},
+        "metrics": {"by_class": {"scratch": 0.93}},
+    }
     publish(registry_world, bundle_bytes("1.1.0", **audited))
     with serving(registry_world.services) as client:
         yield str(client.base_url)

@@ -142,6 +142,14 @@ def durability(
     benchmark.main(folder, as_json=as_json)
 
 
+@app.command()
+def delta(as_json: AsJson = False) -> None:
+    """How much of a new version a device downloads that has another one."""
+    from benchmarks import delta as benchmark
+
+    benchmark.main(as_json=as_json)
+
+
 @app.command("all")
 def everything(
     as_json: AsJson = False,
@@ -154,6 +162,7 @@ def everything(
     startup(as_json=as_json)
     shadow(as_json=as_json)
     durability(as_json=as_json)
+    delta(as_json=as_json)
     gates(as_json=as_json)
     risk(as_json=as_json)
     if data is not None:

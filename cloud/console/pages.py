@@ -17,6 +17,7 @@ from cloud.console import charts, live
 from cloud.console.render import Renderer
 from cloud.console.views import decisions, overview, review, rollouts
 from cloud.console.views.device import device_page
+from cloud.console.views.model import compare_page, model_page
 from cloud.console.views.models import models
 from cloud.services import Parts
 from cloud.tables import bundles
@@ -125,6 +126,32 @@ def models_page(request: Request, parts: Parts) -> Response:
     return live_page(
         request, parts, "models.html", "/models", lambda connection, _now_ms: {"models": models(connection)}
     )
+
+
+@router.get("/models/{name}")
+def one_model_page(request: Request, parts: Parts, name: str) -> Response:
+    """Show one model with its versions."""
+
+    def values(connection: Connection, _now_ms: int) -> Values:
+        page = model_page(connection, name, parts.registry.blobs.has)
+        if page is None:
+            raise HTTPException(404, f"No bundle of {name} is published.")
+        return {"page": page}
+
+    return live_page(request, parts, "model.html", "/models", values)
+
+
+@router.get("/models/{name}/compare")
+def two_versions_page(request: Request, parts: Parts, name: str, first: str = "", second: str = "") -> Response:
+    """Hold two versions of a model side by side; those that the model's page proposes where none are named."""
+
+    def values(connection: Connection, _now_ms: int) -> Values:
+        page = compare_page(connection, name, first, second)
+        if page is None:
+            raise HTTPException(404, f"{name} {first} and {second} are not both published.")
+        return {"page": page}
+
+    return live_page(request, parts, "compare.html", "/models", values)
 
 
 @router.get("/static/{code}/{name}")

@@ -13,6 +13,7 @@ import wave
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import uvicorn
@@ -130,9 +131,14 @@ def _registry(plant: Plant, rng: random.Random) -> None:
             state=state,
             reference=reference,
             policy={"kind": "inspect", "pass_max": 0.0831, "divert_min": 0.9127, "guarantee": inspect},
-            metrics={"test": {"auroc": auroc, "accuracy": auroc - 0.03, "n": 1800}, "latency_ms": {"onnx": 1.9}},
-            lineage={"commit": "4f1c2ab", "dataset": "3b1f0c…", "seed": 7, "epochs": 40},
-            audit={"golden": "8 of 8", "worst_slice": {"name": "midnight under bright", "auroc": 0.951}},
+            metrics={
+                "test": {"auroc": auroc, "accuracy": auroc - 0.03, "n": 1800},
+                "by_class": {"crack": round(auroc - 0.02, 3), "dent": round(auroc - 0.06, 3)},
+                "slices": {"midnight under bright": {"auroc": round(auroc - 0.03, 3)}},
+                "latency_ms": {"onnx": 1.9},
+            },
+            lineage={"code": "4f1c2ab", "dataset_digest": "3b1f0c…", "seed": 7, "hyperparameters": {"epochs": 40}},
+            audit=_audit(passed=state == "approved", recall=auroc - 0.04),
         )
     keyword = {"kind": "keyword", "accept_min": 0.82, "guarantee": {**sample, "alpha_error": 0.03, "unit": "speaker"}}
     for version in ("1.0.0", "1.1.0"):
@@ -145,6 +151,11 @@ def _registry(plant: Plant, rng: random.Random) -> None:
             metrics={"test": {"accuracy": 0.968, "n": 1250}},
             lineage={"commit": "4f1c2ab", "seed": 3},
         )
+
+
+def _audit(*, passed: bool, recall: float) -> dict[str, Any]:
+    limit = {"limit": "recall of crack: at least 0.9", "passed": passed, "value": recall, "total": 240}
+    return {"passed": passed, "limits": [limit], "not_tested": [], "examples": 1800, "groups": 900, "judged_by": "test"}
 
 
 def _enrol(plant: Plant) -> None:

@@ -25,6 +25,8 @@ PAGES = {
     "review": "/review",
     "hear": "/review",
     "models": "/models",
+    "model-one": "/models/phone_glass",
+    "model-compare": "/models/phone_glass/compare?first=1.1.0&second=1.2.0",
     "error": "/nowhere",
 }
 LOOKS = {"light": (1320, 860, "light"), "dark": (1320, 860, "dark"), "narrow": (390, 844, "light")}

@@ -59,7 +59,9 @@ def test_bundle_is_published_listed_and_published_again_without_harm(
     assert first.returncode == 0, first.stderr
     published = json.loads(first.stdout)
     assert (published["name"], published["version"], published["state"]) == ("brightness", "1.0.0", "candidate")
-    again = run(*publish, "--default")
+    refused = run(*publish, "--default")
+    assert (refused.returncode, "has no audit report" in refused.stderr) == (4, True)
+    again = run(*publish, "--default", "--unaudited", "the first version of a test")
     assert "the default of its model" in again.stdout
     assert json.loads(run("models", "list", "brightness", "--json", *server).stdout)[0]["is_default"] is True
     assert "brightness" in run("models", "list", *server).stdout

@@ -207,6 +207,9 @@ class Plant:
         }
         with self.services.store.write() as connection:
             connection.execute(tables.bundles.insert().values(**row))
+        file = self.services.registry.blobs.folder / bundle.digest[:2] / bundle.digest
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
 
     def rollout(self, plan: Plan, state: RolloutState, log: list[tuple[int, str, str]] | None = None) -> None:
         """Put a rollout into the tables, with lines (at_ms, step, reason) of its log."""

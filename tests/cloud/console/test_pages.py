@@ -24,7 +24,8 @@ PAGES = (
     "/", "/devices/box-1", "/devices/box-2", "/devices/box-3", "/devices/box-4", "/devices/phone-1",
     "/devices/box-1?only=defer", "/rollouts", "/rollouts/phone_glass-1.2.0-5f3a1c",
     "/rollouts/phone_glass-1.1.0-5f3a1c",
-    "/rollouts/spoken_digits-1.1.0-5f3a1c", "/review", "/models", "/devices/box-1/decisions/box-1-1/1",
+    "/rollouts/spoken_digits-1.1.0-5f3a1c", "/review", "/models", "/models/phone_glass", "/models/spoken_digits",
+    "/models/phone_glass/compare?first=1.0.0&second=1.2.0", "/devices/box-1/decisions/box-1-1/1",
 )  # fmt: skip
 BUDGET_MS = 100.0
 UNCHANGED_MS = 20.0
@@ -157,7 +158,17 @@ def test_empty_page_says_what_to_do_next(client: httpx.Client, path: str, words:
     assert words in answer.text
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/devices/nobody", "/rollouts/nothing", "/devices/x/decisions/y/1"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nowhere",
+        "/devices/nobody",
+        "/rollouts/nothing",
+        "/models/nothing",
+        "/models/phone_glass/compare?first=1.0.0&second=9.9.9",
+        "/devices/x/decisions/y/1",
+    ],
+)
 def test_page_that_is_not_there_is_said_to_people_and_to_machines(client: httpx.Client, path: str) -> None:
     page = client.get(path)
     assert page.status_code == 404

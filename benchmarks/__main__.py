@@ -55,6 +55,17 @@ def gates(
 
 
 @app.command()
+def rollout(
+    as_json: AsJson = False,
+    devices: Annotated[int, typer.Option(min=50, max=1_000_000, help="Simulated devices.")] = 100_000,
+) -> None:
+    """How long the rule of rollouts takes over a large fleet, from the first look to the end, on a clock of its own."""
+    from benchmarks import rollout as benchmark
+
+    benchmark.main(as_json=as_json, devices=devices)
+
+
+@app.command()
 def risk(
     as_json: AsJson = False,
     scores: Annotated[

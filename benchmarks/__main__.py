@@ -46,7 +46,7 @@ def shadow(as_json: AsJson = False) -> None:
 @app.command()
 def gates(
     as_json: AsJson = False,
-    runs: Annotated[int, typer.Option(min=50, help="Simulated rollouts for each rule.")] = 500,
+    runs: Annotated[int, typer.Option(min=50, help="Simulated rollouts for each rule.")] = 2000,
 ) -> None:
     """Whether the gates of rollouts keep their stated error when looked at all the time, beside the usual rules."""
     from benchmarks import gates as benchmark

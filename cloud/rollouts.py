@@ -201,7 +201,8 @@ def _unsettled(stage: Stage, state: RolloutState, evidence: Evidence) -> list[st
         asked = state.with_role("candidate")
         there = [name for name in asked if name in views and _serves(views[name], state)]
         what = "run it and have lasted its probation"
-    late = [name for name in asked if name in views and name not in there]
+    settled = set(there)
+    late = [name for name in asked if name in views and name not in settled]
     if late:
         return [f"waits for {_names(late)} to {what}"]
     return [] if there else [f"no device that can be reached is known to {what}"]

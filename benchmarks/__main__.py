@@ -46,12 +46,23 @@ def shadow(as_json: AsJson = False) -> None:
 @app.command()
 def gates(
     as_json: AsJson = False,
-    runs: Annotated[int, typer.Option(min=50, help="Simulated rollouts for each rule.")] = 500,
+    runs: Annotated[int, typer.Option(min=50, help="Simulated rollouts for each rule.")] = 2000,
 ) -> None:
     """Whether the gates of rollouts keep their stated error when looked at all the time, beside the usual rules."""
     from benchmarks import gates as benchmark
 
     benchmark.main(as_json=as_json, runs=runs)
+
+
+@app.command()
+def rollout(
+    as_json: AsJson = False,
+    devices: Annotated[int, typer.Option(min=50, max=1_000_000, help="Simulated devices.")] = 100_000,
+) -> None:
+    """How long the rule of rollouts takes over a large fleet, from the first look to the end, on a clock of its own."""
+    from benchmarks import rollout as benchmark
+
+    benchmark.main(as_json=as_json, devices=devices)
 
 
 @app.command()

@@ -49,6 +49,8 @@ TOLERANCE_OF_MARGIN = 0.25
 version back, and whatever lies between tolerance and margin is still decided."""
 PRIOR_WEIGHT = 10.0
 """The expected rate counts as much as this many cases: it helps at the start and is soon outvoted."""
+LONGEST_S = 10 * 365.25 * 86_400
+"""A projection beyond ten years is no date."""
 LOOK_AHEAD = np.geomspace(1.0, 1e7, 100)
 """Further cases of the larger arm at which the projection looks, each 18 % beyond the last."""
 
@@ -209,6 +211,8 @@ class Missing(BaseModel):
     control: int
     eta_s: float | None
     """Seconds until then at the present rate; None when nothing has come yet."""
+    until_ms: int | None = None
+    """Wall clock of the cloud (Unix milliseconds) at that time; None when it is not known."""
 
 
 class GateAnswer(BaseModel):
@@ -246,6 +250,8 @@ def judge(
     elapsed_s: float = 0.0,
     concurrent: bool = True,
     note: str = "",
+    now_ms: int | None = None,
+    left_s: float = math.inf,
 ) -> GateAnswer:
     """Return the gate's answer to the counts of both arms.
 
@@ -258,6 +264,8 @@ def judge(
         elapsed_s: how long the cases took to come, for the projection; 0 when not known.
         concurrent: whether the control's cases come at the same time as the candidate's.
         note: what keeps evidence from coming, for a person.
+        now_ms: wall clock, so that the answer says until when it waits.
+        left_s: how long the stage may still last; what comes later is too late, and the answer says so.
     """
     t, c = (candidate, control) if spec.worse == "higher" else (candidate.turned, control.turned)
     evidence = _evidence(spec, t, c)
@@ -282,7 +290,12 @@ def judge(
         missing=missing,
         words="",
     )
+    if missing is not None and missing.eta_s is not None and now_ms is not None:
+        until_ms = now_ms + int(1000 * min(missing.eta_s, LONGEST_S))
+        answer = answer.model_copy(update={"missing": missing.model_copy(update={"until_ms": until_ms})})
     said = _words(spec, answer)
+    if missing is not None and (missing.eta_s or 0.0) > left_s:
+        said += f", but the stage ends in {span_words(left_s)}"
     return answer.model_copy(update={"words": f"{said}; {note}" if note and verdict == "need_more" else said})
 
 

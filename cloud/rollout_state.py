@@ -73,6 +73,8 @@ class Member(_Value):
     staged: bool = False
     """Asked to have the candidate on disk."""
     why: str = ""
+    joined: int = NOT_STARTED
+    """The stage in which it joined."""
 
 
 class RolloutState(_Value):
@@ -88,6 +90,8 @@ class RolloutState(_Value):
     """Wall clock of the cloud: evidence received before does not count for the stage."""
     stage_elapsed_ms: int = 0
     """Time served in the stage, without pauses and jumps of the clock."""
+    window_seen: bool = False
+    """The stage's maintenance window has been open since it began."""
     last_tick_ms: int = 0
     members: dict[str, Member] = Field(default_factory=dict)
     answers: dict[str, GateAnswer] = Field(default_factory=dict)
@@ -104,6 +108,10 @@ class RolloutState(_Value):
     def with_role(self, *roles: Role) -> list[str]:
         """Return the names of the members in these roles, sorted."""
         return sorted(name for name, member in self.members.items() if member.role in roles)
+
+    def count(self, role: Role) -> int:
+        """Return how many members are in a role."""
+        return sum(member.role == role for member in self.members.values())
 
     @property
     def cohort(self) -> int:
@@ -149,9 +157,18 @@ class StageEntered(_Decision):
     now_ms: int
 
     def applied(self, state: RolloutState) -> RolloutState:
-        return _with(
-            state, stage=self.stage, stage_since_ms=self.now_ms, stage_elapsed_ms=0, answers={}, why=self.reason
-        )
+        begun = {"stage": self.stage, "stage_since_ms": self.now_ms, "stage_elapsed_ms": 0, "window_seen": False}
+        return _with(state, **begun, answers={}, why=self.reason)
+
+
+class WindowOpened(_Decision):
+    """The maintenance window that the stage waited for has come; its clock and its evidence begin here."""
+
+    step: Literal["window_opened"] = "window_opened"
+    now_ms: int
+
+    def applied(self, state: RolloutState) -> RolloutState:
+        return _with(state, window_seen=True, stage_since_ms=self.now_ms, answers={}, why=self.reason)
 
 
 class DevicesStaged(_Decision):
@@ -299,6 +316,7 @@ Decision = (
     Ticked
     | DevicesJoined
     | StageEntered
+    | WindowOpened
     | DevicesStaged
     | DevicesAssigned
     | DevicesReleased

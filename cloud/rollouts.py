@@ -9,11 +9,14 @@ Rules:
   join with the last one, or whenever they come back.
 - At most one step forward a look: the evidence of one stage never answers the gates of the next.
 - The clock may jump and looks may be missed: a stage's time is the sum of short steps between looks.
+- With a maintenance window devices are changed within it only; until it has opened once, the stage's clock stands still
+  and devices may fetch the bundle ahead. The way back waits for no window.
 """
 
 from collections.abc import Callable, Iterable
 
 from cloud import gates
+from cloud.drawing import HELD, next_candidates, next_controls, next_staged, with_room
 from cloud.plans import Plan, Stage
 from cloud.rollout_state import (
     NOT_STARTED,
@@ -38,9 +41,10 @@ from cloud.rollout_state import (
     StageEntered,
     Ticked,
     Waited,
+    WindowOpened,
     apply,
 )
-from cloud.strata import draw_order, matching_controls, stratum
+from cloud.strata import stratum
 
 MAX_TICK_MS = 60_000
 """Longest time that one look may add to a stage: a jump of the clock or a night switched off is no time served."""
@@ -50,28 +54,25 @@ NAMES_SHOWN = 5
 
 def decide(plan: Plan, state: RolloutState, evidence: Evidence, now_ms: int) -> list[Decision]:
     """Return what follows now, in order; applying all of it to the state and asking again changes nothing but time."""
-    if not state.open:
-        return []
-    made: list[Decision] = []
-    for rule in _RULES:
-        for decision in rule(plan, state, evidence, now_ms):
-            state = apply(state, decision)
-            made.append(decision)
-        if not state.open:
-            break
-    return made
+    return decide_all(plan, state, evidence, now_ms)[1]
 
 
 def decide_all(plan: Plan, state: RolloutState, evidence: Evidence, now_ms: int) -> tuple[RolloutState, list[Decision]]:
     """Return the state after `decide`, and its decisions."""
-    made = decide(plan, state, evidence, now_ms)
-    for decision in made:
-        state = apply(state, decision)
+    made: list[Decision] = []
+    for rule in _RULES:
+        if not state.open:
+            break
+        for decision in rule(plan, state, evidence, now_ms):
+            state = apply(state, decision)
+            made.append(decision)
     return state, made
 
 
-def _tick(_plan: Plan, state: RolloutState, _evidence: Evidence, now_ms: int) -> Iterable[Decision]:
+def _tick(plan: Plan, state: RolloutState, _evidence: Evidence, now_ms: int) -> Iterable[Decision]:
     passed_ms = min(max(now_ms - state.last_tick_ms, 0), MAX_TICK_MS) if state.last_tick_ms else 0
+    if _awaits_window(plan, state):
+        passed_ms = 0
     yield Ticked(now_ms=now_ms, elapsed_ms=passed_ms)
 
 
@@ -93,7 +94,7 @@ def _member(view: DeviceView, state: RolloutState) -> Member:
     if view.slot == "bad":
         why = f"{view.device} has found it bad before: {view.failure or view.refusal or 'no reason given'}"
         return Member(role="refused", stratum=place, previous=view.active, why=why)
-    return Member(stratum=place, previous=view.active)
+    return Member(stratum=place, previous=view.active, joined=state.stage)
 
 
 def _note_devices(_plan: Plan, state: RolloutState, evidence: Evidence, _now_ms: int) -> Iterable[Decision]:
@@ -107,10 +108,10 @@ def _note_devices(_plan: Plan, state: RolloutState, evidence: Evidence, _now_ms:
             yield DeviceRefused(device=view.device, reason=f"{view.device} would not take it: {view.refusal}")
 
 
-def _judge(plan: Plan, state: RolloutState, evidence: Evidence, _now_ms: int) -> Iterable[Decision]:
+def _judge(plan: Plan, state: RolloutState, evidence: Evidence, now_ms: int) -> Iterable[Decision]:
     if state.stage == NOT_STARTED or evidence.stage != state.stage or not plan.stages[state.stage].gates:
         return
-    answers = [_answer(plan, state, evidence, gate) for gate in plan.stages[state.stage].gates]
+    answers = [_answer(plan, state, evidence, gate, now_ms) for gate in plan.stages[state.stage].gates]
     before = state.answers
     yield GatesJudged(answers=answers)
     for answer in answers:
@@ -125,7 +126,7 @@ _CHANGED: dict[gates.Verdict, type[GatePassed | GateFailed | GateNeedsMore]] = {
 }
 
 
-def _answer(plan: Plan, state: RolloutState, evidence: Evidence, gate: gates.GateSpec) -> gates.GateAnswer:
+def _answer(plan: Plan, state: RolloutState, evidence: Evidence, gate: gates.GateSpec, now_ms: int) -> gates.GateAnswer:
     return gates.judge(
         gate,
         evidence.candidate.get(gate.key, gates.Counts()),
@@ -135,6 +136,8 @@ def _answer(plan: Plan, state: RolloutState, evidence: Evidence, gate: gates.Gat
         elapsed_s=state.stage_elapsed_ms / 1000,
         concurrent=evidence.concurrent,
         note=evidence.notes.get(gate.key, ""),
+        now_ms=now_ms,
+        left_s=max(0.0, plan.stages[state.stage].max_s - state.stage_elapsed_ms / 1000),
     )
 
 
@@ -160,7 +163,7 @@ def _step_forward(plan: Plan, state: RolloutState, evidence: Evidence, now_ms: i
         if state.members:
             yield StageEntered(stage=0, now_ms=now_ms, reason=f"{_bundle(state)} starts: {_stage(plan, 0)}")
         return
-    if missing(plan, state, evidence):
+    if missing(plan, state, evidence, now_ms):
         return
     after = state.stage + 1
     if after == len(plan.stages):
@@ -171,10 +174,10 @@ def _step_forward(plan: Plan, state: RolloutState, evidence: Evidence, now_ms: i
         yield StageEntered(stage=after, now_ms=now_ms, reason=f"{passed}: on to {_stage(plan, after)}")
 
 
-def missing(plan: Plan, state: RolloutState, evidence: Evidence) -> list[str]:
+def missing(plan: Plan, state: RolloutState, evidence: Evidence, now_ms: int) -> list[str]:
     """Return what keeps the present stage from being left, in words; empty when nothing does."""
     stage = plan.stages[state.stage]
-    found = _unsettled(stage, state, evidence)
+    found = _window_words(plan, state, now_ms) or _unsettled(stage, state, evidence) + _undrawn(plan, state, evidence)
     for gate in stage.gates:
         answer = state.answers.get(gate.key)
         if answer is None:
@@ -192,16 +195,45 @@ def _unsettled(stage: Stage, state: RolloutState, evidence: Evidence) -> list[st
     views = {view.device: view for view in evidence.devices if view.online}
     if stage.kind == "shadow":
         asked = [name for name in state.with_role("waiting", "control") if state.members[name].staged]
-        there = [name for name in asked if name in views and views[name].slot in ("staged", "trial", "good")]
+        there = [name for name in asked if name in views and views[name].slot in HELD]
         what = "have it on disk"
     else:
         asked = state.with_role("candidate")
         there = [name for name in asked if name in views and _serves(views[name], state)]
         what = "run it and have lasted its probation"
-    late = [name for name in asked if name in views and name not in there]
+    settled = set(there)
+    late = [name for name in asked if name in views and name not in settled]
     if late:
         return [f"waits for {_names(late)} to {what}"]
     return [] if there else [f"no device that can be reached is known to {what}"]
+
+
+def _window_words(plan: Plan, state: RolloutState, now_ms: int) -> list[str]:
+    window = plan.stages[state.stage].window
+    if window is None or not _awaits_window(plan, state):
+        return []
+    return [f"waits for its maintenance window, which opens on {window.clock_words(window.next_ms(now_ms))}"]
+
+
+def _awaits_window(plan: Plan, state: RolloutState) -> bool:
+    return state.stage != NOT_STARTED and plan.stages[state.stage].window is not None and not state.window_seen
+
+
+def _undrawn(plan: Plan, state: RolloutState, evidence: Evidence) -> list[str]:
+    """Return who can be reached and has not had a turn, where turns are taken; those who joined late hold up nobody."""
+    stage = plan.stages[state.stage]
+    if plan.max_parallel_downloads is None and stage.window is None:
+        return []
+    online = {view.device for view in evidence.devices if view.online}
+    drawn = next_staged(stage, state, online) if stage.kind == "shadow" else next_candidates(stage, state, online)
+    left = [name for name in drawn if name in online and state.members[name].joined < max(state.stage, 0)]
+    if not left:
+        return []
+    most = plan.max_parallel_downloads
+    how = f", at most {most} downloads at a time" if most else ", within the maintenance window"
+    return [
+        f"{_names(left)} {'has' if len(left) == 1 else 'have'} not had {'its' if len(left) == 1 else 'their'} turn{how}"
+    ]
 
 
 def _serves(view: DeviceView, state: RolloutState) -> bool:
@@ -224,69 +256,56 @@ def _release(plan: Plan, state: RolloutState, evidence: Evidence, _now_ms: int) 
         yield DevicesReleased(devices=away, reason=f"{_names(away)} cannot be reached and will join later")
 
 
-def _draw(plan: Plan, state: RolloutState, evidence: Evidence, _now_ms: int) -> Iterable[Decision]:
+def _open_window(plan: Plan, state: RolloutState, _evidence: Evidence, now_ms: int) -> Iterable[Decision]:
+    if state.status != "running" or not _awaits_window(plan, state):
+        return
+    window = plan.stages[state.stage].window
+    until_ms = window.until_ms(now_ms) if window else None
+    if window and until_ms:
+        words = f"the maintenance window of {_stage(plan, state.stage)} is open until {window.clock_words(until_ms)}"
+        yield WindowOpened(now_ms=now_ms, reason=words)
+
+
+def _draw(plan: Plan, state: RolloutState, evidence: Evidence, now_ms: int) -> Iterable[Decision]:
     """Fill the arms of the stage up to its share."""
     if state.status != "running" or state.stage == NOT_STARTED:
         return
     stage = plan.stages[state.stage]
-    strata = {name: member.stratum for name, member in state.members.items()}
-    order = [name for name in draw_order(strata, state.seed) if state.members[name].role in ("waiting", "control")]
-    if stage.kind == "shadow":
-        taken = sum(member.staged for member in state.members.values())
-        wanted = [name for name in order if not state.members[name].staged][: stage.quota(state.cohort) - taken]
-        if wanted:
-            reason = f"to be fetched by {_names(wanted)}; the old version goes on deciding"
-            yield DevicesStaged(devices=wanted, reason=reason)
-        return
     online = {view.device for view in evidence.devices if view.online}
-    candidates = _next_candidates(stage, state, order, online)
-    controls = [] if stage.full else _next_controls(state, order, online, candidates, strata)
+    is_open = stage.window is None or stage.window.until_ms(now_ms) is not None
+    if stage.kind == "shadow" or not is_open:
+        if is_open or (stage.kind != "shadow" and stage.download_early):
+            wanted = with_room(plan, state, evidence.devices, next_staged(stage, state, online))
+            when = "the old version goes on deciding" if is_open else "ahead of the maintenance window"
+            if wanted:
+                yield DevicesStaged(devices=wanted, reason=f"to be fetched by {_names(wanted)}; {when}")
+        return
+    candidates = with_room(plan, state, evidence.devices, next_candidates(stage, state, online))
+    controls = [] if stage.full else next_controls(state, online, candidates)
     if candidates or controls:
         yield DevicesAssigned(candidates=candidates, controls=controls, reason=_drawn(candidates, controls))
 
 
-def _next_candidates(stage: Stage, state: RolloutState, order: list[str], online: set[str]) -> list[str]:
-    free = stage.quota(state.cohort) - len(state.with_role("candidate"))
-    if stage.full:
-        return order[: max(0, free)]
-    waiting = [name for name in order if state.members[name].role == "waiting" and name in online]
-    controls = [name for name in order if state.members[name].role == "control" and name in online]
-    # The last control stays one as long as there is anything to compare it with.
-    alone = not waiting and not state.with_role("candidate")
-    spare = controls if alone else controls[1:]
-    return (waiting + spare)[: max(0, free)]
-
-
-def _next_controls(
-    state: RolloutState, order: list[str], online: set[str], candidates: list[str], strata: dict[str, str]
-) -> list[str]:
-    arm = [*state.with_role("candidate"), *candidates]
-    kept = [name for name in state.with_role("control") if name not in candidates]
-    waiting = [name for name in order if state.members[name].role == "waiting" and name not in candidates]
-    pool = [name for name in waiting if name in online] or ([] if kept else waiting)
-    return matching_controls(pool, strata, arm, kept, max(0, len(arm) - len(kept)))
-
-
-def _time_out(plan: Plan, state: RolloutState, evidence: Evidence, _now_ms: int) -> Iterable[Decision]:
+def _time_out(plan: Plan, state: RolloutState, evidence: Evidence, now_ms: int) -> Iterable[Decision]:
     if state.status != "running" or state.stage == NOT_STARTED:
         return
     stage = plan.stages[state.stage]
     if state.stage_elapsed_ms < stage.max_s * 1000:
         return
     why = f"for want of evidence after {stage.max_s:g} s of {_stage(plan, state.stage)}: "
-    why += "; ".join(missing(plan, state, evidence))
+    why += "; ".join(missing(plan, state, evidence, now_ms))
     if plan.on_timeout == "hold":
         yield Paused(who="plan", reason=f"held {why}")
     else:
         yield RolledBack(reason=f"{_bundle(state)} is taken back {why}")
 
 
-def _wait(plan: Plan, state: RolloutState, evidence: Evidence, _now_ms: int) -> Iterable[Decision]:
+def _wait(plan: Plan, state: RolloutState, evidence: Evidence, now_ms: int) -> Iterable[Decision]:
     if state.stage == NOT_STARTED:
         yield Waited(missing=["no device of the cohort is known yet"])
     else:
         held = ["paused: " + state.why] if state.status == "paused" else []
-        yield Waited(missing=held + missing(plan, state, evidence))
+        yield Waited(missing=held + missing(plan, state, evidence, now_ms))
 
 
 Rule = Callable[[Plan, RolloutState, Evidence, int], Iterable[Decision]]
@@ -298,6 +317,7 @@ _RULES: tuple[Rule, ...] = (
     _take_back,
     _step_forward,
     _release,
+    _open_window,
     _draw,
     _time_out,
     _wait,

@@ -9,6 +9,7 @@ Rules:
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 
 
 def stratum(site: str, profile: str) -> str:
@@ -23,15 +24,23 @@ def draw_order(strata: Mapping[str, str], seed: int) -> list[str]:
         strata: stratum per device.
         seed: of the rollout, so that it is not the same boxes that bear the risk every time.
     """
+    return list(_draw_order(tuple(strata.items()), seed))
+
+
+@lru_cache(maxsize=8)
+def _draw_order(items: tuple[tuple[str, str], ...], seed: int) -> tuple[str, ...]:
+    """Do the same; kept between looks, because a hundred thousand devices take a second."""
+    strata = dict(items)
+    chance = {device: _chance(seed, device) for device in strata}
     groups: dict[str, list[str]] = defaultdict(list)
-    for device in sorted(strata, key=lambda name: _chance(seed, name)):
+    for device in sorted(strata, key=chance.__getitem__):
         groups[strata[device]].append(device)
     place = {
-        device: (rank + _chance(seed, f"stratum {name}")) / len(devices)
-        for name, devices in groups.items()
+        device: (rank + offset) / len(devices)
+        for devices, offset in ((devices, _chance(seed, f"stratum {name}")) for name, devices in groups.items())
         for rank, device in enumerate(devices)
     }
-    return sorted(strata, key=lambda name: (place[name], _chance(seed, name), name))
+    return tuple(sorted(strata, key=lambda name: (place[name], chance[name], name)))
 
 
 def matching_controls(
@@ -53,7 +62,8 @@ def matching_controls(
         if len(chosen) < count and short[strata[name]] > 0:
             short[strata[name]] -= 1
             chosen.append(name)
-    rest = [name for name in order if name not in chosen]
+    taken = set(chosen)
+    rest = [name for name in order if name not in taken]
     return chosen + rest[: max(0, count - len(chosen))]
 
 

@@ -13,7 +13,9 @@ from cloud.rollout_state import (
     UNLOGGED,
     Aborted,
     Decision,
+    DevicesAssigned,
     DevicesReleased,
+    DevicesStaged,
     DeviceView,
     Evidence,
     Paused,
@@ -22,7 +24,7 @@ from cloud.rollout_state import (
     apply,
     wanted_bundles,
 )
-from cloud.rollouts import MAX_TICK_MS, decide, decide_all
+from cloud.rollouts import MAX_TICK_MS, decide, decide_all, missing
 from cloud.strata import draw_order, matching_controls
 from edge.wire.base import BundleRef
 
@@ -65,6 +67,10 @@ class Box:
     online: bool = True
     refuses: bool = False
     breaks: bool = False
+    lies: bool = False
+    fetch_looks: int = 0
+    """Looks that a download takes."""
+    fetched_looks: int = 0
     serving: BundleRef = OLD
     slot: str | None = None
     trial_looks: int = 0
@@ -73,11 +79,13 @@ class Box:
     failure: str = ""
 
     def obey(self, active: BundleRef | None, candidate: BundleRef | None) -> None:
-        if active == NEW and self.slot != "bad":
+        if NEW in (active, candidate) and self.slot is None and self.fetched_looks < self.fetch_looks:
+            self.fetched_looks += 1
+        elif active == NEW and self.slot != "bad":
             self._take()
         elif active == OLD:
             self.serving = OLD
-        if candidate == NEW and self.slot is None:
+        if candidate == NEW and self.slot is None and self.fetched_looks >= self.fetch_looks:
             self.refusal = "made for another profile" if self.refuses else ""
             self.slot = None if self.refuses else "staged"
 
@@ -91,7 +99,9 @@ class Box:
         else:
             self.slot, self.serving = "good", NEW
 
-    def view(self) -> DeviceView:
+    def view(self, rng: random.Random) -> DeviceView:
+        if self.lies and rng.random() < 0.5:
+            return self._lie(rng)
         return DeviceView.model_validate(
             {
                 "device": self.name,
@@ -104,6 +114,22 @@ class Box:
                 "slot": self.slot,
                 "failure": self.failure,
                 "refusal": self.refusal,
+            }
+        )
+
+    def _lie(self, rng: random.Random) -> DeviceView:
+        words = rng.choice(("", "", "", "I would not"))
+        return DeviceView.model_validate(
+            {
+                "device": self.name,
+                "site": rng.choice("ab"),
+                "profile": "x",
+                "online": rng.random() < 0.7,
+                "silent_s": rng.choice((0.0, 1e9)),
+                "active": rng.choice((OLD, NEW, None)),
+                "serving": rng.choice((OLD.digest, NEW.digest, "c" * 64, None)),
+                "slot": rng.choice((None, "staged", "trial", "good")),
+                "refusal": words,
             }
         )
 
@@ -122,6 +148,10 @@ class World:
     counts: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     stage: int = -1
     made: list[Decision] = field(default_factory=list)
+    doubled: bool = False
+    """Every device is told of twice."""
+    published: RolloutState | None = None
+    """What the devices know, where the control plane died before it told them more."""
 
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
@@ -133,19 +163,27 @@ class World:
             for arm in ("candidate", "control")
         }
         concurrent = bool(self.state.with_role("control"))
-        views = [box.view() for box in self.boxes]
+        views = [box.view(self.rng) for box in self.boxes for _ in range(1 + self.doubled)]
         return Evidence(stage=self.state.stage, devices=views, concurrent=concurrent, **arms)
 
-    def look(self, passed_ms: int = 1000) -> list[Decision]:
-        """Let time pass, devices obey and decide, and look once, from a state that went through JSON."""
+    def look(self, passed_ms: int = 1000, *, dies: str = "") -> list[Decision]:
+        """Let time pass, devices obey and decide, and look once, from a state that went through JSON.
+
+        `dies`: the control plane does so before it has saved what it decided, or before it has told the devices.
+        """
         self.now_ms += passed_ms
+        told = wanted_bundles(self.published or self.state)
         for box in self.boxes:
-            wanted = wanted_bundles(self.state).get(box.name)
+            wanted = told.get(box.name)
             if box.online and wanted is not None:
                 box.obey(wanted.active, wanted.candidate)
             box.silent_s = 0.0 if box.online else box.silent_s + max(0, passed_ms) / 1000
         self._work()
-        self.state = RolloutState.model_validate_json(self.state.model_dump_json())
+        before = self.state = RolloutState.model_validate_json(self.state.model_dump_json())
+        self.published = (self.published or before) if dies else None
+        if dies == "before it saves":
+            decide_all(self.plan, self.state, self.evidence(), self.now_ms)
+            return []
         self.state, made = decide_all(self.plan, self.state, self.evidence(), self.now_ms)
         self.made += made
         return made
@@ -303,7 +341,7 @@ def test_a_single_device_is_compared_with_its_own_past() -> None:
 
 def test_a_device_that_ran_it_before_takes_no_part() -> None:
     world = World(plan_of(), boxes(3))
-    views = [box.view() for box in world.boxes]
+    views = [box.view(world.rng) for box in world.boxes]
     views[0] = views[0].model_copy(update={"active": NEW, "serving": NEW.digest, "slot": "good"})
     state, _ = decide_all(world.plan, world.state, Evidence(devices=views), START_MS)
     assert state.with_role("already") == ["box-0"]
@@ -362,19 +400,39 @@ def test_canaries_are_drawn_by_strata_and_not_by_health() -> None:
 
 
 NOTHING = ("nothing", "nothing", "nothing")
+RESTARTS = ("before it saves", "before it tells")
 FAULTS = st.sampled_from(
-    (*NOTHING, "die", "come back", "repeat", "forward", "backward", "hour", "enrol", "pause", "resume")
+    (
+        *NOTHING,
+        "die",
+        "come back",
+        "repeat",
+        "duplicate",
+        "forward",
+        "backward",
+        "hour",
+        "month",
+        "enrol",
+        "pause",
+        "resume",
+        *RESTARTS,
+    )
 )
+WINDOW = '[stages.window]\nstart = "22:14"\nend = "22:20"\n'
+"""Opens forty seconds after the start."""
 SHADOW = '[[stages]]\nkind = "shadow"\nmin_s = 1\nmax_s = 20\n'
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     count=st.integers(1, 9),
     seed=st.integers(0, 2**16),
     bad_rate=st.sampled_from([0.05, 0.05, 0.3, 0.9]),
     refusing=st.sets(st.integers(0, 8), max_size=3),
     breaking=st.sets(st.integers(0, 8), max_size=1),
+    lying=st.sets(st.integers(0, 8), max_size=2),
+    downloads=st.sampled_from([0, 0, 1, 2]),
+    window=st.booleans(),
     share=st.sampled_from([0.1, 0.34, 0.5, 0.8]),
     shadow=st.booleans(),
     hold=st.booleans(),
@@ -386,16 +444,23 @@ def test_over_random_histories_the_promises_hold(
     bad_rate: float,
     refusing: set[int],
     breaking: set[int],
+    lying: set[int],
+    downloads: int,
+    window: bool,
     share: float,
     shadow: bool,
     hold: bool,
     faults: list[tuple[str, int]],
 ) -> None:
     text = PLAN.replace("share = 0.34", f"share = {share}")
+    text = text.replace("max_s = 40\n", "max_s = 40\n" + WINDOW) if window else text
     text = text.replace("[[stages]]", SHADOW + "[[stages]]", 1) if shadow else text
-    world = World(plan_of(('on_timeout = "hold"\n' if hold else "") + text), boxes(count, "ab"), bad_rate, seed=seed)
+    text = (
+        ('on_timeout = "hold"\n' if hold else "") + (f"max_parallel_downloads = {downloads}\n" * (downloads > 0)) + text
+    )
+    world = World(plan_of(text), boxes(count, "ab"), bad_rate, seed=seed)
     for i, box in enumerate(world.boxes):
-        box.refuses, box.breaks = i in refusing, i in breaking
+        box.refuses, box.breaks, box.lies, box.fetch_looks = i in refusing, i in breaking, i in lying, i % 3
     for fault, which in faults:
         if world.state.open:
             _one_look(world, fault, which)
@@ -403,17 +468,28 @@ def test_over_random_histories_the_promises_hold(
         box.online = box.online or world.rng.random() < 0.5
     for _ in range(150):  # longer than all stages together may last
         if world.state.status == "running":
-            _one_look(world, "nothing", 0)
+            _one_look(world, "to the window" if _awaits_window(world) else "nothing", 0)
     may_be_paused = hold or any(fault == "pause" for fault, _ in faults)
     assert world.state.status in ("done", "rolled_back", *(["paused"] if may_be_paused else []))
     if world.state.status == "rolled_back":
         assert all(wanted.active == OLD for wanted in wanted_bundles(world.state).values())
 
 
+def _awaits_window(world: World) -> bool:
+    stage = world.plan.stages[max(world.state.stage, 0)]
+    return stage.window is not None and world.state.stage >= 0 and not world.state.window_seen
+
+
 def _one_look(world: World, fault: str, which: int) -> None:
-    passed_ms = {"forward": 90_000, "backward": -500_000, "hour": 3_600_000}.get(fault, 1000)
+    month_ms = 30 * 24 * 3_600_000
+    passed_ms = {"forward": 90_000, "backward": -500_000, "hour": 3_600_000, "month": month_ms}.get(fault, 1000)
+    if fault == "to the window":
+        opens = world.plan.stages[world.state.stage].window
+        assert opens is not None
+        passed_ms = opens.next_ms(world.now_ms) - world.now_ms
+    world.doubled = fault == "duplicate"
     box = world.boxes[which % len(world.boxes)]
-    if fault in ("die", "come back"):
+    if fault in ("die", "come back", "month"):
         box.online = fault == "come back"
     elif fault == "enrol" and len(world.boxes) < 12:
         world.boxes.append(Box(f"box-{len(world.boxes)}"))
@@ -422,9 +498,9 @@ def _one_look(world: World, fault: str, which: int) -> None:
     elif fault == "resume" and world.state.status == "paused":
         world.state = apply(world.state, Resumed(who="ann", reason="because"))
     before = world.state
-    made = world.look(passed_ms)
+    made = world.look(passed_ms, dies=fault if fault in RESTARTS else "")
     _check_look(world, before, made)
-    if fault == "repeat" and world.state.open:
+    if fault == "repeat" and world.state.open and not any(box.lies for box in world.boxes):
         evidence = world.evidence().model_copy(update={"stage": before.stage})
         again = decide(world.plan, world.state, evidence, world.now_ms)
         assert {decision.step for decision in again} <= set(UNLOGGED), "the same look twice changes nothing"
@@ -434,6 +510,11 @@ def _check_look(world: World, before: RolloutState, made: list[Decision]) -> Non
     plan, state = world.plan, world.state
     for decision in made:
         assert decision.reason or decision.step in UNLOGGED, f"{decision.step} does not say why"
+    _check_changes(world, before, made)
+    assert state.why or not state.members or not state.open, "it does not say why it is where it is"
+    if state.open and made:
+        stuck = state.waiting_for or state.stage < 0 or state.status == "paused" or state.stage != before.stage
+        assert stuck or not missing(plan, state, world.evidence(), world.now_ms), "it waits and does not say for what"
     if state.open and state.stage >= 0:
         stage = plan.stages[state.stage]
         allowed = 0 if stage.kind == "shadow" else stage.quota(state.cohort)
@@ -452,6 +533,20 @@ def _check_look(world: World, before: RolloutState, made: list[Decision]) -> Non
     if before.status == "paused":
         assert state.stage == before.stage
         assert state.stage_elapsed_ms == before.stage_elapsed_ms
+
+
+def _check_changes(world: World, before: RolloutState, made: list[Decision]) -> None:
+    """Devices are changed within the window only, and no more are asked at once than may fetch at one time."""
+    stage = world.plan.stages[max(world.state.stage, 0)]
+    asked = {name for d in made if isinstance(d, DevicesAssigned) for name in d.candidates}
+    if asked and stage.window is not None:
+        assert stage.window.until_ms(world.now_ms) is not None
+    asked |= {name for d in made if isinstance(d, DevicesStaged) for name in d.devices}
+    if world.plan.max_parallel_downloads is not None:
+        slots = {box.name: box.slot for box in world.boxes if not box.lies}
+        known = {name for name, member in before.members.items() if member.staged}
+        fetching = [name for name in asked - known if name in slots and slots[name] is None]
+        assert len(fetching) <= world.plan.max_parallel_downloads
 
 
 @pytest.mark.parametrize("kind", ["canary", "ramp"])
@@ -484,3 +579,78 @@ def test_a_stage_without_gates_is_not_left_while_no_device_can_be_reached() -> N
     world.run(60)
     assert world.state.status == "rolled_back"
     assert "no device that can be reached" in world.state.why
+
+
+NIGHT = "[stages.window]\nstart = '23:00'\nend = '23:30'\nzone = 'UTC'\n"
+
+
+def test_a_stage_waits_for_its_window_fetches_ahead_and_switches_in_it() -> None:
+    text = PLAN.replace(
+        'max_s = 40\n[[stages.gates]]\nmetric = "def', "max_s = 40\n" + NIGHT + '[[stages.gates]]\nmetric = "def'
+    )
+    world = World(plan_of(text), boxes(6))
+    world.run(100)
+    assert world.state.stage_elapsed_ms == 0, "the clock of the stage stands still"
+    assert running_new(world) == []
+    chosen = [box.name for box in world.boxes if box.slot == "staged"]
+    assert len(chosen) == 2, "a third of six have it on disk"
+    assert any("opens on Tue 14 Nov 23:00 UTC" in words for words in world.state.waiting_for), world.state.waiting_for
+    opens = world.plan.stages[0].window
+    assert opens is not None
+    world.look(opens.next_ms(world.now_ms) - world.now_ms)
+    assert running_new(world) == chosen
+    assert "window_opened" in world.steps()
+    world.run(100)
+    assert world.state.status == "done", world.state.why
+
+
+def test_a_bad_version_goes_back_though_the_window_is_closed() -> None:
+    text = PLAN.replace(
+        'max_s = 40\n[[stages.gates]]\nmetric = "def', "max_s = 4000\n" + NIGHT + '[[stages.gates]]\nmetric = "def'
+    )
+    world = World(plan_of(text), boxes(6), rate=0)
+    world.look()
+    opens = world.plan.stages[0].window
+    assert opens is not None
+    world.look(opens.next_ms(world.now_ms) - world.now_ms)
+    world.run(2)
+    assert len(running_new(world)) == 2
+    world.look(3_600_000)
+    assert opens.until_ms(world.now_ms) is None
+    world.rate, world.bad_rate = 50, 0.9
+    world.run(20)
+    assert world.state.status == "rolled_back"
+    assert running_new(world) == []
+
+
+def test_a_device_that_enrols_outside_the_window_fetches_and_waits_for_the_next_one() -> None:
+    text = "[[stages]]\nkind = 'ramp'\nshare = 1.0\nmin_s = 9000\nmax_s = 900000\n" + NIGHT
+    world = World(plan_of(text), boxes(3))
+    opens = world.plan.stages[0].window
+    assert opens is not None
+    world.look()
+    world.look(opens.next_ms(world.now_ms) - world.now_ms)
+    assert len(running_new(world)) == 3
+    world.look(3_600_000)
+    world.boxes.append(Box("late"))
+    world.run(3)
+    assert world.boxes[-1].slot == "staged"
+    assert "late" not in running_new(world)
+    world.look(opens.next_ms(world.now_ms) - world.now_ms)
+    assert "late" in running_new(world)
+
+
+def test_no_more_devices_fetch_at_one_time_than_the_plan_says_and_all_get_their_turn() -> None:
+    stages = "[[stages]]\nkind = 'shadow'\nmin_s = 0\nmax_s = 90\n[[stages]]\nkind = 'ramp'\nshare = 1.0\nmin_s = 0\n"
+    text = "max_parallel_downloads = 2\n" + stages
+    world = World(plan_of(text), [Box(f"box-{i}", fetch_looks=3) for i in range(9)])
+    most = 0
+    while world.state.status == "running" and len(world.made) < 2000:
+        world.look()
+        asked = [world.state.members[box.name] for box in world.boxes if box.slot is None and box.online]
+        most = max(most, sum(member.staged or member.role == "candidate" for member in asked))
+        if world.state.stage == 0 and any("turn of" in words for words in world.state.waiting_for):
+            assert "at most 2 downloads at a time" in " ".join(world.state.waiting_for)
+    assert world.state.status == "done", world.state.why
+    assert most == 2
+    assert len(running_new(world)) == 9

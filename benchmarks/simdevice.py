@@ -26,6 +26,8 @@ KEEPALIVE_S = 60
 ACK_S = 5.0
 WINDOW_BATCHES = 4
 BATCH_ROWS = 50
+BATCH_WINDOWS = 10
+"""Of telemetry, which are several times as large."""
 RECONNECT_S = 2.0
 CONNECT_S = 30.0
 DEFERRED = 0.02
@@ -131,6 +133,7 @@ class SimDevice:
         while self.connected and len(self._under_way) < WINDOW_BATCHES:
             first = self._sent_through - self.stored_through
             rows = [row for _, row in _slice(self._outbox, first, BATCH_ROWS)]
+            rows = rows if rows and rows[0]["kind"] == "decision" else rows[:BATCH_WINDOWS]
             if not rows:
                 break
             self._sent_through += len(rows)
@@ -231,8 +234,9 @@ class SimDevice:
                 self._tally.ack_s.append(now_s - sent_s)
         self.stored_through, self._progress_s = through, now_s
         self._sent_through = max(self._sent_through, through)
-        if self.flood is not None and self.waiting < WINDOW_BATCHES * BATCH_ROWS:
-            self.make(self.flood, BATCH_ROWS)
+        size = BATCH_ROWS if self.flood == "decision" else BATCH_WINDOWS
+        if self.flood is not None and self.waiting < WINDOW_BATCHES * size:
+            self.make(self.flood, size)
         self.send()
 
     def _begin_again(self) -> None:

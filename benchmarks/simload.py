@@ -14,11 +14,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.simdevice import RECONNECT_S, SimDevice, Site, Tally
+from benchmarks.simdevice import BATCH_WINDOWS, RECONNECT_S, SimDevice, Site, Tally
 
 CONNECTING = 50
 """Devices that connect at the same time; a fleet that comes back after a power cut is another question."""
-DRAIN_S = 15.0
+DRAIN_S = 60.0
 TICK_S = 0.05
 
 
@@ -102,7 +102,7 @@ async def _produce(fleet: list[SimDevice], load: Load) -> None:
     owed = 0.0
     for device in fleet if load.flood else ():
         device.flood = load.flood
-        device.make(load.flood or "", 100)
+        device.make(load.flood or "", BATCH_WINDOWS)
     while not (ended.done() if ended else time.monotonic() - began_s >= load.seconds):
         await asyncio.sleep(TICK_S)
         now_s = time.monotonic()

@@ -41,6 +41,8 @@ from edge.wire.topics import topic
 
 log = logging.getLogger(__name__)
 
+GROUP_BYTES = 2**20
+"""Committed together; after an outage messages are large, and nobody shall wait seconds for an acknowledgement."""
 WANTED_INPUTS = 16
 """Named in one acknowledgement; the next one names more."""
 WANTED_LOOKED_AT = 500
@@ -186,7 +188,7 @@ class Ingest:
     async def _next_group(self) -> list[Incoming]:
         group = [await self._queue.get()]
         deadline_s = self._clock.monotonic_s() + self._config.group_wait_ms / 1000
-        while len(group) < self._config.group_messages:
+        while len(group) < self._config.group_messages and sum(len(one.payload) for one in group) < GROUP_BYTES:
             if not self._queue.empty():
                 group.append(self._queue.get_nowait())
                 continue

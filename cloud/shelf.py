@@ -62,7 +62,10 @@ class DatabaseShelf:
         with self._store.read() as connection:
             names = set(connection.execute(select(files.name)).scalars())
             wanted = sorted(names - have | names & {TIMESTAMP}, key=lambda name: name == TIMESTAMP)
-            found = {row.name: row.data for row in connection.execute(select(files.name, files.data).where(files.name.in_(wanted)))}
+            found = {
+                row.name: row.data
+                for row in connection.execute(select(files.name, files.data).where(files.name.in_(wanted)))
+            }
         for name in wanted:
             place = self._folder / name
             if not place.exists() or place.read_bytes() != found[name]:

@@ -161,6 +161,30 @@ def delta(as_json: AsJson = False) -> None:
     benchmark.main(as_json=as_json)
 
 
+@app.command()
+def fleet(
+    devices: Annotated[
+        int, typer.Option(min=1, max=15_000, help="Simulated devices; also 100 and 1,000 if more.")
+    ] = 5000,
+    seconds: Annotated[float, typer.Option(min=1, help="How long each part is measured.")] = 60.0,
+    database: Annotated[
+        str | None, typer.Option(help="URL, or `postgresql` for a private server; SQLite if none.", show_default=False)
+    ] = None,
+    broker: Annotated[str, typer.Option(help="embedded, or mosquitto for a private one.")] = "embedded",
+    as_json: AsJson = False,
+) -> None:
+    """What a device costs the control plane as the fleet grows, and how fast it stores."""
+    from benchmarks import fleet as benchmark
+    from benchmarks.servers import NotInstalledError
+
+    try:
+        question = benchmark.Question(devices=devices, seconds=seconds, database=database, broker=broker)
+        benchmark.main(question, as_json=as_json)
+    except NotInstalledError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from error
+
+
 @app.command("all")
 def everything(
     as_json: AsJson = False,

@@ -3,6 +3,8 @@
 Rules:
 - A file appears under its digest only whole and checked: written aside, flushed to disk, renamed.
 - The same bytes are kept once; putting them again changes nothing.
+- With a bucket behind it, what is kept is in the bucket; the folder holds copies at most (of bundles; never of inputs,
+  so that erasing one erases it everywhere), and the bucket bounds its own size.
 """
 
 import asyncio
@@ -10,9 +12,10 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+from cloud.bucket import Bucket
 from cloud.errors import InvalidError, NotFoundError, TooLargeError, UnavailableError
 
 DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")
@@ -21,9 +24,19 @@ DIGEST_PATTERN = re.compile(r"[0-9a-f]{64}")
 class BlobStore:
     """A folder of content-addressed files."""
 
-    def __init__(self, folder: Path, *, max_bytes: int, max_total_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_bytes: int,
+        max_total_bytes: int | None = None,
+        bucket: Bucket | None = None,
+        keeps_copies: bool = False,
+    ) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
+        self.bucket = bucket
+        self.keeps_copies = keeps_copies or bucket is None
         self._max_total_bytes = max_total_bytes
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob("*/.part-*"):  # of a process that was killed while writing
@@ -33,17 +46,36 @@ class BlobStore:
 
     def has(self, digest: str) -> bool:
         """Return whether the file is here."""
-        return DIGEST_PATTERN.fullmatch(digest) is not None and self._place(digest).exists()
+        if DIGEST_PATTERN.fullmatch(digest) is None:
+            return False
+        return self._place(digest).exists() or (self.bucket is not None and self.bucket.has(digest))
 
     def path(self, digest: str) -> Path:
-        """Return where the file is.
+        """Return where the file is, for good; only of stores that keep copies.
 
         Raises:
             NotFoundError: it is not here.
         """
-        if not self.has(digest):
+        assert self.keeps_copies
+        if DIGEST_PATTERN.fullmatch(digest) and not self._place(digest).exists() and self.bucket is not None:
+            fetched = self._fetch(digest)
+            fetched.replace(self._place(digest))
+        if DIGEST_PATTERN.fullmatch(digest) is None or not self._place(digest).exists():
             raise NotFoundError(f"nothing with digest {digest[:12]}… is here")
         return self._place(digest)
+
+    def lend(self, digest: str) -> tuple[Path, Callable[[], None]]:
+        """Return where the file is for now, and what to call when it has been read.
+
+        Raises:
+            NotFoundError: it is not here.
+        """
+        if self.bucket is None or self.keeps_copies:
+            return self.path(digest), lambda: None
+        if DIGEST_PATTERN.fullmatch(digest) is None:
+            raise NotFoundError(f"nothing with digest {digest[:12]}… is here")
+        fetched = self._fetch(digest)
+        return fetched, lambda: fetched.unlink(missing_ok=True)
 
     def put(self, data: bytes, *, digest: str) -> bool:
         """Keep bytes under their digest; return whether they were new.
@@ -75,8 +107,12 @@ class BlobStore:
 
     def remove(self, digest: str) -> None:
         """Remove a file that turned out to be of no use; nothing happens if it is not here."""
-        if self.has(digest):
-            place = self._place(digest)
+        if DIGEST_PATTERN.fullmatch(digest) is None:
+            return
+        if self.bucket is not None:
+            self.bucket.remove(digest)
+        place = self._place(digest)
+        if place.exists():
             self.total_bytes -= place.stat().st_size
             place.unlink(missing_ok=True)
             sync_folder(place.parent)
@@ -93,7 +129,19 @@ class BlobStore:
 
     def room_for(self, size_bytes: int) -> bool:
         """Return whether so many more bytes fit under the bound."""
-        return self._max_total_bytes is None or self.total_bytes + size_bytes <= self._max_total_bytes
+        return (
+            self.bucket is not None
+            or self._max_total_bytes is None
+            or self.total_bytes + size_bytes <= self._max_total_bytes
+        )
+
+    def _fetch(self, digest: str) -> Path:
+        assert self.bucket is not None
+        part = self._place(digest).with_name(f".part-{secrets.token_hex(8)}")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        if not self.bucket.fetch(digest, part):
+            raise NotFoundError(f"nothing with digest {digest[:12]}… is here")
+        return part
 
     def _place(self, digest: str) -> Path:
         return self.folder / digest[:2] / digest
@@ -137,8 +185,13 @@ class BlobWriter:
                 f"expected bytes with digest {self._digest[:12]}…, got {self._hash.hexdigest()[:12]}…",
                 hint="they were cut short or altered on the way; send them again",
             )
-        if self._final.exists():
+        if self._store.has(self._digest):
             return False
+        if self._store.bucket is not None:
+            self._open()
+            self._store.bucket.put(self._digest, self._part)
+            if not self._store.keeps_copies:
+                return True
         try:
             os.fsync(self._open())
             self._part.replace(self._final)

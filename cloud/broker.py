@@ -228,7 +228,8 @@ class ExternalBroker:
     def login(self) -> Login:
         """Return how the control plane itself connects."""
         config = self._config
-        return Login(config.host, config.port, config.username, self._password, config.tls, config.ca_file)
+        share = config.share
+        return Login(config.host, config.port, config.username, self._password, config.tls, config.ca_file, share)
 
     def accounts_changed(self) -> None:
         """Say that its keeper has to bring its accounts up to date."""

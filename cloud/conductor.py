@@ -12,6 +12,7 @@ Rules:
 
 import asyncio
 import logging
+from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import Connection
@@ -22,8 +23,9 @@ from cloud.errors import CloudError
 from cloud.evidence import EvidenceReader
 from cloud.fleet import DeviceView
 from cloud.rollout_book import RolloutRecord, load, open_rollouts, save, set_desired
-from cloud.rollout_state import Decision, Finished, Paused, RolledBack
+from cloud.rollout_state import UNLOGGED, Decision, Finished, Paused, RolledBack
 from cloud.rollouts import decide_all
+from cloud.seat import Seat
 from cloud.services import Services
 
 log = logging.getLogger(__name__)
@@ -43,20 +45,26 @@ class Conductor:
         self._fleet = services.fleet
         self._registry = services.registry
         self._reader = EvidenceReader()
+        self._seat = Seat(services.store, services.clock)
 
     async def run(self) -> None:
-        """Look until cancelled."""
-        while True:
-            before_s = self._clock.monotonic_s()
-            try:
-                await asyncio.to_thread(self.look)
-            except (CloudError, SQLAlchemyError):
-                log.exception("a look at the rollouts failed; the next one tries again")
-            took_s = self._clock.monotonic_s() - before_s
-            await asyncio.sleep(max(LOOK_S, IDLE_FACTOR * took_s))
+        """Look until cancelled; of several copies, only the one that has the seat."""
+        try:
+            while True:
+                before_s = self._clock.monotonic_s()
+                try:
+                    await asyncio.to_thread(self.look)
+                except (CloudError, SQLAlchemyError):
+                    log.exception("a look at the rollouts failed; the next one tries again")
+                took_s = self._clock.monotonic_s() - before_s
+                await asyncio.sleep(max(LOOK_S, IDLE_FACTOR * took_s))
+        finally:
+            self._seat.leave()
 
     def look(self) -> list[Decision]:
-        """Look at every open rollout once; return what was decided."""
+        """Look at every open rollout once; return what was decided, nothing if another copy has the seat."""
+        if not self._seat.hold():
+            return []
         with self._store.read() as connection:
             records = open_rollouts(connection)
         if not records:
@@ -78,10 +86,11 @@ class Conductor:
         if any(isinstance(decision, Finished) for decision in made):
             self._make_default(record)
         with self._store.write() as connection:
+            self._seat.check(connection)
             if load(connection, record.id, lock=True).state != record.state:
                 return []
             save(connection, state, made, now_ms)
-            _audit(connection, record.id, made, now_ms)
+            _audit(connection, {"rollout": record.id, **self._seat.mark()}, made, now_ms)
             changed = set_desired(connection, self._fleet, state)
         self._fleet.publish(changed)
         for decision in made:
@@ -102,8 +111,9 @@ class Conductor:
             )
 
 
-def _audit(connection: Connection, rollout: str, made: list[Decision], now_ms: int) -> None:
+def _audit(connection: Connection, data: dict[str, Any], made: list[Decision], now_ms: int) -> None:
     for decision in made:
-        if isinstance(decision, RolledBack | Finished | Paused):
-            what, data = f"rollout_{decision.step}", {"rollout": rollout}
+        # With several copies every step names who made it, so that the log shows that there was one at a time.
+        if isinstance(decision, RolledBack | Finished | Paused) or ("term" in data and decision.step not in UNLOGGED):
+            what = f"rollout_{decision.step}"
             audit.record(connection, at_ms=now_ms, who=audit.CONDUCTOR, what=what, why=decision.reason, data=data)

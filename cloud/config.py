@@ -34,6 +34,8 @@ class StoreConfig(_Section):
 
     data_dir: Path = Path("lineside-cloud")
     url: str = ""
+    blobs: str = ""
+    blobs_options: dict[str, str] = Field(default_factory=dict)
 
 
 class BrokerConfig(_Section):
@@ -48,6 +50,7 @@ class BrokerConfig(_Section):
     password_file: Path | None = None
     tls: bool = False
     ca_file: Path | None = None
+    share: str = Field(default="", pattern=r"^[a-z0-9_-]{0,64}$")
     max_disk_mb: int = Field(default=1024, ge=16)
 
 

@@ -28,6 +28,7 @@ from cloud.blobs import BlobStore
 from cloud.clock import Clock
 from cloud.config import IngestConfig
 from cloud.erasure import erase, erase_late, kept_anew
+from cloud.errors import UnavailableError
 from cloud.fleet import Publisher, missed_by
 from cloud.onsite import keep_answers, keep_waiting_answers
 from cloud.parsing import BadRow, Batch, Unreadable, excerpt, merge, parse, printable, shown
@@ -40,6 +41,8 @@ from edge.wire.topics import topic
 
 log = logging.getLogger(__name__)
 
+GROUP_BYTES = 2**20
+"""Committed together; after an outage messages are large, and nobody shall wait seconds for an acknowledgement."""
 WANTED_INPUTS = 16
 """Named in one acknowledgement; the next one names more."""
 WANTED_LOOKED_AT = 500
@@ -175,7 +178,7 @@ class Ingest:
             self._remove_erased()
             self._log_holds_erased = self._log_holds_erased and not self._store.empty_log()
             return acks
-        except OperationalError as error:
+        except (OperationalError, UnavailableError) as error:
             return _kept_none(group, error)
         except Exception as error:  # noqa: BLE001  (whatever one message does to us, the others shall be kept)
             if len(group) > 1:
@@ -185,7 +188,7 @@ class Ingest:
     async def _next_group(self) -> list[Incoming]:
         group = [await self._queue.get()]
         deadline_s = self._clock.monotonic_s() + self._config.group_wait_ms / 1000
-        while len(group) < self._config.group_messages:
+        while len(group) < self._config.group_messages and sum(len(one.payload) for one in group) < GROUP_BYTES:
             if not self._queue.empty():
                 group.append(self._queue.get_nowait())
                 continue
@@ -297,7 +300,7 @@ def _stranger(device: str) -> str:
 
 
 def _kept_none(group: Sequence[_Read], error: Exception) -> list[Ack]:
-    # Disk full, database locked or away: no message is to blame.
+    # Disk full, database locked or away, bucket away: no message is to blame.
     log.error("kept none of %d messages, to be sent again: %s", len(group), error)
     return []
 

@@ -4,6 +4,7 @@ Rules:
 - Every call into paho's client happens in the event loop's thread, except the connect itself, which may block.
 - Each connection has a client of its own: nothing queued on a dead one is sent on the next.
 - A message is acknowledged to the broker only when ingest is done with it, so the broker bounds what is under way.
+- Copies that share messages speak MQTT 5, and each message goes to one of them; a single control plane needs 3.1.1.
 - Whenever the broker is reached, `on_connected` is called: what is retained there may have been forgotten.
 """
 
@@ -19,9 +20,11 @@ from typing import Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from cloud.ingest import Incoming
-from edge.wire.topics import FROM_DEVICE, every_device
+from edge.wire.topics import FROM_DEVICE, Channel, every_device
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,8 @@ class Login:
     password: str | None
     tls: bool = False
     ca_file: Path | None = None
+    share: str = ""
+    """Name of the group of copies among which the broker divides the messages (MQTT 5, 4.8.2); none if empty."""
 
 
 class Link:
@@ -101,6 +106,21 @@ class Link:
             self._session.publish(topic_name, payload, retain=retain)
 
 
+def subscription(channel: Channel, share: str) -> str:
+    """Return what to subscribe to for a channel of all devices, alone or as one of a group of copies."""
+    return f"$share/{share}/{every_device(channel)}" if share else every_device(channel)
+
+
+def _session(login: Login) -> dict[str, Any]:
+    """Return the arguments of MQTT 5's CONNECT: nothing is kept while we are gone, so many under way."""
+    if not login.share:
+        return {}
+    properties: Any = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = 0
+    properties.ReceiveMaximum = MAX_INFLIGHT
+    return {"clean_start": True, "properties": properties}
+
+
 class _Session:
     """One connection, from connect to its end."""
 
@@ -121,7 +141,7 @@ class _Session:
             OSError: that did not work, and why.
         """
         login = self._loginname
-        await asyncio.to_thread(self._client.connect, login.host, login.port, KEEPALIVE_S)
+        await asyncio.to_thread(self._client.connect, login.host, login.port, KEEPALIVE_S, **_session(login))
         socket = self._client.socket()
         if socket is None:
             raise OSError("the broker closed the connection")
@@ -160,8 +180,8 @@ class _Session:
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
             client_id=f"lineside-cloud-{secrets.token_hex(8)}",
-            clean_session=True,
-            protocol=mqtt.MQTTv311,
+            clean_session=None if login.share else True,
+            protocol=mqtt.MQTTv5 if login.share else mqtt.MQTTv311,
             manual_ack=True,
             reconnect_on_failure=False,
         )
@@ -182,7 +202,7 @@ class _Session:
         if reason.is_failure:
             self._end(f"the broker refused: {reason}")
         else:
-            client.subscribe([(every_device(channel), 1) for channel in FROM_DEVICE])
+            client.subscribe([(subscription(channel, self._loginname.share), 1) for channel in FROM_DEVICE])
 
     def _granted(self, _client: mqtt.Client, _userdata: Any, _mid: int, reasons: Any, _properties: Any) -> None:
         if any(reason.is_failure for reason in reasons):

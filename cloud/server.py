@@ -27,6 +27,7 @@ from cloud import audit
 from cloud.app import create_app
 from cloud.blobs import BlobStore
 from cloud.broker import Broker, EmbeddedBroker, ExternalBroker
+from cloud.bucket import Bucket
 from cloud.clock import Clock, SystemClock
 from cloud.collecting import COLLECTOR, Collector
 from cloud.conductor import Conductor
@@ -42,6 +43,7 @@ from cloud.registry import Registry
 from cloud.review import Reviews
 from cloud.services import Services
 from cloud.sessions import Sessions
+from cloud.shelf import DatabaseShelf
 from cloud.store import CloudStore
 from cloud.tuf_repository import TufRepository
 
@@ -85,6 +87,7 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
     operator_token = config.operator_token()  # refuses an address that others reach without one
     config.data_dir.mkdir(parents=True, exist_ok=True)
     store = CloudStore.open(config.database_url)
+    _check_copies(config, store)
     broker = _broker(config, store)
     link = Link(broker.login, random.Random())  # noqa: S311  (spreads reconnects)
     fleet = Fleet(store, clock, link)
@@ -93,6 +96,7 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
         config.data_dir / "inputs",
         max_bytes=config.limits.input_bytes,
         max_total_bytes=config.limits.inputs_disk_mb * 2**20,
+        bucket=_bucket(config, "inputs"),
     )
     ingest = Ingest(store, inputs, clock, link, config.ingest)
     services = Services(
@@ -211,16 +215,35 @@ def _broker(config: CloudConfig, store: CloudStore) -> Broker:
 
 
 def _registry(config: CloudConfig, store: CloudStore, clock: Clock, fleet: Fleet) -> Registry:
+    folder = config.data_dir / "tuf"
     repository = TufRepository(
-        config.data_dir / "tuf",
+        folder,
         config.keys_dir,
         clock,
         timestamp_life=timedelta(hours=config.registry.timestamp_hours),
         snapshot_life=timedelta(days=config.registry.snapshot_days),
+        shelf=DatabaseShelf(folder, store) if store.is_shared else None,
     )
-    blobs = BlobStore(config.data_dir / "bundles", max_bytes=config.limits.bundle_bytes)
+    bucket, max_bytes = _bucket(config, "bundles"), config.limits.bundle_bytes
+    blobs = BlobStore(config.data_dir / "bundles", max_bytes=max_bytes, bucket=bucket, keeps_copies=True)
     deltas = DeltaStore(config.data_dir / "deltas", blobs, max_bytes=config.registry.deltas_disk_mb * 2**20)
     return Registry(store, clock, blobs, repository, fleet, deltas)
+
+
+def _bucket(config: CloudConfig, folder: str) -> Bucket | None:
+    return Bucket(config.store.blobs, config.store.blobs_options, folder) if config.store.blobs else None
+
+
+def _check_copies(config: CloudConfig, store: CloudStore) -> None:
+    """Refuse what would lose or hide things with several copies."""
+    if not config.broker.share:
+        return
+    if config.broker.kind != "external":
+        raise ConfigError("broker.share: several copies need one external broker", hint='set broker.kind = "external"')
+    if not store.is_shared:
+        raise ConfigError("broker.share: several copies need one PostgreSQL", hint="set store.url")
+    if not config.store.blobs:
+        log.warning("store.blobs is empty: unless %s is shared by all copies, inputs are at one only", config.data_dir)
 
 
 @contextmanager

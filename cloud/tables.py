@@ -14,6 +14,7 @@ from sqlalchemy import (
     Float,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -259,6 +260,22 @@ rollout_log = Table(
     Column("reason", Text, nullable=False),
     Column("data", JSON, nullable=False),
     Index("rollout_log_by_rollout", "rollout", "id"),
+)
+
+seats = Table(
+    "seats",  # work that one of several copies does at a time; see cloud.seat
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("term", BigInteger, nullable=False),  # how often it was taken
+    Column("copy", String(16), nullable=False),
+    Column("taken_at_ms", BigInteger, nullable=False),
+)
+
+repository_files = Table(
+    "repository_files",  # the signed lists, where several copies give them out; see cloud.shelf
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("data", LargeBinary, nullable=False),
 )
 
 people = Table(

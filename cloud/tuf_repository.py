@@ -22,6 +22,7 @@ from cloud import keys
 from cloud.blobs import write_durably
 from cloud.clock import Clock
 from cloud.errors import ConfigError, ConflictError, InvalidError, NotFoundError, RefusedError, UnavailableError
+from cloud.shelf import TIMESTAMP, FolderShelf, Shelf
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,14 @@ class TufRepository:
     """The metadata files that devices fetch."""
 
     def __init__(
-        self, folder: Path, keys_dir: Path, clock: Clock, *, timestamp_life: timedelta, snapshot_life: timedelta
+        self,
+        folder: Path,
+        keys_dir: Path,
+        clock: Clock,
+        *,
+        timestamp_life: timedelta,
+        snapshot_life: timedelta,
+        shelf: Shelf | None = None,
     ) -> None:
         self._folder = folder
         self._keys_dir = keys_dir
@@ -42,6 +50,7 @@ class TufRepository:
         self._timestamp_life = timestamp_life
         self._snapshot_life = snapshot_life
         self._lock = threading.Lock()
+        self._shelf = shelf or FolderShelf()
 
     def open(self) -> bool:
         """Make the repository from the server's keys if it is not there yet; return whether it can be used.
@@ -50,15 +59,17 @@ class TufRepository:
             ConfigError: the keys do not belong to the root, or are not usable.
         """
         if not (self._keys_dir / "root.json").exists():
-            return (self._folder / "timestamp.json").exists()
+            self._shelf.pull()
+            return self.is_ready
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._install_root()
-        if not (self._folder / "timestamp.json").exists():
-            data = (self._keys_dir / "targets.json").read_bytes()
-            targets = self._parsed(data)
-            self._verify(targets)
-            write_durably(self._folder / f"{targets.signed.version}.targets.json", data)
-            self._sign(targets.signed.version)
+        with self._lock, self._shelf.signing():
+            self._install_root()
+            if not self.is_ready:
+                data = (self._keys_dir / "targets.json").read_bytes()
+                targets = self._parsed(data)
+                self._verify(targets)
+                write_durably(self._folder / f"{targets.signed.version}.targets.json", data)
+                self._sign(targets.signed.version)
         self.refresh()
         return True
 
@@ -74,6 +85,8 @@ class TufRepository:
             NotFoundError: there is none.
         """
         path = self._folder / name
+        if name == TIMESTAMP or not path.exists():
+            self._shelf.pull()
         if METADATA_NAME.fullmatch(name) is None or not path.exists():
             raise NotFoundError(f"no metadata is called {name[:80]!r}")
         return path
@@ -84,13 +97,13 @@ class TufRepository:
         Raises:
             UnavailableError: the repository has not been set up.
         """
+        self._shelf.pull()
         if not self.is_ready:
             raise UnavailableError(
                 "the registry has no keys yet",
                 hint=f"run `lineside-cloud keys init DIR`, copy DIR/server/* to {self._keys_dir}, start again",
             )
-        version = self._snapshot().signed.meta["targets.json"].version
-        return (self._folder / f"{version}.targets.json").read_bytes()
+        return self._current_targets()
 
     def targets(self) -> Iterator[tuple[str, str, int]]:
         """Give path, SHA-256 and size of every published bundle."""
@@ -120,9 +133,15 @@ class TufRepository:
         return added[0], digest, target.length
 
     def accept(self, data: bytes) -> None:
-        """Publish a list that has passed `check`; from here on devices see it."""
-        with self._lock:
-            version = self._parsed(data).signed.version
+        """Publish a list that has passed `check`; from here on devices see it.
+
+        Raises:
+            ConflictError: somebody else has published since it was checked.
+        """
+        with self._lock, self._shelf.signing():
+            new = self._parsed(data).signed
+            version = new.version
+            self._follows(self._parsed(self._current_targets()).signed, new)
             write_durably(self._folder / f"{version}.targets.json", data)
             self._sign(version)
 
@@ -130,7 +149,10 @@ class TufRepository:
         """Sign snapshot and timestamp anew when half their life is over; return whether that was done."""
         if not self.is_ready or not (self._keys_dir / "timestamp.pem").exists():
             return False
-        with self._lock:
+        self._shelf.pull()
+        if not self._is_half_over():
+            return False
+        with self._lock, self._shelf.signing():
             now = self._now()
             snapshot, timestamp = self._snapshot(), self._timestamp()
             if snapshot.signed.expires - now < self._snapshot_life / 2:
@@ -140,6 +162,15 @@ class TufRepository:
             else:
                 return False
         return True
+
+    def _is_half_over(self) -> bool:
+        now = self._now()
+        left, life = self._snapshot().signed.expires - now, self._snapshot_life
+        return left < life / 2 or self._timestamp().signed.expires - now < self._timestamp_life / 2
+
+    def _current_targets(self) -> bytes:
+        version = self._snapshot().signed.meta["targets.json"].version
+        return (self._folder / f"{version}.targets.json").read_bytes()
 
     def _install_root(self) -> None:
         data = (self._keys_dir / "root.json").read_bytes()

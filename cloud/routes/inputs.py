@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from sqlalchemy import Connection, select
+from starlette.background import BackgroundTask
 
 from cloud import tables
 from cloud.access import Device
@@ -45,8 +46,10 @@ def get_input(digest: str, parts: Parts) -> FileResponse:
     if media_type is None:
         raise NotFoundError(f"input {digest[:12]}… has not arrived")
     plain = media_type == "application/octet-stream"
+    path, give_back = parts.inputs.lend(digest)
     return FileResponse(
-        parts.inputs.path(digest),
+        path,
+        background=BackgroundTask(give_back),
         media_type=media_type,
         filename=digest if plain else None,
         headers={

@@ -76,6 +76,17 @@ class RegistryConfig(_Section):
     snapshot_days: float = Field(default=7.0, gt=0)
 
 
+class TelemetryConfig(_Section):
+    """How telemetry is added up and how long it is kept."""
+
+    roll_rows: int = Field(default=200, ge=1, le=2000)
+    roll_every_s: float = Field(default=5.0, gt=0)
+    raw_days: float = Field(default=30.0, ge=1)
+    minute_days: float = Field(default=2.0, ge=0.1)
+    hour_days: float = Field(default=90.0, ge=14)
+    day_days: float = Field(default=1826.0, ge=90)
+
+
 class CloudConfig(_Section):
     """All settings."""
 
@@ -85,6 +96,7 @@ class CloudConfig(_Section):
     ingest: IngestConfig = IngestConfig()
     limits: LimitsConfig = LimitsConfig()
     registry: RegistryConfig = RegistryConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
 
     @property
     def data_dir(self) -> Path:

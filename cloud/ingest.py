@@ -14,7 +14,7 @@ Rules:
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from cloud.fleet import Publisher
 from cloud.onsite import keep_answers, keep_waiting_answers
 from cloud.parsing import BadRow, Batch, Unreadable, excerpt, merge, parse, printable, shown
 from cloud.store import CloudStore, insert_ignore, upsert
+from cloud.telemetry.queue import note_health, note_windows
 from edge.wire.forgetting import forgotten
 from edge.wire.messages import Ack, Presence, Reported
 from edge.wire.rows import FORGOTTEN_EVENT
@@ -138,7 +139,7 @@ class Ingest:
 
     def _keep_batch(self, connection: Connection, batch: Batch, topic_name: str, now_ms: int) -> Ack:
         for name, rows in batch.rows.items():
-            if insert_ignore(connection, ROW_TABLES[name], rows) < len(rows):
+            if insert_ignore(connection, ROW_TABLES[name], _to_keep(connection, batch, name, now_ms)) < len(rows):
                 for reason, body in _altered(connection, name, batch, rows):
                     self._quarantine(connection, topic_name, now_ms, reason, body)
         keep_answers(connection, batch.rows.get("events", []), now_ms)
@@ -212,6 +213,12 @@ def _check_member(connection: Connection, device: str) -> None:
         raise Unreadable(f"{device} is not in the fleet")
 
 
+def _to_keep(connection: Connection, batch: Batch, name: str, now_ms: int) -> Sequence[Mapping[str, Any]]:
+    """Return the rows of a table to insert: all, but of telemetry those that no rollup has counted."""
+    rows = batch.rows[name]
+    return note_windows(connection, batch.device, batch.incarnation, rows, now_ms) if name == "telemetry" else rows
+
+
 def _without_refused(connection: Connection, batch: Batch) -> Batch:
     """Return the batch with those rows marked bad that the database does not take."""
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -270,6 +277,7 @@ def _keep_reported(connection: Connection, reported: Reported, now_ms: int, *, r
     fields |= {"reported": reported.model_dump(mode="json"), "reported_at_ms": now_ms}
     if not retained:
         _heard(connection, reported.device, now_ms, {**fields, "online": True})
+        note_health(connection, reported.device, reported.health.model_dump(), now_ms)
         return
     state = tables.device_state
     known = connection.execute(select(state.c.reported).where(state.c.device == reported.device)).one_or_none()

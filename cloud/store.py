@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ BUSY_TIMEOUT_MS = 10_000
 """How long a connection waits for another process (a backup, a person's shell) to let go of the file."""
 EMPTY_LOG_WAIT_MS = 100
 """For readers, when the log is emptied: devices wait for their acknowledgements meanwhile."""
+MORE_TABLES = ("cloud.telemetry.tables",)
+"""Modules whose tables belong to the schema besides `cloud.tables`."""
 READERS = 40
 """As many connections as the web framework has worker threads."""
 
@@ -163,6 +166,8 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _create_schema(engine: Engine) -> None:
+    for module in MORE_TABLES:
+        import_module(module)  # adds its tables to the schema
     tables.metadata.create_all(engine)
     present = inspect(engine)
     with engine.begin() as connection:

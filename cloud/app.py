@@ -15,7 +15,7 @@ from cloud.callers import Callers
 from cloud.console import accounts, pages
 from cloud.console.problems import answer
 from cloud.errors import CloudError
-from cloud.routes import bundles, devices, enrol, health, inputs, people, review, rollouts, session, tuf
+from cloud.routes import bundles, devices, enrol, health, inputs, metrics, people, review, rollouts, session, tuf
 from cloud.services import Services
 
 
@@ -29,6 +29,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(AccessMiddleware, services=services)
     for module in (health, enrol, devices, inputs, bundles, tuf, review, rollouts, session, people, pages, accounts):
         app.include_router(module.router)
+    app.include_router(metrics.router)
     pages.mount(app)
     check_rules(app.routes)
     return app

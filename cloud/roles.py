@@ -94,6 +94,8 @@ RULES: dict[str, Rule] = {
     "GET /v1/bundles/{name}/{version}": Role.VIEWER,
     "GET /v1/rollouts": Role.VIEWER,
     "GET /v1/rollouts/{rollout}": Role.VIEWER,
+    "GET /v1/metrics": Role.VIEWER,
+    "GET /v1/metrics/query": Role.VIEWER,
     "GET /v1/me": Role.VIEWER,
     "POST /v1/me/password": Role.VIEWER,
     "GET /v1/tokens": Role.VIEWER,

@@ -200,8 +200,7 @@ class Rollups:
         return {series: self._known[series] for series in wanted}
 
     def _keeps_ms(self, step_s: int) -> int:
-        days = {60: self._config.minute_days, 3600: self._config.hour_days, 86_400: self._config.day_days}[step_s]
-        return int(days * DAY_MS)
+        return keeps_ms(self._config)[step_s]
 
     def _until_none(self, statement: Any) -> int:
         total = 0
@@ -220,6 +219,12 @@ class Rollups:
             removed = connection.execute(delete(metric_series).where(empty)).rowcount
         self._known.clear()
         return max(removed, 0)
+
+
+def keeps_ms(config: TelemetryConfig) -> dict[int, int]:
+    """Return how long the sums of each step (in seconds) are kept."""
+    days = {60: config.minute_days, 3600: config.hour_days, 86_400: config.day_days}
+    return {step_s: int(many * DAY_MS) for step_s, many in days.items()}
 
 
 def _one_at_a_time(connection: Connection) -> None:

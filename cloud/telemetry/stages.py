@@ -17,7 +17,7 @@ _SEES: dict[str, Stage] = {"source": "camera", "gate": "gate", "model": "model"}
 _HEARS: dict[str, Stage] = {"source": "microphone", "gate": "vad", "model": "recogniser"}
 _SOURCE_STEPS = frozenset({"read", "decode", "capture"})
 _GATE_STEPS = frozenset({"gate", "vad", "hang_over"})
-_MODEL_STEPS = frozenset({"preprocess", "infer", "calibrate", "wait", "server"})
+_MODEL_STEPS = frozenset({"preprocess", "infer", "recognise", "calibrate", "wait", "server"})
 _GATE_NAMES = frozenset({"duration_s", "speech_share", "reason.bad_input"})
 _MODEL_NAMES = frozenset(
     {"confidence", "ood", "reason.model_error", "reason.out_of_distribution", "reason.deadline", "reason.disagreement"}

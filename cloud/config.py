@@ -87,6 +87,13 @@ class TelemetryConfig(_Section):
     day_days: float = Field(default=1826.0, ge=90)
 
 
+class DriftConfig(_Section):
+    """When inputs and answers count as changed."""
+
+    false_alarms_per_year: float = Field(default=0.1, gt=0, le=1000)
+    repeat: float = Field(default=1.0, ge=1, le=100_000)
+
+
 class CloudConfig(_Section):
     """All settings."""
 
@@ -97,6 +104,7 @@ class CloudConfig(_Section):
     limits: LimitsConfig = LimitsConfig()
     registry: RegistryConfig = RegistryConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    drift: DriftConfig = DriftConfig()
 
     @property
     def data_dir(self) -> Path:

@@ -96,6 +96,15 @@ drift_baselines = Table(
     Column("bins", JSON, nullable=False),  # [[bin or category, count], …]
 )
 
+drift_cursors = Table(
+    "drift_cursors",  # up to which hour a station was looked at
+    metadata,
+    Column("device", String(64), primary_key=True),
+    Column("station", String(64), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("hour_ms", BigInteger, nullable=False),
+)
+
 drift_states = Table(
     "drift_states",
     metadata,
@@ -109,6 +118,7 @@ drift_states = Table(
     Column("drifting", Boolean, nullable=False),
     Column("agreeing", Integer, nullable=False),  # comparisons in a row that speak against the present state
     Column("since_ms", BigInteger),  # start of the first hour that differed, of what drifts now
+    Column("began_ms", BigInteger),  # the same, of what may be about to drift
     Column("looked_through_ms", BigInteger, nullable=False),
     Column("distance", Float),
     Column("threshold", Float),

@@ -3,6 +3,7 @@
 import typer
 
 from cloud.commands import (
+    alerts,
     audit,
     broker_config,
     demo,
@@ -12,6 +13,7 @@ from cloud.commands import (
     metrics,
     models,
     people,
+    retrain,
     rollouts,
     serve,
     tokens,
@@ -32,6 +34,9 @@ app.add_typer(broker_config.app, name="broker-config")
 app.add_typer(rollouts.app, name="rollouts")
 app.add_typer(audit.app, name="audit")
 app.add_typer(metrics.app, name="metrics")
+app.add_typer(alerts.app, name="alerts")
+app.command()(retrain.retrain)
+app.command()(retrain.retrainings)
 app.add_typer(people.app, name="people")
 app.command()(login.login)
 app.command()(login.logout)

@@ -12,10 +12,25 @@ from starlette.requests import ClientDisconnect
 
 from cloud.access import AccessMiddleware, check_rules
 from cloud.callers import Callers
-from cloud.console import accounts, pages
+from cloud.console import accounts, pages, watching
 from cloud.console.problems import answer
 from cloud.errors import CloudError
-from cloud.routes import bundles, devices, enrol, health, inputs, metrics, people, review, rollouts, session, tuf
+from cloud.routes import (
+    alerts,
+    bundles,
+    devices,
+    drift,
+    enrol,
+    health,
+    inputs,
+    metrics,
+    people,
+    retraining,
+    review,
+    rollouts,
+    session,
+    tuf,
+)
 from cloud.services import Services
 
 
@@ -29,7 +44,8 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(AccessMiddleware, services=services)
     for module in (health, enrol, devices, inputs, bundles, tuf, review, rollouts, session, people, pages, accounts):
         app.include_router(module.router)
-    app.include_router(metrics.router)
+    for module in (metrics, drift, alerts, retraining, watching):
+        app.include_router(module.router)
     pages.mount(app)
     check_rules(app.routes)
     return app

@@ -94,6 +94,12 @@ class DriftConfig(_Section):
     repeat: float = Field(default=1.0, ge=1, le=100_000)
 
 
+class WatchSection(_Section):
+    """What is watched, who is told, what is trained again."""
+
+    file: Path | None = None
+
+
 class CloudConfig(_Section):
     """All settings."""
 
@@ -105,6 +111,7 @@ class CloudConfig(_Section):
     registry: RegistryConfig = RegistryConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
     drift: DriftConfig = DriftConfig()
+    watch: WatchSection = WatchSection()
 
     @property
     def data_dir(self) -> Path:
@@ -195,6 +202,7 @@ def _resolved(config: CloudConfig, base: Path) -> CloudConfig:
                     "ca_file": absolute(config.broker.ca_file),
                 }
             ),
+            "watch": config.watch.model_copy(update={"file": absolute(config.watch.file)}),
             "registry": config.registry.model_copy(update={"keys_dir": absolute(config.registry.keys_dir)}),
         }
     )

@@ -24,6 +24,8 @@ import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 
 from cloud import audit
+from cloud.alerts import rules
+from cloud.alerts.watch import AlertWatch
 from cloud.app import create_app
 from cloud.blobs import BlobStore
 from cloud.broker import Broker, EmbeddedBroker, ExternalBroker
@@ -37,10 +39,13 @@ from cloud.ingest import Ingest
 from cloud.link import Link
 from cloud.people import People
 from cloud.registry import Registry
+from cloud.retraining.datasets import MAX_BYTES, Datasets
+from cloud.retraining.trigger import Retrainings
 from cloud.review import Reviews
 from cloud.services import Services
 from cloud.sessions import Sessions
 from cloud.store import CloudStore
+from cloud.telemetry.keeper import TelemetryKeeper
 from cloud.tuf_repository import TufRepository
 
 log = logging.getLogger(__name__)
@@ -61,6 +66,8 @@ class Parts:
     broker: Broker
     link: Link
     ingest: Ingest
+    telemetry: TelemetryKeeper
+    alerts: AlertWatch
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
         UnavailableError: the database cannot be opened.
     """
     operator_token = config.operator_token()  # refuses an address that others reach without one
+    watched = rules.load(config.watch.file)
     config.data_dir.mkdir(parents=True, exist_ok=True)
     store = CloudStore.open(config.database_url)
     broker = _broker(config, store)
@@ -104,8 +112,12 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
         enrolment=Enrolment(store, clock, fleet, registry, broker),
         people=People(store, clock),
         sessions=Sessions(store, clock, operator_token),
+        watched=watched,
+        retrainings=_retrainings(config, store, clock, watched),
     )
-    return Parts(services, broker, link, ingest)
+    telemetry = TelemetryKeeper(store, clock, config)
+    alerts = AlertWatch(store, clock, fleet, watched, config.server.public_url)
+    return Parts(services, broker, link, ingest, telemetry, alerts)
 
 
 async def serve(config: CloudConfig, on_ready: Callable[[Addresses], None], clock: Clock | None = None) -> None:
@@ -145,6 +157,9 @@ async def _run(parts: Parts, listener: socket.socket, on_ready: Callable[[Addres
             group.create_task(_refresh(parts.services.registry), name="registry"),
             group.create_task(Conductor(parts.services).run(), name="conductor"),
             group.create_task(_keep_head(parts.services), name="audit head"),
+            group.create_task(parts.telemetry.run(), name="telemetry"),
+            group.create_task(parts.alerts.run(), name="alerts"),
+            group.create_task(parts.services.retrainings.run(), name="retraining"),
         ]
         http = group.create_task(server.serve(sockets=[listener]), name="http")
         host, port, _ = parts.broker.endpoint()
@@ -202,6 +217,18 @@ def _registry(config: CloudConfig, store: CloudStore, clock: Clock, fleet: Fleet
     )
     blobs = BlobStore(config.data_dir / "bundles", max_bytes=config.limits.bundle_bytes)
     return Registry(store, clock, blobs, repository, fleet)
+
+
+def _retrainings(config: CloudConfig, store: CloudStore, clock: Clock, watched: rules.WatchConfig) -> Retrainings:
+    return Retrainings(
+        store,
+        clock,
+        Datasets(store, clock, BlobStore(config.data_dir / "datasets", max_bytes=MAX_BYTES)),
+        watched.retrain,
+        config.data_dir / "retraining",
+        inputs=config.data_dir / "inputs",
+        url=config.server.public_url or f"http://127.0.0.1:{config.server.port}",
+    )
 
 
 @contextmanager

@@ -26,7 +26,7 @@ BUSY_TIMEOUT_MS = 10_000
 """How long a connection waits for another process (a backup, a person's shell) to let go of the file."""
 EMPTY_LOG_WAIT_MS = 100
 """For readers, when the log is emptied: devices wait for their acknowledgements meanwhile."""
-MORE_TABLES = ("cloud.telemetry.tables",)
+MORE_TABLES = ("cloud.telemetry.tables", "cloud.alerts.tables", "cloud.retraining.tables")
 """Modules whose tables belong to the schema besides `cloud.tables`."""
 READERS = 40
 """As many connections as the web framework has worker threads."""

@@ -35,6 +35,8 @@ from cloud.telemetry.windows import STEPS_S, Amount, Series
 log = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
+LATE_MS = 70 * 60_000
+"""A window that began so long ago may belong to an hour that others of its device were looked at in."""
 MAX_SERIES_OF_DEVICE = 5000
 """A station has about thirty a version; what a device invents beyond so many is left out."""
 MAX_KNOWN = 200_000
@@ -68,6 +70,7 @@ class Rollups:
         self._config = config
         self._known: dict[Series, int | None] = {}
         self._prepared = False
+        self._late: set[str] = set()
         self.tally = Tally()
 
     def roll(self) -> int:
@@ -101,6 +104,11 @@ class Rollups:
         removed += self._remove_empty_series()
         self.tally.removed += removed
         return removed
+
+    def take_late(self) -> set[str]:
+        """Return the devices of which windows of hours long settled were added up since this was last asked."""
+        late, self._late = self._late, set()
+        return late
 
     def waiting(self) -> int:
         """Return how many windows wait to be added up."""
@@ -139,6 +147,8 @@ class Rollups:
                 log.warning("window %s of %s is in no rollup: %s", row.seq, row.device, error)
                 continue
             self._add(added, amounts, at_ms)
+            if at_ms < self._clock.now_ms() - LATE_MS:
+                self._late.add(row.device)
         keys = [(row.device, row.incarnation, row.seq) for row in rows]
         for some in _chunks(keys):
             connection.execute(delete(rollup_queue).where(tuple_(q.device, q.incarnation, q.seq).in_(some)))

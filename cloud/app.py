@@ -25,6 +25,7 @@ from cloud.routes import (
     inputs,
     metrics,
     people,
+    prometheus,
     retraining,
     review,
     rollouts,
@@ -44,7 +45,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(AccessMiddleware, services=services)
     for module in (health, enrol, devices, inputs, bundles, tuf, review, rollouts, session, people, pages, accounts):
         app.include_router(module.router)
-    for module in (metrics, drift, alerts, retraining, watching):
+    for module in (metrics, prometheus, drift, alerts, retraining, watching):
         app.include_router(module.router)
     pages.mount(app)
     check_rules(app.routes)

@@ -14,8 +14,9 @@ Rules:
 import asyncio
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -59,6 +60,18 @@ class Incoming:
     """Tells the broker that it need not send it again; called once it is kept."""
 
 
+@dataclass
+class IngestTally:
+    """What was done since the start, for `/metrics`."""
+
+    messages: int = 0
+    dropped: int = 0
+    quarantined: int = 0
+    commits: int = 0
+    commit_s: float = 0.0
+    rows: Counter[str] = field(default_factory=Counter)
+
+
 class Ingest:
     """Takes messages from the link and keeps them."""
 
@@ -73,6 +86,7 @@ class Ingest:
         self._publisher = publisher
         self._config = config
         self._queue: asyncio.Queue[Incoming] = asyncio.Queue(config.queue_messages)
+        self.tally = IngestTally()
 
     def submit(self, message: Incoming) -> None:
         """Take a message; called in the event loop. Dropped when too many wait: its device sends it again."""
@@ -80,17 +94,26 @@ class Ingest:
             self._queue.put_nowait(message)
         except asyncio.QueueFull:
             message.release()
+            self.tally.dropped += 1
             log.warning("too many messages wait; dropped one on %s, its device will send it again", message.topic)
 
     async def run(self) -> None:
         """Keep messages until cancelled; those that wait then are sent again by their devices."""
         while True:
             group = await self._next_group()
+            before_s = self._clock.monotonic_s()
             acks = await asyncio.to_thread(self.store_group, group)
+            self.tally.messages += len(group)
+            self.tally.commits += 1
+            self.tally.commit_s += self._clock.monotonic_s() - before_s
             for ack in acks:
                 self._publisher.publish(topic(ack.device, "ack"), ack.model_dump_json().encode(), retain=False)
             for message in group:
                 message.release()
+
+    def waiting(self) -> int:
+        """Return how many messages wait to be kept."""
+        return self._queue.qsize()
 
     def store_group(self, group: Sequence[Incoming]) -> list[Ack]:
         """Keep messages in one transaction; return the acknowledgements to publish. Safe to repeat."""
@@ -149,6 +172,7 @@ class Ingest:
         kept_anew(connection, batch.device, batch.rows.get("decisions", []))
         for bad in batch.bad:
             self._quarantine(connection, topic_name, now_ms, f"row {bad.seq}: {bad.reason}", bad.excerpt)
+        self.tally.rows.update({name: len(rows) for name, rows in batch.rows.items()})
         stored_through = _advance(connection, batch, now_ms)
         if stored_through > max(batch.seqs, default=0):
             # What came before its turn may have answered what comes only now.
@@ -177,6 +201,7 @@ class Ingest:
         digest = hashlib.sha256(f"{topic_name}\n{reason}\n{payload}".encode()).hexdigest()
         row = {"topic": printable(topic_name[:200]), "received_at_ms": now_ms, "reason": reason, "payload": payload}
         if insert_ignore(connection, quarantine, [{**row, "digest": digest}]):
+            self.tally.quarantined += 1
             log.warning("quarantined a message on %s: %s", topic_name, reason)
             newest = connection.execute(select(quarantine.c.id).order_by(quarantine.c.id.desc()).limit(1)).scalar_one()
             connection.execute(quarantine.delete().where(quarantine.c.id <= newest - self._config.quarantine_rows))

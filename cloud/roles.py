@@ -94,6 +94,7 @@ RULES: dict[str, Rule] = {
     "GET /v1/bundles/{name}/{version}": Role.VIEWER,
     "GET /v1/rollouts": Role.VIEWER,
     "GET /v1/rollouts/{rollout}": Role.VIEWER,
+    "GET /metrics": Role.VIEWER,
     "GET /telemetry": Role.VIEWER,
     "GET /drift": Role.VIEWER,
     "GET /drift/{device}": Role.VIEWER,

@@ -23,7 +23,7 @@ from pathlib import Path
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 
-from cloud import audit
+from cloud import audit, otel
 from cloud.alerts import rules
 from cloud.alerts.watch import AlertWatch
 from cloud.app import create_app
@@ -47,6 +47,7 @@ from cloud.sessions import Sessions
 from cloud.store import CloudStore
 from cloud.telemetry.keeper import TelemetryKeeper
 from cloud.tuf_repository import TufRepository
+from cloud.vitals import Vitals
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
         max_total_bytes=config.limits.inputs_disk_mb * 2**20,
     )
     ingest = Ingest(store, inputs, clock, link, config.ingest)
+    telemetry = TelemetryKeeper(store, clock, config)
     services = Services(
         config=config,
         clock=clock,
@@ -114,8 +116,8 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
         sessions=Sessions(store, clock, operator_token),
         watched=watched,
         retrainings=_retrainings(config, store, clock, watched),
+        vitals=Vitals(store, clock, fleet, ingest, telemetry.rollups),
     )
-    telemetry = TelemetryKeeper(store, clock, config)
     alerts = AlertWatch(store, clock, fleet, watched, config.server.public_url)
     return Parts(services, broker, link, ingest, telemetry, alerts)
 
@@ -135,10 +137,12 @@ async def serve(config: CloudConfig, on_ready: Callable[[Addresses], None], cloc
                 )
             listener = _listen(config)
             await parts.broker.start()
+            stop_sending = _send_figures(parts.services)
             try:
                 await _run(parts, listener, on_ready)
             finally:
                 await parts.broker.stop()
+                await asyncio.to_thread(stop_sending)
         finally:
             parts.services.store.close()
 
@@ -163,6 +167,7 @@ async def _run(parts: Parts, listener: socket.socket, on_ready: Callable[[Addres
         ]
         http = group.create_task(server.serve(sockets=[listener]), name="http")
         host, port, _ = parts.broker.endpoint()
+        parts.services.retrainings.url = _url(parts.services.config, listener)
         on_ready(Addresses(_url(parts.services.config, listener), host, port, os.getpid()))
         await stop.wait()
         log.info("stopping")
@@ -170,6 +175,13 @@ async def _run(parts: Parts, listener: socket.socket, on_ready: Callable[[Addres
         await http
         for task in tasks:
             task.cancel()
+
+
+def _send_figures(services: Services) -> Callable[[], None]:
+    settings = services.config.telemetry
+    if not settings.otlp_endpoint:
+        return lambda: None
+    return otel.start(services.vitals, settings.otlp_endpoint, settings.otlp_every_s)
 
 
 async def _keep_head(services: Services) -> None:
@@ -227,7 +239,7 @@ def _retrainings(config: CloudConfig, store: CloudStore, clock: Clock, watched: 
         watched.retrain,
         config.data_dir / "retraining",
         inputs=config.data_dir / "inputs",
-        url=config.server.public_url or f"http://127.0.0.1:{config.server.port}",
+        url=config.server.public_url,
     )
 
 

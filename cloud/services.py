@@ -22,6 +22,7 @@ from cloud.retraining.trigger import Retrainings
 from cloud.review import Reviews
 from cloud.sessions import Sessions
 from cloud.store import CloudStore
+from cloud.vitals import Vitals
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Services:
     sessions: Sessions
     watched: WatchConfig
     retrainings: Retrainings
+    vitals: Vitals
 
 
 def services(request: Request) -> Services:

@@ -72,7 +72,8 @@ class Retrainings:
         self._wanted = {one.model: one for one in wanted}
         self._folder = folder
         self._inputs = inputs
-        self._url = url
+        self.url = url
+        """Where commands reach us."""
         self._children: list[subprocess.Popen[bytes]] = []
 
     async def run(self) -> None:
@@ -199,7 +200,7 @@ class Retrainings:
             "LINESIDE_DATASET": str(self.datasets.blobs.path(row["dataset"])),
             "LINESIDE_DATASET_DIGEST": row["dataset"],
             "LINESIDE_INPUTS": str(self._inputs),
-            "LINESIDE_CLOUD": self._url,
+            "LINESIDE_CLOUD": self.url,
         }
         python = [sys.executable, "-m", "cloud.retraining.runner", str(folder), "--"]
         # A session of its own, so that it outlives us.
@@ -211,7 +212,7 @@ class Retrainings:
         assert wanted.secret_file is not None
         names = ("id", "model", "kind", "cause", "reason", "dataset")
         document = {name: row[name] for name in names} | {
-            "dataset_url": f"{self._url}/v1/datasets/{row['dataset']}",
+            "dataset_url": f"{self.url}/v1/datasets/{row['dataset']}",
             "what": "retraining",
         }
         number = f"retraining-{row['id']}"

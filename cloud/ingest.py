@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -161,8 +161,10 @@ class Ingest:
         return None
 
     def _keep_batch(self, connection: Connection, batch: Batch, topic_name: str, now_ms: int) -> Ack:
+        (windows,) = note_windows(connection, [batch])
         for name, rows in batch.rows.items():
-            if insert_ignore(connection, ROW_TABLES[name], _to_keep(connection, batch, name, now_ms)) < len(rows):
+            new = windows if name == "telemetry" else rows
+            if insert_ignore(connection, ROW_TABLES[name], new) < len(rows):
                 for reason, body in _altered(connection, name, batch, rows):
                     self._quarantine(connection, topic_name, now_ms, reason, body)
         keep_answers(connection, batch.rows.get("events", []), now_ms)
@@ -238,12 +240,6 @@ def _check_member(connection: Connection, device: str) -> None:
         raise Unreadable(f"{device} is not in the fleet")
 
 
-def _to_keep(connection: Connection, batch: Batch, name: str, now_ms: int) -> Sequence[Mapping[str, Any]]:
-    """Return the rows of a table to insert: all, but of telemetry those that no rollup has counted."""
-    rows = batch.rows[name]
-    return note_windows(connection, batch.device, batch.incarnation, rows, now_ms) if name == "telemetry" else rows
-
-
 def _without_refused(connection: Connection, batch: Batch) -> Batch:
     """Return the batch with those rows marked bad that the database does not take."""
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -302,7 +298,7 @@ def _keep_reported(connection: Connection, reported: Reported, now_ms: int, *, r
     fields |= {"reported": reported.model_dump(mode="json"), "reported_at_ms": now_ms}
     if not retained:
         _heard(connection, reported.device, now_ms, {**fields, "online": True})
-        note_health(connection, reported.device, reported.health.model_dump(), now_ms)
+        note_health(connection, [(reported.device, reported.health.model_dump())], now_ms)
         return
     state = tables.device_state
     known = connection.execute(select(state.c.reported).where(state.c.device == reported.device)).one_or_none()

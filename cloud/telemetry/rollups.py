@@ -44,7 +44,7 @@ MAX_KNOWN = 200_000
 REMOVED_AT_ONCE = 2000
 """Rows in one transaction of removal: devices wait for their acknowledgements meanwhile."""
 _AT_ONCE = 300
-_LOCK_NUMBER = 0x11E51DF
+_LOCK_NUMBER = 0x11E5201
 """Of PostgreSQL's advisory lock: points are read, added to and written back, by one copy at a time."""
 _QUEUED_OLD = "telemetry_of_older_release_queued"
 Key = tuple[int, int, int]

@@ -66,6 +66,17 @@ def rollout(
 
 
 @app.command()
+def drift(
+    as_json: AsJson = False,
+    stations: Annotated[int, typer.Option(min=20, help="Simulated stations in each world.")] = 200,
+) -> None:
+    """Whether the drift watch keeps its stated rate of false alarms, and how soon it sees a shift."""
+    from benchmarks import drift as benchmark
+
+    benchmark.main(as_json=as_json, stations=stations)
+
+
+@app.command()
 def risk(
     as_json: AsJson = False,
     scores: Annotated[

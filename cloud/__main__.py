@@ -2,7 +2,22 @@
 
 import typer
 
-from cloud.commands import audit, broker_config, demo, devices, keys, login, models, people, rollouts, serve, tokens
+from cloud.commands import (
+    alerts,
+    audit,
+    broker_config,
+    demo,
+    devices,
+    keys,
+    login,
+    metrics,
+    models,
+    people,
+    retrain,
+    rollouts,
+    serve,
+    tokens,
+)
 
 app = typer.Typer(
     help="The control plane of a fleet of Lineside devices: run it, and talk to it.",
@@ -18,6 +33,10 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(broker_config.app, name="broker-config")
 app.add_typer(rollouts.app, name="rollouts")
 app.add_typer(audit.app, name="audit")
+app.add_typer(metrics.app, name="metrics")
+app.add_typer(alerts.app, name="alerts")
+app.command()(retrain.retrain)
+app.command()(retrain.retrainings)
 app.add_typer(people.app, name="people")
 app.command()(login.login)
 app.command()(login.logout)

@@ -12,8 +12,24 @@ from fastapi import FastAPI
 from cloud import problems
 from cloud.access import AccessMiddleware, check_rules
 from cloud.callers import Callers
-from cloud.console import accounts, pages
-from cloud.routes import bundles, devices, enrol, health, inputs, people, review, rollouts, session, tuf
+from cloud.console import accounts, pages, watching
+from cloud.routes import (
+    alerts,
+    bundles,
+    devices,
+    drift,
+    enrol,
+    health,
+    inputs,
+    metrics,
+    people,
+    prometheus,
+    retraining,
+    review,
+    rollouts,
+    session,
+    tuf,
+)
 from cloud.services import Services
 
 
@@ -27,6 +43,8 @@ def create_app(services: Services) -> FastAPI:
     problems.add_to(app)
     app.add_middleware(AccessMiddleware, services=services)
     for module in (health, enrol, devices, inputs, bundles, tuf, review, rollouts, session, people, pages, accounts):
+        app.include_router(module.router)
+    for module in (metrics, prometheus, drift, alerts, retraining, watching):
         app.include_router(module.router)
     pages.mount(app)
     check_rules(app.routes)

@@ -82,6 +82,32 @@ class RegistryConfig(_Section):
     deltas_disk_mb: int = Field(default=512, ge=0)
 
 
+class TelemetryConfig(_Section):
+    """How telemetry is added up and how long it is kept."""
+
+    otlp_endpoint: str = Field(default="", pattern=r"^(https?://.+)?$")
+    otlp_every_s: float = Field(default=60.0, ge=1)
+    roll_rows: int = Field(default=200, ge=1, le=2000)
+    roll_every_s: float = Field(default=5.0, gt=0)
+    raw_days: float = Field(default=30.0, ge=1)
+    minute_days: float = Field(default=2.0, ge=0.1)
+    hour_days: float = Field(default=90.0, ge=14)
+    day_days: float = Field(default=1826.0, ge=90)
+
+
+class DriftConfig(_Section):
+    """When inputs and answers count as changed."""
+
+    false_alarms_per_year: float = Field(default=0.1, gt=0, le=1000)
+    repeat: float = Field(default=1.0, ge=1, le=100_000)
+
+
+class WatchSection(_Section):
+    """What is watched, who is told, what is trained again."""
+
+    file: Path | None = None
+
+
 class CloudConfig(_Section):
     """All settings."""
 
@@ -91,6 +117,9 @@ class CloudConfig(_Section):
     ingest: IngestConfig = IngestConfig()
     limits: LimitsConfig = LimitsConfig()
     registry: RegistryConfig = RegistryConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+    drift: DriftConfig = DriftConfig()
+    watch: WatchSection = WatchSection()
 
     @property
     def data_dir(self) -> Path:
@@ -181,6 +210,7 @@ def _resolved(config: CloudConfig, base: Path) -> CloudConfig:
                     "ca_file": absolute(config.broker.ca_file),
                 }
             ),
+            "watch": config.watch.model_copy(update={"file": absolute(config.watch.file)}),
             "registry": config.registry.model_copy(update={"keys_dir": absolute(config.registry.keys_dir)}),
         }
     )

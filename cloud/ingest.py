@@ -16,8 +16,9 @@ Rules:
 import asyncio
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -33,6 +34,7 @@ from cloud.fleet import Publisher, missed_by
 from cloud.onsite import keep_answers, keep_waiting_answers
 from cloud.parsing import BadRow, Batch, Unreadable, excerpt, merge, parse, printable, shown
 from cloud.store import CloudStore, insert_ignore, upsert
+from cloud.telemetry.queue import note_health, note_windows
 from cloud.together import MAX_RANGES, ROW_TABLES
 from edge.wire.forgetting import forgotten
 from edge.wire.messages import Ack, Presence, Reported
@@ -82,6 +84,18 @@ class _Read:
         return not isinstance(self.parsed, Unreadable) and together.is_plain(self.parsed, retained=self.retained)
 
 
+@dataclass
+class IngestTally:
+    """What was done since the start, for `/metrics`."""
+
+    messages: int = 0
+    dropped: int = 0
+    quarantined: int = 0
+    commits: int = 0
+    commit_s: float = 0.0
+    rows: Counter[str] = field(default_factory=Counter)
+
+
 class Ingest:
     """Takes messages from the link and keeps them."""
 
@@ -96,6 +110,7 @@ class Ingest:
         self._publisher = publisher
         self._config = config
         self._queue: asyncio.Queue[Incoming] = asyncio.Queue(config.queue_messages)
+        self.tally = IngestTally()
 
     def submit(self, message: Incoming) -> None:
         """Take a message; called in the event loop. Dropped when too many wait: its device sends it again."""
@@ -103,16 +118,26 @@ class Ingest:
             self._queue.put_nowait(message)
         except asyncio.QueueFull:
             message.release()
+            self.tally.dropped += 1
             log.warning("too many messages wait; dropped one on %s, its device will send it again", message.topic)
 
     async def run(self) -> None:
         """Keep messages until cancelled; those that wait then are sent again by their devices."""
         while True:
             group = await self._next_group()
-            for name, payload, retain in await asyncio.to_thread(self._answers, group):
+            before_s = self._clock.monotonic_s()
+            answers = await asyncio.to_thread(self._answers, group)
+            self.tally.messages += len(group)
+            self.tally.commits += 1
+            self.tally.commit_s += self._clock.monotonic_s() - before_s
+            for name, payload, retain in answers:
                 self._publisher.publish(name, payload, retain=retain)
             for message in group:
                 message.release()
+
+    def waiting(self) -> int:
+        """Return how many messages wait to be kept."""
+        return self._queue.qsize()
 
     def store_group(self, group: Sequence[Incoming]) -> list[Ack]:
         """Keep messages; return the acknowledgements to publish. Safe to repeat.
@@ -160,6 +185,9 @@ class Ingest:
 
         parsed = [one.parsed for one in group if not isinstance(one.parsed, Unreadable)]
         kept = together.keep(connection, parsed, now_ms, look_for_altered)
+        for one in parsed:
+            if isinstance(one, Batch):
+                self.tally.rows.update({name: len(rows) for name, rows in one.rows.items()})
         for place in kept.strangers:
             message, device = group[place].message, group[place].device
             self._quarantine(connection, message.topic, now_ms, _stranger(device), excerpt(message.payload))
@@ -225,8 +253,10 @@ class Ingest:
         return None
 
     def _keep_batch(self, connection: Connection, batch: Batch, topic_name: str, now_ms: int) -> Ack:
+        (windows,) = note_windows(connection, [batch])
         for name, rows in batch.rows.items():
-            if insert_ignore(connection, ROW_TABLES[name], rows) < len(rows):
+            new = windows if name == "telemetry" else rows
+            if insert_ignore(connection, ROW_TABLES[name], new) < len(rows):
                 for reason, body in _altered(connection, name, batch, rows):
                     self._quarantine(connection, topic_name, now_ms, reason, body)
         keep_answers(connection, batch.rows.get("events", []), now_ms)
@@ -236,6 +266,7 @@ class Ingest:
         kept_anew(connection, batch.device, batch.rows.get("decisions", []))
         for bad in batch.bad:
             self._quarantine(connection, topic_name, now_ms, f"row {bad.seq}: {bad.reason}", bad.excerpt)
+        self.tally.rows.update({name: len(rows) for name, rows in batch.rows.items()})
         stored_through = _advance(connection, batch, now_ms)
         if stored_through > max(batch.seqs, default=0):
             # What came before its turn may have answered what comes only now.
@@ -259,6 +290,7 @@ class Ingest:
         digest = hashlib.sha256(f"{topic_name}\n{reason}\n{payload}".encode()).hexdigest()
         row = {"topic": printable(topic_name[:200]), "received_at_ms": now_ms, "reason": reason, "payload": payload}
         if insert_ignore(connection, quarantine, [{**row, "digest": digest}]):
+            self.tally.quarantined += 1
             log.warning("quarantined a message on %s: %s", topic_name, reason)
             newest = connection.execute(select(quarantine.c.id).order_by(quarantine.c.id.desc()).limit(1)).scalar_one()
             connection.execute(quarantine.delete().where(quarantine.c.id <= newest - self._config.quarantine_rows))
@@ -367,6 +399,7 @@ def _keep_reported(connection: Connection, reported: Reported, now_ms: int, *, r
     fields = together.state_fields(reported, now_ms)
     if not retained:
         _heard(connection, reported.device, now_ms, {**fields, "online": True})
+        note_health(connection, [(reported.device, reported.health.model_dump())], now_ms)
         return
     state = tables.device_state
     known = connection.execute(select(state.c.reported).where(state.c.device == reported.device)).one_or_none()

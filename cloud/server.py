@@ -23,7 +23,9 @@ from pathlib import Path
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
 
-from cloud import audit
+from cloud import audit, otel
+from cloud.alerts import rules
+from cloud.alerts.watch import AlertWatch
 from cloud.app import create_app
 from cloud.blobs import BlobStore
 from cloud.broker import Broker, EmbeddedBroker, ExternalBroker
@@ -40,12 +42,16 @@ from cloud.ingest import Ingest
 from cloud.link import Link
 from cloud.people import People
 from cloud.registry import Registry
+from cloud.retraining.datasets import MAX_BYTES, Datasets
+from cloud.retraining.trigger import Retrainings
 from cloud.review import Reviews
 from cloud.services import Services
 from cloud.sessions import Sessions
 from cloud.shelf import DatabaseShelf
 from cloud.store import CloudStore
+from cloud.telemetry.keeper import TelemetryKeeper
 from cloud.tuf_repository import TufRepository
+from cloud.vitals import Vitals
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +71,8 @@ class Parts:
     broker: Broker
     link: Link
     ingest: Ingest
+    telemetry: TelemetryKeeper
+    alerts: AlertWatch
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,7 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
         UnavailableError: the database cannot be opened.
     """
     operator_token = config.operator_token()  # refuses an address that others reach without one
+    watched = rules.load(config.watch.file)
     config.data_dir.mkdir(parents=True, exist_ok=True)
     store = CloudStore.open(config.database_url)
     _check_copies(config, store)
@@ -99,6 +108,7 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
         bucket=_bucket(config, "inputs"),
     )
     ingest = Ingest(store, inputs, clock, link, config.ingest)
+    telemetry = TelemetryKeeper(store, clock, config)
     services = Services(
         config=config,
         clock=clock,
@@ -111,8 +121,12 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
         enrolment=Enrolment(store, clock, fleet, registry, broker),
         people=People(store, clock),
         sessions=Sessions(store, clock, operator_token),
+        watched=watched,
+        retrainings=_retrainings(config, store, clock, watched),
+        vitals=Vitals(store, clock, fleet, ingest, telemetry.rollups),
     )
-    return Parts(services, broker, link, ingest)
+    alerts = AlertWatch(store, clock, fleet, watched, config.server.public_url)
+    return Parts(services, broker, link, ingest, telemetry, alerts)
 
 
 async def serve(config: CloudConfig, on_ready: Callable[[Addresses], None], clock: Clock | None = None) -> None:
@@ -130,10 +144,12 @@ async def serve(config: CloudConfig, on_ready: Callable[[Addresses], None], cloc
                 )
             listener = _listen(config)
             await parts.broker.start()
+            stop_sending = _send_figures(parts.services)
             try:
                 await _run(parts, listener, on_ready)
             finally:
                 await parts.broker.stop()
+                await asyncio.to_thread(stop_sending)
         finally:
             parts.services.store.close()
 
@@ -153,9 +169,13 @@ async def _run(parts: Parts, listener: socket.socket, on_ready: Callable[[Addres
             group.create_task(_collect(parts.services), name="collector"),
             group.create_task(Conductor(parts.services).run(), name="conductor"),
             group.create_task(_keep_head(parts.services), name="audit head"),
+            group.create_task(parts.telemetry.run(), name="telemetry"),
+            group.create_task(parts.alerts.run(), name="alerts"),
+            group.create_task(parts.services.retrainings.run(), name="retraining"),
         ]
         http = group.create_task(server.serve(sockets=[listener]), name="http")
         host, port, _ = parts.broker.endpoint()
+        parts.services.retrainings.url = _url(parts.services.config, listener)
         on_ready(Addresses(_url(parts.services.config, listener), host, port, os.getpid()))
         await stop.wait()
         log.info("stopping")
@@ -163,6 +183,13 @@ async def _run(parts: Parts, listener: socket.socket, on_ready: Callable[[Addres
         await http
         for task in tasks:
             task.cancel()
+
+
+def _send_figures(services: Services) -> Callable[[], None]:
+    settings = services.config.telemetry
+    if not settings.otlp_endpoint:
+        return lambda: None
+    return otel.start(services.vitals, settings.otlp_endpoint, settings.otlp_every_s)
 
 
 async def _keep_head(services: Services) -> None:
@@ -244,6 +271,18 @@ def _check_copies(config: CloudConfig, store: CloudStore) -> None:
         raise ConfigError("broker.share: several copies need one PostgreSQL", hint="set store.url")
     if not config.store.blobs:
         log.warning("store.blobs is empty: unless %s is shared by all copies, inputs are at one only", config.data_dir)
+
+
+def _retrainings(config: CloudConfig, store: CloudStore, clock: Clock, watched: rules.WatchConfig) -> Retrainings:
+    return Retrainings(
+        store,
+        clock,
+        Datasets(store, clock, BlobStore(config.data_dir / "datasets", max_bytes=MAX_BYTES)),
+        watched.retrain,
+        config.data_dir / "retraining",
+        inputs=config.data_dir / "inputs",
+        url=config.server.public_url,
+    )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from cloud.alerts.rules import WatchConfig
 from cloud.blobs import BlobStore
 from cloud.clock import Clock
 from cloud.collecting import Collector
@@ -18,9 +19,11 @@ from cloud.enrolment import Enrolment
 from cloud.fleet import Fleet
 from cloud.people import People
 from cloud.registry import Registry
+from cloud.retraining.trigger import Retrainings
 from cloud.review import Reviews
 from cloud.sessions import Sessions
 from cloud.store import CloudStore
+from cloud.vitals import Vitals
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ class Services:
     enrolment: Enrolment
     people: People
     sessions: Sessions
+    watched: WatchConfig
+    retrainings: Retrainings
+    vitals: Vitals
 
 
 def services(request: Request) -> Services:

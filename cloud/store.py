@@ -11,6 +11,7 @@ Rules:
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, inspect, make_url
@@ -24,6 +25,8 @@ __all__ = ["BUSY_TIMEOUT_MS", "CloudStore", "insert_ignore", "upsert", "upsert_m
 
 SCHEMA_LOCK = 0x11E51DD
 """Copies that start together make the schema one after the other."""
+MORE_TABLES = ("cloud.telemetry.tables", "cloud.alerts.tables", "cloud.retraining.tables")
+"""Modules whose tables belong to the schema besides `cloud.tables`."""
 
 
 class CloudStore:
@@ -97,6 +100,8 @@ def _shown(url: str) -> str:
 
 
 def _create_schema(engine: Engine) -> None:
+    for module in MORE_TABLES:
+        import_module(module)  # adds its tables to the schema
     with engines.writing(engine).begin() as connection:
         engines.one_after_the_other(connection, SCHEMA_LOCK)
         tables.metadata.create_all(connection)

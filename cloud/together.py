@@ -19,6 +19,7 @@ from cloud import tables
 from cloud.engines import insert_new, upsert_many
 from cloud.erasure import kept_anew
 from cloud.parsing import Batch, merge
+from cloud.telemetry.queue import note_health, note_windows
 from edge.wire.messages import Presence, Reported
 from edge.wire.rows import ANSWERED_EVENT, FORGOTTEN_EVENT, SERVER_ANSWERED_EVENT
 
@@ -71,10 +72,13 @@ def keep(connection: Connection, group: Sequence[Parsed], now_ms: int, altered: 
     strangers = [place for place, one in enumerate(group) if one.device not in members]
     heard = [one for one in group if one.device in members]
     batches = [one for one in heard if isinstance(one, Batch)]
+    windows = note_windows(connection, batches)
     stored_through = _advance(connection, batches, now_ms)
-    _insert(connection, batches, altered)
+    _insert(connection, batches, windows, altered)
     _let_come_again(connection, batches)
     _hear(connection, heard, now_ms)
+    health = [(one.device, one.health.model_dump()) for one in heard if isinstance(one, Reported)]
+    note_health(connection, health, now_ms)
     return Kept(stored_through, _with_wishes(connection, {batch.device for batch in batches}), strangers)
 
 
@@ -121,10 +125,16 @@ def _advance(connection: Connection, batches: Sequence[Batch], now_ms: int) -> d
     return {key: through for key, (through, _) in states.items()}
 
 
-def _insert(connection: Connection, batches: Sequence[Batch], altered: Callable[[str, Batch], None]) -> None:
+def _insert(
+    connection: Connection,
+    batches: Sequence[Batch],
+    windows: Sequence[Sequence[dict[str, Any]]],
+    altered: Callable[[str, Batch], None],
+) -> None:
     for name, table in ROW_TABLES.items():
         rows = [row for batch in batches for row in batch.rows.get(name, ())]
-        if insert_new(connection, table, rows) < len(rows):
+        new = [row for some in windows for row in some] if name == "telemetry" else rows
+        if insert_new(connection, table, new) < len(rows):
             for batch in batches:
                 if batch.rows.get(name):
                     altered(name, batch)

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
+from cloud.alerts.tables import alert_deliveries, alert_silences, alerts
 from cloud.console.views.freshness import freshness
 from cloud.tables import (
     audit_log,
@@ -23,6 +24,7 @@ from cloud.tables import (
     rollouts,
     streams,
 )
+from cloud.telemetry.tables import drift_states
 
 MINUTE_MS = 60_000
 """Windows like "the last ten minutes" move on even where nothing happens."""
@@ -53,6 +55,12 @@ _COUNTERS = select(
     _scalar(func.max(bundles.c.published_at_ms)),
     _scalar(func.count(bundles.c.digest)),
     _scalar(func.max(quarantine.c.id)),
+    _scalar(func.max(drift_states.c.updated_at_ms)),
+    _scalar(func.max(alerts.c.id)),
+    _scalar(func.max(alerts.c.fired_ms)),
+    _scalar(func.max(alerts.c.resolved_ms)),
+    _scalar(func.max(alert_silences.c.id)),
+    _scalar(func.sum(alert_deliveries.c.attempts)),
 )
 _STATES = select(
     device_state.c.device,

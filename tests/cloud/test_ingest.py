@@ -244,3 +244,23 @@ def test_message_is_not_acknowledged_while_the_disk_is_full_and_kept_when_there_
     assert world.count(tables.events) == 0
     assert world.quarantined() == []
     assert world.take(*messages) == {"box-1": 100}
+
+
+@pytest.mark.anyio
+async def test_more_than_may_wait_is_handed_back_at_once_and_kept_when_it_is_sent_again(world: World) -> None:
+    publisher, released = RecordingPublisher(), list[int]()
+    config = IngestConfig(queue_messages=10, group_wait_ms=0)
+    ingest = Ingest(world.services.store, world.services.inputs, world.clock, publisher, config)
+    messages = [up("box-1", [event(seq)]) for seq in range(1, 31)]
+    for seq, one in enumerate(messages, 1):  # nothing is kept yet: the database is busy
+        ingest.submit(Incoming(one.topic, one.payload, False, functools.partial(released.append, seq)))
+    assert (released, ingest.tally.dropped, ingest.waiting()) == (list(range(11, 31)), 20, 10)
+    assert publisher.sent == []  # handed back is not acknowledged
+    task = asyncio.create_task(ingest.run())
+    await until(lambda: ingest.waiting() == 0 and len(released) == 30, 10, "what waited")
+    for one in messages[10:]:
+        ingest.submit(one)
+        await until(lambda: ingest.waiting() == 0, 10, "room")
+    await until(lambda: Ack.model_validate_json(publisher.sent[-1][1]).stored_through == 30, 10, "all of it")
+    task.cancel()
+    assert world.count(tables.events) == 30

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, select
 
+from cloud.alerts.tables import alerts
 from cloud.console.views.alarms import Alarm, condensed, standing
 from cloud.console.views.fleet import DeviceLine, Fleet, fleet
 from cloud.console.views.rollouts import RolloutLine, open_rollouts
@@ -66,10 +67,12 @@ def waiting(connection: Connection) -> Waiting:
 def badges(connection: Connection) -> dict[str, int]:
     """Return the numbers beside the names of the pages."""
     reviews = select(func.count()).select_from(decisions).where(decisions.c.needs_review.is_(True))
+    firing = select(func.count()).select_from(alerts).where(alerts.c.state == "firing", alerts.c.acked_ms.is_(None))
     running = select(func.count()).select_from(rollouts).where(rollouts.c.status.in_(("running", "paused")))
     return {
         "/review": connection.execute(reviews).scalar_one(),
         "/rollouts": connection.execute(running).scalar_one(),
+        "/alerts": connection.execute(firing).scalar_one(),
     }
 
 

@@ -1,0 +1,1 @@
+"""Alerts: rules over what is known of the fleet, and the ways to tell people."""

@@ -1,0 +1,1 @@
+"""When a model is trained again: causes, dataset versions, the command that does it, what comes back."""

@@ -9,12 +9,15 @@ Rules:
 
 from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cloud.access import AccessMiddleware, check_rules
 from cloud.callers import Callers
 from cloud.console import accounts, pages
 from cloud.console.problems import answer
 from cloud.errors import CloudError
+from cloud.roles import is_for_devices
 from cloud.routes import bundles, devices, enrol, health, inputs, people, review, rollouts, session, tuf
 from cloud.services import Services
 
@@ -32,6 +35,21 @@ def create_app(services: Services) -> FastAPI:
     pages.mount(app)
     check_rules(app.routes)
     return app
+
+
+class DeviceDoor:
+    """The application as devices see it at their own port: nothing is there but what devices call."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI event."""
+        if scope["type"] == "http" and not is_for_devices(scope["method"], scope["path"]):
+            words = {"error": "this port is for devices", "hint": "the console has another one; see server.port"}
+            await JSONResponse(words, status_code=404)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 def _answer_nobody(_request: Request, _error: Exception) -> Response:

@@ -18,6 +18,7 @@ from cloud.fleet import Fleet
 from cloud.people import People
 from cloud.registry import Registry
 from cloud.review import Reviews
+from cloud.security import Security
 from cloud.sessions import Sessions
 from cloud.store import CloudStore
 
@@ -36,6 +37,7 @@ class Services:
     enrolment: Enrolment
     people: People
     sessions: Sessions
+    security: Security
 
 
 def services(request: Request) -> Services:

@@ -61,6 +61,7 @@ async def fetch_bundle(
     base_url: str,
     root: Path | None,
     trust_dir: Path,
+    ca: Path | None = None,
     limits: FetchLimits | None = None,
 ) -> Path:
     """Get a bundle from a control plane to `destination`, in a worker thread that ends when this is cancelled.
@@ -71,6 +72,7 @@ async def fetch_bundle(
         base_url: the control plane; metadata and bundles are below `/tuf/`.
         root: the root of trust that the device was flashed with.
         trust_dir: where the device keeps trusted metadata.
+        ca: what to verify the control plane by (PEM), instead of what the system trusts.
         limits: when to give up.
 
     Raises:
@@ -80,11 +82,13 @@ async def fetch_bundle(
     stop = threading.Event()
 
     def trust(target_path: str) -> TargetInfo:
-        return trusted_target(target_path, metadata_dir=trust_dir, metadata_url=f"{base}/tuf/metadata", root=root)
+        return trusted_target(
+            target_path, metadata_dir=trust_dir, metadata_url=f"{base}/tuf/metadata", root=root, ca=ca
+        )
 
     def work() -> Path:
         return download_bundle(
-            ref, destination, targets_url=f"{base}/tuf/targets", trust=trust, limits=limits, stop=stop
+            ref, destination, targets_url=f"{base}/tuf/targets", trust=trust, ca=ca, limits=limits, stop=stop
         )
 
     try:
@@ -100,6 +104,7 @@ def download_bundle(
     *,
     targets_url: str,
     trust: Callable[[str], TargetInfo],
+    ca: Path | None = None,
     limits: FetchLimits | None = None,
     stop: threading.Event | None = None,
 ) -> Path:
@@ -110,6 +115,7 @@ def download_bundle(
         destination: where it shall be; a part of it is kept beside.
         targets_url: where bundles are served, for example `http://cloud/tuf/targets`.
         trust: what the signed metadata says of a target path (`edge.trust.trusted_target`).
+        ca: what to verify the server by (PEM), instead of what the system trusts.
         limits: when to give up.
         stop: set to end early.
 
@@ -127,7 +133,8 @@ def download_bundle(
         part = destination.with_name(f".{ref.digest}.part")
         _remove_stale(destination.parent, except_for=part)
         try:
-            _complete(_Download(ref, part, f"{targets_url.rstrip('/')}/{ref.digest}.{ref.target_path}", limits, stop))
+            url = f"{targets_url.rstrip('/')}/{ref.digest}.{ref.target_path}"
+            _complete(_Download(ref, part, url, connection_pool(read_s=SILENCE_S, ca=ca), limits, stop))
         except UpdateError:
             part.unlink(missing_ok=True)
             raise
@@ -169,14 +176,22 @@ def _complete(download: "_Download") -> None:
 class _Download:
     """One bundle's way into its part file."""
 
-    def __init__(self, ref: BundleRef, part: Path, url: str, limits: FetchLimits, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        ref: BundleRef,
+        part: Path,
+        url: str,
+        pool: urllib3.PoolManager,
+        limits: FetchLimits,
+        stop: threading.Event,
+    ) -> None:
         self.ref = ref
         self.part = part
         self._url = url
         self._limits = limits
         self._stop = stop
         self._give_up_s = time.monotonic() + limits.deadline_s
-        self._pool = connection_pool(read_s=SILENCE_S)
+        self._pool = pool
         self._too_slow = False
 
     def run(self) -> None:

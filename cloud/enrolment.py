@@ -127,11 +127,11 @@ class Enrolment:
             raise InvalidError(f"ttl: expected more than 0 s and at most a year, got {ttl_s}")
         now_ms = self._clock.now_ms()
         trusted = self._security.fingerprint()
-        token = secrets.token_urlsafe(SECRET_BYTES) + (f".{trusted}" if trusted else "")
-        claim = Claim(token, profile, site, device, now_ms + round(ttl_s * 1000))
+        secret = secrets.token_urlsafe(SECRET_BYTES)
+        claim = Claim(f"{secret}.{trusted}" if trusted else secret, profile, site, device, now_ms + round(ttl_s * 1000))
         kept = {"profile": profile, "site": site, "device": device, "expires_at_ms": claim.expires_at_ms}
         with self._store.write() as connection:
-            row = {"token_digest": _digest(claim.token), "created_at_ms": now_ms, **kept}
+            row = {"token_digest": _digest(secret), "created_at_ms": now_ms, **kept}
             connection.execute(tables.claims.insert().values(row))
             audit.record(connection, at_ms=now_ms, who=who, what="claim_created", data=kept)
         return claim

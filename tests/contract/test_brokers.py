@@ -1,15 +1,17 @@
-"""The contract over real brokers: the embedded nats-server and Mosquitto with the files that we write for it."""
+"""The contract over real brokers: the embedded nats-server, and a Mosquitto on the files that the control plane keeps."""
 
 import asyncio
 import contextlib
 import functools
 import random
-import signal
+import socket
+import ssl
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import paho.mqtt.client as mqtt
 import pytest
@@ -17,9 +19,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from sqlalchemy import select
 
 from cloud import tables
-from cloud.broker import Broker, EmbeddedBroker, ExternalBroker, mosquitto_files
+from cloud.broker import Broker, EmbeddedBroker, ExternalBroker
+from cloud.clock import SystemClock
 from cloud.config import BrokerConfig, CloudConfig, ServerConfig, StoreConfig
-from cloud.enrolment import mosquitto_hash
 from cloud.link import Link
 from cloud.server import Parts, build
 from edge.wire.base import BundleRef
@@ -28,43 +30,51 @@ from edge.wire.messages import Ack, Desired, DesiredBundles, Presence
 from edge.wire.topics import topic
 from tests.brokers import find_binary, free_port
 from tests.clocks import HeldClock
-from tests.cloud.world import World, decision, event, reported, up
+from tests.cloud.world import World, decision, device_context, event, reported, up
 from tests.waiting import until
 
 WAIT_S = 40.0
+Credential = Literal["certificate", "password"]
 REF = BundleRef(name="brightness", version="1.0.0", digest="ab" * 32, size_bytes=3)
 
 
 class Mosquitto:
-    """A Mosquitto with our accounts and rights, which it reads again on SIGHUP."""
+    """A Mosquitto that runs on the files that the control plane keeps for it."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
-        self.folder = folder
-        self.password = "the control plane's own"
+        self.files = folder / "files"
+        self._folder = folder
         folder.mkdir(parents=True)
         self._binary = find_binary("mosquitto")
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, world: World) -> None:
-        """Write accounts and rights, then start it, or have it read them."""
-        rows = world.rows(tables.devices)
-        devices = [(row.device, row.mosquitto_password_hash) for row in rows if row.revoked_at_ms is None]
-        for name, text in mosquitto_files(("lineside-cloud", mosquitto_hash(self.password)), devices).items():
-            path = self.folder / name
-            path.write_text(text)
-            path.chmod(0o600)
-        if self._process is not None:
-            self._process.send_signal(signal.SIGHUP)
-            return
-        config = self.folder / "mosquitto.conf"
-        config.write_text(
-            f"listener {self.port} 127.0.0.1\nuser root\nallow_anonymous false\n"
-            f"password_file {self.folder / 'password_file'}\nacl_file {self.folder / 'acl_file'}\n"
-            "max_queued_messages 100000\n"
+    def settings(self, credential: Credential) -> BrokerConfig:
+        """Return the control plane's settings for it."""
+        (self._folder / "password").write_text("the control plane's own")
+        return BrokerConfig(
+            kind="external",
+            port=self.port,
+            listen_host="127.0.0.1",
+            credential=credential,
+            password_file=self._folder / "password",
+            accounts_dir=self.files,
+            reload_command=("sh", "-c", f"test ! -e {self._folder}/pid || kill -HUP $(cat {self._folder}/pid)"),
         )
-        with (self.folder / "log").open("ab") as log:
+
+    def start(self) -> None:
+        """Start it on the files as they are."""
+        config = self._folder / "mosquitto.conf"
+        config.write_text(f"pid_file {self._folder}/pid\nuser root\nlog_type all\ninclude_dir {self.files}\n")
+        with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen([self._binary, "-c", str(config)], stdout=log, stderr=log)
+
+    def knows(self, text: str) -> bool:
+        """Return whether it has read rights that hold this text."""
+        rights = self.files / "acl_file"
+        log = (self._folder / "log").read_text(errors="replace")
+        read_at = [float(line.split(":")[0]) for line in log.splitlines() if "Reloading config" in line]
+        return text in rights.read_text() and any(at >= int(rights.stat().st_mtime) for at in read_at)
 
     def stop(self) -> None:
         """Kill it."""
@@ -72,6 +82,7 @@ class Mosquitto:
             self._process.kill()
             self._process.wait()
             self._process = None
+            (self._folder / "pid").unlink(missing_ok=True)
 
 
 class Site:
@@ -84,17 +95,18 @@ class Site:
         self.mosquitto = mosquitto
 
     async def enrol(self, name: str) -> EnrolAnswer:
-        """Take a device in and let the broker know."""
+        """Take a device in, and return when the broker knows it."""
         answer = await asyncio.to_thread(self.world.enrol, name)
-        if self.mosquitto is not None:
-            self.mosquitto.start(self.world)
+        tls = device_context(answer)
+        await until(lambda: _is_let_in(answer, tls), WAIT_S, f"the broker to know {name}")
+        mosquitto = self.mosquitto
+        if mosquitto is not None:
+            await until(lambda: mosquitto.knows(f"user {name}\n"), WAIT_S, f"the broker to know {name}'s rights")
         return answer
 
     async def revoke(self, name: str) -> None:
-        """Put a device out and let the broker know."""
+        """Put a device out."""
         await asyncio.to_thread(self.world.services.enrolment.revoke, name, who="test")
-        if self.mosquitto is not None:
-            self.mosquitto.start(self.world)
 
     async def break_broker(self) -> None:
         """Kill the broker; it is started again by whoever keeps it."""
@@ -103,7 +115,7 @@ class Site:
             subprocess.run(["kill", "-9", str(self.broker.pid)], check=True)
         elif self.mosquitto is not None:
             self.mosquitto.stop()
-            self.mosquitto.start(self.world)
+            self.mosquitto.start()
 
 
 class Device:
@@ -111,26 +123,27 @@ class Device:
 
     def __init__(self, answer: EnrolAnswer, *, boot_id: str = "b1", client_id: str | None = None) -> None:
         self.name = answer.device
-        self.refused = False
+        self.lost = False
         self.received: list[tuple[str, bytes]] = []
         self.granted: list[bool] = []
-        self._answer = answer
+        self.answer = answer
         self.client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id or answer.device,
             clean_session=False,
             protocol=mqtt.MQTTv311,
         )
-        self.client.username_pw_set(answer.broker.username, answer.broker.password)
+        _prove(self.client, answer)
         will = Presence(device=self.name, boot_id=boot_id, online=False, at_ms=1)
         self.client.will_set(topic(self.name, "presence"), will.model_dump_json(), qos=1, retain=True)
         self.client.reconnect_delay_set(1, 1)
         self.client.on_connect = self._connected
+        self.client.on_disconnect = lambda *_: setattr(self, "lost", True)
         self.client.on_message = lambda _c, _u, message: self.received.append((message.topic, bytes(message.payload)))
         self.client.on_subscribe = lambda _c, _u, _m, codes, _p: self.granted.extend(not c.is_failure for c in codes)
 
     def __enter__(self) -> "Device":
-        broker = self._answer.broker
+        broker = self.answer.broker
         self.client.connect_async(broker.host, broker.port, keepalive=10)
         self.client.loop_start()
         return self
@@ -161,7 +174,6 @@ class Device:
             socket.close()
 
     def _connected(self, client: mqtt.Client, _userdata: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        self.refused = reason.is_failure
         if not reason.is_failure:
             client.subscribe([(topic(self.name, "desired"), 1), (topic(self.name, "ack"), 1)])
 
@@ -181,18 +193,15 @@ def anyio_backend() -> str:
 
 
 @asynccontextmanager
-async def site(kind: str, folder: Path) -> AsyncIterator[Site]:
+async def site(kind: str, folder: Path, credential: Credential = "certificate") -> AsyncIterator[Site]:
     """Run broker, link and ingest."""
     mosquitto = Mosquitto(folder / "mosquitto") if kind == "mosquitto" else None
-    config = BrokerConfig(port=0)
-    if mosquitto is not None:
-        (folder / "password").write_text(mosquitto.password)
-        config = BrokerConfig(kind="external", port=mosquitto.port, password_file=folder / "password")
-    world = World(folder, broker=config)
+    config = BrokerConfig(port=0, credential=credential) if mosquitto is None else mosquitto.settings(credential)
+    world = World(folder, broker=config, clock=HeldClock(time.time_ns() // 1_000_000))
     parts, broker = world.parts, world.parts.broker
-    if mosquitto is not None:
-        mosquitto.start(world)
     await broker.start()
+    if mosquitto is not None:
+        mosquitto.start()
     tasks = [
         asyncio.create_task(broker.run()),
         asyncio.create_task(
@@ -303,13 +312,10 @@ async def test_new_device_gets_in_others_stay_and_a_revoked_one_is_thrown_out(ki
                 await until(lambda: second.granted == [True, True], WAIT_S, "the second device")
                 assert first.granted == [True, True]
                 await here.revoke("box-2")
-                second.client.reconnect_delay_set(1, 1)
-                if kind == "mosquitto":  # it asks for the password again only when a device comes anew
-                    second.cut()
-                    second.client.reconnect()
-                    second.client.loop_start()
-                await until(lambda: second.refused, WAIT_S, "the revoked device to be refused")
-            assert first.client.is_connected()
+                await until(lambda: second.lost, WAIT_S, "the revoked device's open connection to be cut")
+                await until(lambda: not second.client.is_connected(), WAIT_S, "the revoked device to stay out")
+                assert not await asyncio.to_thread(_is_let_in, second.answer, device_context(second.answer))
+            assert (first.client.is_connected(), first.lost) == (True, False)
 
 
 @pytest.mark.anyio
@@ -335,7 +341,9 @@ async def test_broker_that_forgot_everything_is_told_again(kind: str, tmp_path: 
 @pytest.mark.anyio
 async def test_link_keeps_trying_while_the_broker_is_away(tmp_path: Path) -> None:
     config = BrokerConfig(kind="external", port=free_port())
-    broker = ExternalBroker(config, "x")
+    world = World(tmp_path, broker=config)
+    broker = world.parts.broker
+    assert isinstance(broker, ExternalBroker)
     link = Link(broker.login, random.Random(1))
     task = asyncio.create_task(link.run(lambda _message: None, lambda: None))
     await asyncio.sleep(0.5)
@@ -345,13 +353,14 @@ async def test_link_keeps_trying_while_the_broker_is_away(tmp_path: Path) -> Non
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+    world.close()
 
 
 def test_embedded_broker_keeps_its_port_over_starts(tmp_path: Path) -> None:
     config = CloudConfig(server=ServerConfig(port=0), store=StoreConfig(data_dir=tmp_path), broker=BrokerConfig(port=0))
 
     async def start_and_stop() -> tuple[int, int | None]:
-        parts = build(config, HeldClock())
+        parts = build(config, SystemClock())
         await parts.broker.start()
         assert isinstance(parts.broker, EmbeddedBroker)
         pid, port = parts.broker.pid, parts.broker.endpoint()[1]
@@ -362,6 +371,31 @@ def test_embedded_broker_keeps_its_port_over_starts(tmp_path: Path) -> None:
     (first, first_pid), (second, second_pid) = asyncio.run(start_and_stop()), asyncio.run(start_and_stop())
     assert first == second
     assert first_pid != second_pid
+
+
+def _prove(client: mqtt.Client, answer: EnrolAnswer) -> None:
+    """Have a client sign in as an enrolled device does."""
+    tls = device_context(answer)
+    if tls is not None:
+        client.tls_set_context(tls)
+    if answer.broker.username:
+        client.username_pw_set(answer.broker.username, answer.broker.password)
+
+
+def _is_let_in(answer: EnrolAnswer, tls: ssl.SSLContext | None) -> bool:
+    """Return whether the broker takes an enrolled device's credential."""
+    broker = answer.broker
+    fields = [b"probe-" + answer.device.encode(), *(x.encode() for x in (broker.username, broker.password) if x)]
+    flags = 0b1100_0010 if broker.username else 0b10
+    body = b"\x00\x04MQTT\x04" + bytes([flags]) + b"\x00\x0a"
+    body += b"".join(len(field).to_bytes(2, "big") + field for field in fields)
+    try:
+        with socket.create_connection((broker.host, broker.port), 5) as plain:
+            with tls.wrap_socket(plain, server_hostname=broker.host) if tls else plain as line:
+                line.sendall(b"\x10" + bytes([len(body)]) + body)
+                return line.recv(4) == b"\x20\x02\x00\x00"
+    except OSError:
+        return False
 
 
 def _granted(device: Device) -> bool:

@@ -8,6 +8,7 @@ Rules:
 """
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -29,6 +30,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.callers = Callers(services)
     app.add_exception_handler(CloudError, _answer_error)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
+    app.add_exception_handler(RequestValidationError, _answer_wrong)
     app.add_middleware(AccessMiddleware, services=services)
     for module in (health, enrol, devices, inputs, bundles, tuf, review, rollouts, session, people, pages, accounts):
         app.include_router(module.router)
@@ -55,6 +57,13 @@ class DeviceDoor:
 def _answer_nobody(_request: Request, _error: Exception) -> Response:
     """Whoever sent has gone in the middle of it, as devices behind a cut cable do: no fault, and nobody to answer."""
     return Response(status_code=400)
+
+
+def _answer_wrong(_request: Request, error: Exception) -> Response:
+    """What is wrong and where, without what came: whoever sent it logs the answer, and it may hold a claim."""
+    assert isinstance(error, RequestValidationError)
+    told = [{key: each[key] for key in ("type", "loc", "msg")} for each in error.errors()]
+    return JSONResponse({"detail": told}, status_code=422)
 
 
 def _answer_error(request: Request, error: Exception) -> Response:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edge import uplink, uploads
+from edge.addresses import is_plain, is_private
 from edge.clock import Clock
 from edge.config import CloudSection, Config
 from edge.enrol import enrol
@@ -24,7 +25,7 @@ from edge.linkstate import STOPPED, LinkBook
 from edge.mqttsession import LinkTimes
 from edge.reporter import Reporter
 from edge.store import Store
-from edge.tls import context, is_plain, is_private
+from edge.tls import context
 from edge.update import Fetch, Updater
 from edge.uploads import UploadTimes
 from edge.values import StationSettings

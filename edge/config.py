@@ -14,12 +14,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edge.actuators import CONFIRM_LATER
+from edge.addresses import is_plain
 from edge.configcheck import driver_mistakes, mistakes_in, port_mistakes
 from edge.errors import ConfigError
 from edge.masks import Mask, Region
 from edge.privacy import agreed_by_default
 from edge.stationrules import LineRules
-from edge.tls import is_plain
 from edge.toml_lines import line_of
 from edge.voice.settings import usual_segmenter
 from edge.wear import DROP_FIRST, Droppable

@@ -15,6 +15,7 @@ from pathlib import Path
 import urllib3
 from pydantic import ValidationError
 
+from edge.addresses import is_private
 from edge.clock import Clock
 from edge.errors import ConfigError, LinkError
 from edge.http import connection_pool, for_people
@@ -28,7 +29,7 @@ from edge.identity import (
     save_credentials,
     save_identity,
 )
-from edge.tls import context, context_without_trust, is_private, is_the_ca
+from edge.tls import context, context_without_trust, is_the_ca
 from edge.wire.http import BrokerAddress, EnrolAnswer, EnrolRequest, claim_parts, enrol_statement
 
 MAX_ANSWER_BYTES = 64 * 1024
@@ -138,9 +139,9 @@ def _request(
             csr=csr,
         )
     except ValidationError as error:
-        raise ConfigError(
-            f"this device cannot be enrolled: {error}", hint="look at [device] and cloud.claim"
-        ) from error
+        # Not the error itself: it shows what came, and a claim is nobody's business.
+        wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise ConfigError(f"this device cannot be enrolled: {wrong}", hint="look at [device] and cloud.claim") from None
 
 
 def _context(ca: Path | None, pinned: str | None) -> ssl.SSLContext | None:

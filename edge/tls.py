@@ -4,16 +4,13 @@ Rules:
 - A control plane is verified by what was pinned for it, if something was: `cloud.ca`, or the CA whose SHA-256 stood in
   the claim. Else by what the device's system trusts. Never by nothing, but for the one call that fetches the CA.
 - Name and time are always verified; the clock of a device that is refused for the time is named in the message.
-- Plain text is for this machine alone, unless the configuration says otherwise.
 - Nothing here needs a cryptography library but the standard one.
 """
 
 import base64
 import hashlib
-import ipaddress
 import ssl
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from edge.errors import ConfigError
 
@@ -61,17 +58,3 @@ def is_the_ca(pem: str, digest: str) -> bool:
         return False
     got = base64.urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=").decode()
     return pem.count(ssl.PEM_HEADER) == 1 and got == digest
-
-
-def is_private(host: str) -> bool:
-    """Return whether nobody but this machine can listen on the way to a host."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def is_plain(url: str) -> bool:
-    """Return whether an address speaks without TLS to another machine."""
-    parts = urlsplit(url)
-    return parts.scheme == "http" and not is_private(parts.hostname or "")

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import random
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from cloud.config import BrokerConfig, CloudConfig, ServerConfig, StoreConfig
 from cloud.link import Link
 from cloud.server import build
 from edge.wire.base import BundleRef
+from edge.wire.http import EnrolAnswer
 from edge.wire.messages import DesiredBundles, Presence
 from edge.wire.topics import topic
 from tests.brokers import find_binary, free_port
 from tests.cloud.world import World, decision, device_context, event, reported, up
-from tests.contract.sites import WAIT_S, Device, site
+from tests.contract.sites import WAIT_S, Device, is_let_in, site
 from tests.waiting import until
 
 REF = BundleRef(name="brightness", version="1.0.0", digest="ab" * 32, size_bytes=3)
@@ -138,6 +140,33 @@ async def test_new_device_gets_in_others_stay_and_a_revoked_one_is_thrown_out(ki
 
 
 @pytest.mark.anyio
+async def test_renewed_certificate_is_shown_to_who_comes_next_and_cuts_nobody(tmp_path: Path) -> None:
+    async with site("nats", tmp_path) as here:
+        security, answer = here.world.services.security, await here.enrol("box-1")
+        with Device(answer) as device:
+            await until(lambda: device.granted == [True, True], WAIT_S, "the device's subscriptions")
+            before = await asyncio.to_thread(_shown_by, answer)
+            here.world.clock.forward(61 * 86_400)
+            assert security.renew()
+            here.parts.broker.accounts_changed()
+            await until(lambda: _shown_by(answer) != before, WAIT_S, "the new certificate")
+            device.say("up", up("box-1", [event(1)]).payload)
+            await until(lambda: device.acked() == 1, WAIT_S, "an acknowledgement on the old connection")
+            assert not device.lost
+        assert is_let_in(answer, device_context(answer))
+
+
+@pytest.mark.anyio
+async def test_certificate_before_the_last_enrolment_is_of_no_use(kind: str, tmp_path: Path) -> None:
+    async with site(kind, tmp_path) as here:
+        first = await here.enrol("box-1")
+        await here.revoke("box-1")
+        second = await here.enrol("box-1")
+        await until(lambda: not is_let_in(first, device_context(first)), WAIT_S, "the old certificate to be refused")
+        assert is_let_in(second, device_context(second))
+
+
+@pytest.mark.anyio
 async def test_broker_that_forgot_everything_is_told_again(kind: str, tmp_path: Path) -> None:
     async with site(kind, tmp_path) as here:
         answer = await here.enrol("box-1")
@@ -190,6 +219,14 @@ def test_embedded_broker_keeps_its_port_over_starts(tmp_path: Path) -> None:
     (first, first_pid), (second, second_pid) = asyncio.run(start_and_stop()), asyncio.run(start_and_stop())
     assert first == second
     assert first_pid != second_pid
+
+
+def _shown_by(answer: EnrolAnswer) -> bytes:
+    """Return the certificate that the broker shows (DER)."""
+    tls = device_context(answer)
+    assert tls is not None
+    with socket.create_connection((answer.broker.host, answer.broker.port), 5) as plain:
+        return tls.wrap_socket(plain, server_hostname=answer.broker.host).getpeercert(binary_form=True) or b""
 
 
 def _granted(device: Device) -> bool:

@@ -32,7 +32,7 @@ from cloud.registry import Registry, with_default
 from cloud.security import Security
 from cloud.store import CloudStore, upsert
 from edge.wire.base import BundleRef
-from edge.wire.http import BrokerAddress, EnrolAnswer, EnrolRequest, claim_parts, enrol_statement
+from edge.wire.http import BrokerAddress, EnrolAnswer, EnrolRequest, claim_parts, csr_statement, enrol_statement
 from edge.wire.messages import Desired
 from edge.wire.topics import topic
 
@@ -337,13 +337,17 @@ def _with_defaults(refs: list[BundleRef]) -> Callable[[Desired], Desired]:
 
 
 def _check_proof(request: EnrolRequest) -> None:
-    statement = enrol_statement(request.device, request.claim, request.public_key, request.csr)
+    said = (request.device, request.claim, request.public_key)
+    signed = [(request.proof, enrol_statement(*said))]
+    if request.csr is not None:
+        signed.append((request.csr_proof or "", csr_statement(*said, request.csr)))
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(request.public_key))
-        key.verify(bytes.fromhex(request.proof), statement)
+        for proof, statement in signed:
+            key.verify(bytes.fromhex(proof), statement)
     except (InvalidSignature, ValueError) as error:
         raise RefusedError(
-            "the proof does not fit the public key", hint="sign `enrol_statement` with its key"
+            "the proof does not fit the public key", hint="sign `enrol_statement` and `csr_statement` with its key"
         ) from error
 
 

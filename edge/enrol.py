@@ -10,6 +10,7 @@ Rules:
 """
 
 import ssl
+import warnings
 from pathlib import Path
 
 import urllib3
@@ -30,7 +31,7 @@ from edge.identity import (
     save_identity,
 )
 from edge.tls import context, context_without_trust, is_the_ca
-from edge.wire.http import BrokerAddress, EnrolAnswer, EnrolRequest, claim_parts, enrol_statement
+from edge.wire.http import BrokerAddress, EnrolAnswer, EnrolRequest, claim_parts, csr_statement, enrol_statement
 
 MAX_ANSWER_BYTES = 64 * 1024
 """The answer is a few hundred bytes."""
@@ -104,7 +105,9 @@ def fetch_ca(cloud_url: str, digest: str) -> str:
         LinkError: the control plane cannot be reached or is busy.
         ConfigError: whoever answers has another one.
     """
-    status, text = _call(f"{cloud_url.rstrip('/')}/v1/ca", "GET", None, context_without_trust())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)  # the digest is what verifies
+        status, text = _call(f"{cloud_url.rstrip('/')}/v1/ca", "GET", None, context_without_trust())
     pem = text.decode(errors="replace")
     if status in BUSY_STATUS:
         raise LinkError(f"{cloud_url}: the control plane answered {status}")
@@ -134,9 +137,10 @@ def _request(
             profile=profile,
             site=site,
             public_key=public_key,
-            proof=key.sign(enrol_statement(device, token, public_key, csr)).hex(),
+            proof=key.sign(enrol_statement(device, token, public_key)).hex(),
             models=models,
             csr=csr,
+            csr_proof=key.sign(csr_statement(device, token, public_key, csr)).hex(),
         )
     except ValidationError as error:
         # Not the error itself: it shows what came, and a claim is nobody's business.

@@ -40,8 +40,10 @@ def for_people(error: Exception) -> str:
     reason: BaseException = error
     while (inner := getattr(reason, "reason", None) or reason.__cause__) and isinstance(inner, BaseException):
         reason = inner
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        return f"the certificate is not believed: {reason.verify_message}{_hint(reason.verify_code)}"
+    inside = reason.args[0] if reason.args else None  # urllib3 keeps what TLS said as an argument
+    refused = inside if isinstance(inside, ssl.SSLCertVerificationError) else reason
+    if isinstance(refused, ssl.SSLCertVerificationError):
+        return f"the certificate is not believed: {refused.verify_message.rstrip('.')}{_hint(refused.verify_code)}"
     text = str(reason).rsplit(": ", 1)[-1] if " at 0x" in str(reason) else str(reason)
     return text or type(reason).__name__
 

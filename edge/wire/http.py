@@ -12,7 +12,7 @@ Rules:
 - A claim token is bound to the first public key that shows it: the same key may ask again (power was
   cut before the answer was kept), another key may not.
 - `proof` signs `enrol_statement(...)` with the device's Ed25519 key, so a stolen token alone is not enough
-  to take over a name that is already enrolled. With a certificate request it signs that too.
+  to take over a name that is already enrolled. `csr_proof` does the same for the certificate request.
 - A claim as people type it may carry, after a dot, the SHA-256 of the control plane's CA (base64url without padding):
   the device takes `GET /v1/ca` from anybody and believes it only if it has that digest, before it says anything else.
 - `certificate` in an answer is for `csr`'s key and signs in at the broker; then there is no password.
@@ -40,6 +40,8 @@ class EnrolRequest(WireModel):
     """Names of the models that the device's stations run."""
     csr: str | None = Field(default=None, max_length=4000)
     """Certificate request (PKCS #10, PEM) for the key that the device made for TLS; its CN is the device."""
+    csr_proof: str | None = Field(default=None, pattern=r"^[0-9a-f]{128}$")
+    """Ed25519 signature over `csr_statement(device, claim, public_key, csr)`, hexadecimal."""
 
 
 class BrokerAddress(WireModel):
@@ -68,10 +70,14 @@ class EnrolAnswer(WireModel):
     """The same for the broker."""
 
 
-def enrol_statement(device: str, claim: str, public_key: str, csr: str | None = None) -> bytes:
+def enrol_statement(device: str, claim: str, public_key: str) -> bytes:
     """Return the bytes that the device signs to prove that it holds the key."""
-    asked = "" if csr is None else f"\n{hashlib.sha256(csr.encode()).hexdigest()}"
-    return f"lineside-enrol-1\n{device}\n{claim}\n{public_key}{asked}".encode()
+    return f"lineside-enrol-1\n{device}\n{claim}\n{public_key}".encode()
+
+
+def csr_statement(device: str, claim: str, public_key: str, csr: str) -> bytes:
+    """Return the bytes that the device signs to say that a certificate request is its own."""
+    return b"\n".join([enrol_statement(device, claim, public_key), hashlib.sha256(csr.encode()).hexdigest().encode()])
 
 
 def claim_parts(claim: str) -> tuple[str, str | None]:

@@ -14,7 +14,6 @@ from cloud.enrolment import accounts, revoked_serials
 from cloud.errors import InvalidError, NotFoundError, RefusedError
 from edge.tls import is_the_ca
 from edge.wire.base import BundleRef
-from edge.wire.http import enrol_statement
 from tests.bundles import bundle_bytes
 from tests.cloud.publishing import publish
 from tests.cloud.world import TLS_KEY, World, certificate_request, enrol_request
@@ -71,7 +70,7 @@ def test_request_for_another_name_or_with_another_kind_of_key_gets_no_certificat
 ) -> None:
     claim = world.services.enrolment.create_claim().token
     with pytest.raises(InvalidError, match=reason):
-        world.services.enrolment.enrol(enrol_request(KEY, claim, csr=csr, proof=_proof(claim, csr)))
+        world.services.enrolment.enrol(enrol_request(KEY, claim, csr=csr))
     assert world.rows(tables.claims)[0].used_by_key is None
 
 
@@ -85,7 +84,7 @@ def test_certificate_request_that_was_exchanged_on_the_way_is_refused(world: Wor
 def test_device_without_a_certificate_request_is_told_to_update(world: World) -> None:
     claim = world.services.enrolment.create_claim().token
     with pytest.raises(RefusedError, match="by certificate") as caught:
-        world.services.enrolment.enrol(enrol_request(KEY, claim, csr=None, proof=_proof(claim, None)))
+        world.services.enrolment.enrol(enrol_request(KEY, claim, csr=None))
     assert "broker.credential" in caught.value.hint
 
 
@@ -228,8 +227,3 @@ def test_every_change_is_in_the_audit_log_with_who_and_why(world: World) -> None
         ("device box-1", "device_enrolled", ""),
         ("anna", "device_revoked", "scrapped"),
     ]
-
-
-def _proof(claim: str, csr: str | None) -> str:
-    public_key = KEY.public_key().public_bytes_raw().hex()
-    return KEY.sign(enrol_statement("box-1", claim, public_key, csr)).hex()

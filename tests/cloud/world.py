@@ -22,7 +22,7 @@ from cloud.fleet import Fleet
 from cloud.ingest import Incoming
 from cloud.server import Parts, build
 from cloud.services import Services
-from edge.wire.http import EnrolAnswer, EnrolRequest, enrol_statement
+from edge.wire.http import EnrolAnswer, EnrolRequest, csr_statement, enrol_statement
 from edge.wire.messages import Health, Presence, Reported
 from edge.wire.topics import topic
 from tests.clocks import HeldClock
@@ -108,9 +108,11 @@ def now_of(clock: Clock) -> datetime:
 def enrol_request(key: Ed25519PrivateKey, claim: str, device: str = "box-1", **fields: Any) -> EnrolRequest:
     """Return what a device with this key would send."""
     public_key = key.public_key().public_bytes_raw().hex()
-    csr = certificate_request(device)
-    proof = key.sign(enrol_statement(device, claim, public_key, csr)).hex()
-    plain = {"profile": "inspection-box", "site": "hall-1", "models": ["brightness"], "proof": proof, "csr": csr}
+    proof = key.sign(enrol_statement(device, claim, public_key)).hex()
+    plain: dict[str, Any] = {"profile": "inspection-box", "site": "hall-1", "models": ["brightness"], "proof": proof}
+    csr = fields.setdefault("csr", certificate_request(device))
+    if csr is not None:
+        plain["csr_proof"] = key.sign(csr_statement(device, claim, public_key, csr)).hex()
     return EnrolRequest(device=device, claim=claim, public_key=public_key, **{**plain, **fields})
 
 

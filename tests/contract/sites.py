@@ -167,11 +167,14 @@ class Device:
 
 
 @asynccontextmanager
-async def site(kind: str, folder: Path, credential: Credential = "certificate") -> AsyncIterator[Site]:
-    """Run broker, link and ingest."""
+async def site(
+    kind: str, folder: Path, credential: Credential = "certificate", *, days_ago: int = 0
+) -> AsyncIterator[Site]:
+    """Run broker, link and ingest; `days_ago` is when it was set up, by its own clock."""
+    clock = HeldClock(time.time_ns() // 1_000_000 - days_ago * 86_400_000)
     mosquitto = Mosquitto(folder / "mosquitto") if kind == "mosquitto" else None
     config = BrokerConfig(port=0, credential=credential) if mosquitto is None else mosquitto.settings(credential)
-    world = World(folder, broker=config, clock=HeldClock(time.time_ns() // 1_000_000))
+    world = World(folder, broker=config, clock=clock)
     parts, broker = world.parts, world.parts.broker
     await broker.start()
     if mosquitto is not None:

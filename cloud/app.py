@@ -8,11 +8,14 @@ Rules:
 """
 
 from fastapi import FastAPI
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cloud import problems
 from cloud.access import AccessMiddleware, check_rules
 from cloud.callers import Callers
 from cloud.console import accounts, pages, watching
+from cloud.roles import is_for_devices
 from cloud.routes import (
     alerts,
     bundles,
@@ -49,3 +52,18 @@ def create_app(services: Services) -> FastAPI:
     pages.mount(app)
     check_rules(app.routes)
     return app
+
+
+class DeviceDoor:
+    """The application as devices see it at their own port: nothing is there but what devices call."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI event."""
+        if scope["type"] == "http" and not is_for_devices(scope["method"], scope["path"]):
+            words = {"error": "this port is for devices", "hint": "the console has another one; see server.port"}
+            await JSONResponse(words, status_code=404)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)

@@ -1,10 +1,12 @@
 """The MQTT broker: `nats-server` as our own child, or one that somebody else runs.
 
 Rules:
-- A device may publish only its own `reported`, `presence` and `up`, and subscribe only to its own `desired`
-  and `ack`; nats-server needs no further permissions for that (checked with 2.15: none on `$MQTT.`).
+- A device signs in by a credential of its own, and may touch its own topics only (`cloud.broker_files`).
+- Whoever loses its account loses its connection: nats-server looks at every open one when it reads the accounts. Others
+  do not, so the control plane takes the device's connection over by its client id, once they have read the files.
 - The child dies with us, is started again when it dies alone, and keeps its port and its store across starts.
-- Accounts are a file made from the database; a change is written and the child told to read it (SIGHUP).
+- Accounts are a file made from the database; a change is written and the child told to read it (SIGHUP), and so are
+  certificates that were renewed. An external broker is told in the same way where `broker.accounts_dir` is set.
 - Nothing here is trusted to keep a message: see the acknowledgement in `cloud.ingest`.
 """
 
@@ -24,14 +26,15 @@ from pathlib import Path
 import bcrypt
 
 from cloud.blobs import write_durably
-from cloud.config import BrokerConfig
+from cloud.broker_files import users_file
+from cloud.config import BrokerConfig, is_loopback
+from cloud.enrolment import CLOUD_USER, Account
 from cloud.errors import BrokerError, ConfigError
 from cloud.link import Login
-from edge.wire.topics import FROM_DEVICE, TO_DEVICE, topic
+from cloud.security import WILDCARDS, Security
 
 log = logging.getLogger(__name__)
 
-CLOUD_USER = "lineside-cloud"
 START_TIMEOUT_S = 30.0
 PROBE_TIMEOUT_S = 2.0
 STOP_TIMEOUT_S = 10.0
@@ -54,21 +57,34 @@ mqtt {{
   host: "{host}"
   port: {port}
   max_ack_pending: 200
-}}
+{tls}}}
 include "users.conf"
 """
 
-Accounts = Callable[[], list[tuple[str, str]]]
-"""Gives name and bcrypt hash of every device in the fleet."""
+TLS_CONFIG = """  tls {{
+    cert_file: "{certificate}"
+    key_file: "{key}"
+    timeout: 10
+{verify}  }}
+"""
+VERIFY_CONFIG = """    ca_file: "{ca}"
+    verify_and_map: true
+"""
+
+Accounts = Callable[[], list[Account]]
+"""Gives every device in the fleet."""
+Files = Callable[[], dict[str, bytes]]
+"""Gives an external broker's files by name."""
 
 
 class EmbeddedBroker:
     """nats-server as a child process."""
 
-    def __init__(self, folder: Path, config: BrokerConfig, accounts: Accounts) -> None:
+    def __init__(self, folder: Path, config: BrokerConfig, accounts: Accounts, security: Security) -> None:
         self._folder = folder
         self._config = config
         self._accounts = accounts
+        self._security = security
         self._password = secrets.token_urlsafe(32)
         self._password_hash = bcrypt.hashpw(self._password.encode(), bcrypt.gensalt(4)).decode()
         self._process: asyncio.subprocess.Process | None = None
@@ -82,17 +98,27 @@ class EmbeddedBroker:
         """Process number of the child, if it runs."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
-    def endpoint(self) -> tuple[str, int, bool]:
-        """Return host, port and whether TLS is spoken, as devices reach it."""
-        return self._config.public_host or self._config.host, self._config.public_port or self._port, False
+    def endpoint(self, reached_at: str = "") -> tuple[str, int, bool]:
+        """Return host, port and whether TLS is spoken, as a device reaches it.
+
+        Without `broker.public_host` that is where the device has reached us by HTTP, unless the broker listens on one
+        address of its own: from afar nobody reaches `0.0.0.0`, and loopback only by what forwards both.
+        """
+        own = self._config.host
+        if reached_at and (own in WILDCARDS or is_loopback(own)):
+            own = reached_at
+        return self._config.public_host or own, self._config.public_port or self._port, self._config.tls
 
     def login(self) -> Login:
         """Return how the control plane itself connects."""
-        host = "127.0.0.1" if self._config.host in ("0.0.0.0", "::") else self._config.host  # noqa: S104
-        return Login(host, self._port, CLOUD_USER, self._password)
+        host = "127.0.0.1" if self._config.host in WILDCARDS else self._config.host
+        tls = self._security.broker_context() if self._config.tls else None
+        if self._config.uses_certificates:
+            return Login(host, self._port, "", None, tls)
+        return Login(host, self._port, CLOUD_USER, self._password, tls)
 
-    def accounts_changed(self) -> None:
-        """Have the accounts read anew, soon; may be called from any thread."""
+    def accounts_changed(self, put_out: str | None = None) -> None:  # noqa: ARG002  (nats-server cuts it by itself)
+        """Have accounts and certificates read anew, soon; may be called from any thread."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._changed.set)
 
@@ -110,6 +136,7 @@ class EmbeddedBroker:
             folder=self._folder.resolve(),
             host=self._config.host,
             port=self._port,
+            tls=self._tls_config(),
             max_disk_mb=self._config.max_disk_mb,
         )
         write_durably(self._folder / "nats.conf", text.encode(), mode=0o600)
@@ -182,8 +209,9 @@ class EmbeddedBroker:
 
     async def _until_listening(self) -> None:
         assert self._process is not None
+        login = self.login()
         while self._process.returncode is None:
-            if await _knows_us(self.login()):  # another program on our port answers too, but not to our password
+            if await _is_taken(login):  # another program on our port answers too, but not to our password
                 return
             await asyncio.sleep(0.02)
         raise BrokerError(
@@ -205,22 +233,44 @@ class EmbeddedBroker:
                 probe.bind((self._config.host, 0))
                 return int(probe.getsockname()[1])
 
+    def _tls_config(self) -> str:
+        if not self._config.tls:
+            return ""
+        security = self._security
+        verify = VERIFY_CONFIG.format(ca=security.authority.ca_file) if self._config.uses_certificates else ""
+        return TLS_CONFIG.format(certificate=security.certificate_file, key=security.key_file, verify=verify)
+
     def _write_users(self) -> None:
         with self._writing:
-            text = users_file([(CLOUD_USER, self._password_hash)], self._accounts())
+            by_password = (CLOUD_USER, self._password_hash)
+            cloud = (self._security.cloud_user(), "") if self._config.uses_certificates else by_password
+            text = users_file(cloud, self._accounts())
             write_durably(self._folder / "users.conf", text.encode(), mode=0o600)
 
 
 class ExternalBroker:
-    """A broker that somebody else runs and keeps the accounts of."""
+    """A broker that somebody else runs."""
 
-    def __init__(self, config: BrokerConfig, password: str | None) -> None:
+    def __init__(self, config: BrokerConfig, password: str | None, files: Files, security: Security) -> None:
+        """Take it on.
+
+        Args:
+            config: where it is.
+            password: the control plane's own there, if it has one.
+            files: gives its files by name, from the fleet as it is now.
+            security: whom to believe, and how to sign in.
+        """
         if config.port == 0:
             raise ConfigError("broker.port: expected the external broker's port, got 0")
         self._config = config
         self._password = password
+        self._files = files
+        self._security = security
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changed = asyncio.Event()
+        self._put_out: set[str] = set()
 
-    def endpoint(self) -> tuple[str, int, bool]:
+    def endpoint(self, reached_at: str = "") -> tuple[str, int, bool]:  # noqa: ARG002  (it is where it is)
         """Return host, port and whether TLS is spoken, as devices reach it."""
         config = self._config
         return config.public_host or config.host, config.public_port or config.port, config.tls
@@ -228,64 +278,97 @@ class ExternalBroker:
     def login(self) -> Login:
         """Return how the control plane itself connects."""
         config = self._config
-        share = config.share
-        return Login(config.host, config.port, config.username, self._password, config.tls, config.ca_file, share)
+        tls = self._security.broker_context() if config.tls else None
+        if config.uses_certificates:
+            return Login(config.host, config.port, "", None, tls, config.share)
+        return Login(config.host, config.port, config.username, self._password, tls, config.share)
 
-    def accounts_changed(self) -> None:
-        """Say that its keeper has to bring its accounts up to date."""
-        log.info("accounts changed: run `lineside-cloud broker-config mosquitto` and have the broker read the files")
+    def accounts_changed(self, put_out: str | None = None) -> None:
+        """Bring its accounts up to date, or say that its keeper has to; may be called from any thread."""
+        if self._config.accounts_dir is None:
+            log.warning("accounts changed: run `lineside-cloud broker-config`, and have the broker read the files")
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._note, put_out)
 
     async def start(self) -> None:
-        """Do nothing: it is there or it is not, and the link tries again."""
+        """Write its files, if that is ours to do; it is there or it is not, and the link tries again."""
+        self._loop = asyncio.get_running_loop()
+        if self._config.accounts_dir is not None:
+            await self._bring_up_to_date()
 
     async def run(self) -> None:
-        """Do nothing until cancelled."""
-        await asyncio.Event().wait()
+        """Keep its accounts up to date until cancelled."""
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(RELOAD_WAIT_S)
+            self._changed.clear()
+            gone, self._put_out = self._put_out, set()
+            if self._config.accounts_dir is not None:
+                await self._bring_up_to_date()
+            for device in gone:
+                await self._cut(device)
 
     async def stop(self) -> None:
         """Do nothing."""
+
+    def _note(self, put_out: str | None) -> None:
+        if put_out is not None:
+            self._put_out.add(put_out)
+        self._changed.set()
+
+    async def _bring_up_to_date(self) -> None:
+        folder = self._config.accounts_dir
+        assert folder is not None
+        try:
+            await asyncio.to_thread(write_files, folder, await asyncio.to_thread(self._files))
+            await self._have_it_read()
+        except (OSError, TimeoutError) as error:
+            log.error("the broker's accounts are not up to date: %s", error)  # noqa: TRY400  (the message says it all)
+
+    async def _have_it_read(self) -> None:
+        command = self._config.reload_command
+        if not command:
+            return
+        child = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL
+        )
+        try:
+            code = await asyncio.wait_for(child.wait(), STOP_TIMEOUT_S)
+        except TimeoutError:
+            child.kill()
+            await child.wait()
+            raise
+        if code:
+            raise OSError(f"broker.reload_command ended with {code}")
+        await asyncio.sleep(RELOAD_WAIT_S)  # a signal is taken at the broker's next round
+
+    async def _cut(self, device: str) -> None:
+        """End a device's connection: whoever comes with the same client id takes its place (MQTT 3.1.4-2)."""
+        if not await _is_taken(self.login(), client_id=device):
+            log.warning("the connection of %s may still be open: the broker cannot be reached", device)
 
 
 Broker = EmbeddedBroker | ExternalBroker
 
 
-def users_file(cloud: list[tuple[str, str]], devices: list[tuple[str, str]]) -> str:
-    """Return nats-server's accounts: name and bcrypt hash of those who may do all, and of devices."""
-    lines = ["authorization {", "  users: ["]
-    for name, password_hash in cloud:
-        lines.append(f'    {{user: "{name}", password: "{password_hash}", allowed_connection_types: ["MQTT"]}}')
-    for name, password_hash in devices:
-        publish = ", ".join(f'"{_subject(name, channel)}"' for channel in FROM_DEVICE)
-        subscribe = ", ".join(f'"{_subject(name, channel)}"' for channel in TO_DEVICE)
-        allowed = f"publish: {{allow: [{publish}]}}, subscribe: {{allow: [{subscribe}]}}"
-        lines.append(
-            f'    {{user: "{name}", password: "{password_hash}", allowed_connection_types: ["MQTT"], '
-            f"permissions: {{{allowed}}}}}"
-        )
-    return "\n".join([*lines, "  ]", "}", ""])
+def write_files(folder: Path, files: dict[str, bytes]) -> None:
+    """Write an external broker's files, for its owner's eyes alone.
+
+    Raises:
+        OSError: the disk does not take them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        write_durably(folder / name, data, mode=0o600)
 
 
-def mosquitto_files(cloud: tuple[str, str], devices: list[tuple[str, str]]) -> dict[str, str]:
-    """Return Mosquitto's `password_file` and `acl_file`: the same rights as the embedded broker gives."""
-    password_file = "".join(f"{name}:{password_hash}\n" for name, password_hash in [cloud, *devices])
-    acl = [f"user {cloud[0]}", "topic readwrite lineside/#", ""]
-    acl += [f"pattern write {topic('device', channel).replace('device', '%u', 1)}" for channel in FROM_DEVICE]
-    acl += [f"pattern read {topic('device', channel).replace('device', '%u', 1)}" for channel in TO_DEVICE]
-    return {"password_file": password_file, "acl_file": "\n".join([*acl, ""])}
-
-
-def _subject(device: str, channel: str) -> str:
-    """Return the NATS subject of an MQTT topic of the contract; its names hold neither dots nor blanks."""
-    return topic(device, channel).replace("/", ".")  # type: ignore[arg-type]
-
-
-async def _knows_us(login: Login) -> bool:
-    """Return whether an MQTT broker is there that takes our user and password."""
+async def _is_taken(login: Login, client_id: str = "lineside-cloud-probe") -> bool:
+    """Return whether an MQTT broker is there that takes our credential."""
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(login.host, login.port)
+            reader, writer = await asyncio.open_connection(login.host, login.port, ssl=login.tls)
             try:
-                writer.write(_connect_packet("lineside-cloud-probe", login.username, login.password or ""))
+                writer.write(_connect_packet(client_id, login.username, login.password or ""))
                 return await reader.readexactly(4) == b"\x20\x02\x00\x00"
             finally:
                 writer.close()
@@ -294,13 +377,14 @@ async def _knows_us(login: Login) -> bool:
 
 
 def _connect_packet(client_id: str, username: str, password: str) -> bytes:
-    """Return MQTT 3.1.1's CONNECT with a clean session (section 3.1 of the standard); short fields only."""
-    clean_with_login = 0b1100_0010
-    fields = [client_id.encode(), username.encode(), password.encode()]
-    body = b"\x00\x04MQTT\x04" + bytes([clean_with_login]) + b"\x00\x0a"
+    """Return MQTT 3.1.1's CONNECT with a clean session (section 3.1 of the standard); with a login if there is one."""
+    flags = 0b1100_0010 if username else 0b0000_0010
+    fields = [client_id.encode(), *([username.encode(), password.encode()] if username else [])]
+    body = b"\x00\x04MQTT\x04" + bytes([flags]) + b"\x00\x0a"
     body += b"".join(len(text).to_bytes(2, "big") + text for text in fields)
-    assert len(body) < 128
-    return bytes([0x10, len(body)]) + body
+    assert len(body) < 16384
+    length = bytes([len(body)]) if len(body) < 128 else bytes([len(body) % 128 | 0x80, len(body) // 128])
+    return b"\x10" + length + body
 
 
 def _program() -> Path:

@@ -7,7 +7,6 @@ Rules:
 """
 
 import hmac
-import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -17,7 +16,7 @@ from fastapi import Depends, Request
 from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 
-from cloud.config import CloudConfig
+from cloud.config import CloudConfig, is_loopback
 from cloud.errors import UnauthorizedError
 from cloud.people import People
 from cloud.roles import Role
@@ -113,7 +112,7 @@ class Callers:
 def only_here(config: CloudConfig) -> bool:
     """Return whether nobody but this machine reaches us: by our address, and by the one that others are told."""
     public = urlsplit(config.server.public_url).hostname
-    return config.is_loopback and (public is None or _is_loopback(public))
+    return config.is_loopback and (public is None or is_loopback(public))
 
 
 def bearer(headers: Headers) -> str:
@@ -148,10 +147,3 @@ Operator = Annotated[str, Depends(operator)]
 def _own_word(headers: Headers) -> str:
     name = headers.get("lineside-who", OPERATOR)
     return name if re.fullmatch(r"[\w.@+ -]{1,64}", name) else OPERATOR
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

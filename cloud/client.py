@@ -7,6 +7,7 @@ Rules:
 
 import getpass
 import re
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -28,10 +29,23 @@ READ_BYTES = 2**20
 class CloudClient:
     """One control plane."""
 
-    def __init__(self, url: str, *, token: str | None = None, http: httpx.Client | None = None) -> None:
+    def __init__(
+        self, url: str, *, token: str | None = None, http: httpx.Client | None = None, ca: Path | None = None
+    ) -> None:
+        """Take a control plane's address.
+
+        Args:
+            url: where it is.
+            token: what to show it.
+            http: a client to use instead of one of its own.
+            ca: what to verify it by (PEM), instead of what the system trusts.
+
+        Raises:
+            ConfigError: there is no certificate in that file.
+        """
         self._url = url
         headers = {"Lineside-Who": user_name()} | ({"Authorization": f"Bearer {token}"} if token else {})
-        self._http = http or httpx.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False)
+        self._http = http or httpx.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False, verify=_context(ca))
         self._http.headers.update(headers)
 
     def __enter__(self) -> "CloudClient":
@@ -138,6 +152,15 @@ class CloudClient:
                 f"no control plane answers at {self._url}: {error or type(error).__name__}",
                 hint="is `lineside-cloud serve` running? give its address by --server or LINESIDE_CLOUD",
             ) from error
+
+
+def _context(ca: Path | None) -> ssl.SSLContext | bool:
+    if ca is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:  # ssl.SSLError is one
+        raise errors.ConfigError(f"{ca} holds no certificate: {error}", hint="tls/ca.pem in its data folder") from error
 
 
 def _check(answer: httpx.Response) -> None:

@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cloud.errors import ConfigError
 
@@ -27,6 +27,9 @@ class ServerConfig(_Section):
     port: int = Field(default=8440, ge=0, le=65535)
     public_url: str = ""
     operator_token_file: Path | None = None
+    tls: Literal["auto"] | bool = "auto"
+    device_host: str = ""
+    device_port: int | None = Field(default=None, ge=0, le=65535)
 
 
 class StoreConfig(_Section):
@@ -36,6 +39,21 @@ class StoreConfig(_Section):
     url: str = ""
     blobs: str = ""
     blobs_options: dict[str, str] = Field(default_factory=dict)
+
+
+class TlsConfig(_Section):
+    """The certificate that the control plane shows."""
+
+    names: tuple[str, ...] = ()
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    ca_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _both(self) -> "TlsConfig":
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file belong together")
+        return self
 
 
 class BrokerConfig(_Section):
@@ -48,10 +66,20 @@ class BrokerConfig(_Section):
     public_port: int = Field(default=0, ge=0, le=65535)
     username: str = "lineside-cloud"
     password_file: Path | None = None
-    tls: bool = False
+    tls: bool = True
+    credential: Literal["certificate", "password"] = "certificate"
     ca_file: Path | None = None
     share: str = Field(default="", pattern=r"^[a-z0-9_-]{0,64}$")
+    listen_host: str = "0.0.0.0"  # noqa: S104  (of an external broker, which is elsewhere)
+    accounts_dir: Path | None = None
+    accounts_for: Literal["mosquitto", "emqx"] = "mosquitto"
+    reload_command: tuple[str, ...] = ()
     max_disk_mb: int = Field(default=1024, ge=16)
+
+    @property
+    def uses_certificates(self) -> bool:
+        """Whether devices sign in by certificate; without TLS there is none to show."""
+        return self.tls and self.credential == "certificate"
 
 
 class IngestConfig(_Section):
@@ -120,6 +148,7 @@ class CloudConfig(_Section):
     telemetry: TelemetryConfig = TelemetryConfig()
     drift: DriftConfig = DriftConfig()
     watch: WatchSection = WatchSection()
+    tls: TlsConfig = TlsConfig()
 
     @property
     def data_dir(self) -> Path:
@@ -139,12 +168,33 @@ class CloudConfig(_Section):
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the HTTP port."""
-        if self.server.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.server.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.server.host)
+
+    @property
+    def console_tls(self) -> bool:
+        """Whether console and API speak TLS: where others reach them, unless it is said."""
+        return not self.is_loopback if self.server.tls == "auto" else self.server.tls
+
+    @property
+    def device_host(self) -> str:
+        """Where devices reach us by HTTPS."""
+        return self.server.device_host or self.server.host
+
+    @property
+    def device_port(self) -> int:
+        """Port of devices' HTTPS: two after the console's unless it is said, a free one where that is one."""
+        if self.server.device_port is not None:
+            return self.server.device_port
+        return self.server.port and self.server.port + 2
+
+    def plain_text(self) -> list[str]:
+        """Return what is spoken without TLS where others can listen, in words."""
+        found = []
+        if not self.console_tls and not self.is_loopback:
+            found.append(f"console and API on {self.server.host} (server.tls)")
+        if not self.broker.tls and not is_loopback(self.broker.host):
+            found.append(f"the broker on {self.broker.host} (broker.tls)")
+        return found
 
     def operator_token(self) -> str | None:
         """Return the token that operators show, or None where none is asked for.
@@ -170,6 +220,14 @@ class CloudConfig(_Section):
         """
         path = self.broker.password_file
         return None if path is None else _secret(path, "broker.password_file", shortest=1)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether nobody but this machine can listen on the way to a host."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def load(path: Path | None) -> CloudConfig:
@@ -208,9 +266,13 @@ def _resolved(config: CloudConfig, base: Path) -> CloudConfig:
                 update={
                     "password_file": absolute(config.broker.password_file),
                     "ca_file": absolute(config.broker.ca_file),
+                    "accounts_dir": absolute(config.broker.accounts_dir),
                 }
             ),
             "watch": config.watch.model_copy(update={"file": absolute(config.watch.file)}),
+            "tls": config.tls.model_copy(
+                update={key: absolute(getattr(config.tls, key)) for key in ("certificate_file", "key_file", "ca_file")}
+            ),
             "registry": config.registry.model_copy(update={"keys_dir": absolute(config.registry.keys_dir)}),
         }
     )

@@ -15,7 +15,6 @@ import secrets
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -42,9 +41,10 @@ class Login:
     host: str
     port: int
     username: str
+    """Empty where a certificate says it."""
     password: str | None
-    tls: bool = False
-    ca_file: Path | None = None
+    tls: ssl.SSLContext | None = None
+    """None for plain text."""
     share: str = ""
     """Name of the group of copies among which the broker divides the messages (MQTT 5, 4.8.2); none if empty."""
 
@@ -189,9 +189,10 @@ class _Session:
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(MAX_INFLIGHT)
         client.max_queued_messages_set(MAX_WAITING)
-        client.username_pw_set(login.username, login.password)
-        if login.tls:
-            client.tls_set_context(ssl.create_default_context(cafile=login.ca_file))
+        if login.username:
+            client.username_pw_set(login.username, login.password)
+        if login.tls is not None:
+            client.tls_set_context(login.tls)
         client.on_connect = self._connected
         client.on_subscribe = self._granted
         client.on_message = self._received

@@ -71,6 +71,7 @@ RULES: dict[str, Rule] = {
     "POST /v1/login": Open.EVERYBODY,
     "GET /join": Open.EVERYBODY,
     "POST /join": Open.EVERYBODY,
+    "GET /v1/ca": Open.EVERYBODY,
     "POST /v1/enrol": Open.EVERYBODY,
     "GET /tuf/metadata/{file}": Open.EVERYBODY,
     "GET /tuf/targets/{file}": Open.EVERYBODY,
@@ -153,6 +154,25 @@ RULES: dict[str, Rule] = {
 }
 
 
+FOR_DEVICES = frozenset(
+    {
+        "GET /healthz",
+        "GET /v1/ca",
+        "POST /v1/enrol",
+        "GET /tuf/metadata/{file}",
+        "GET /tuf/targets/{file}",
+        "PUT /v1/inputs/{digest}",
+    }
+)
+"""All that is to be had at the port for devices; console and the rest of the API are for the other one."""
+
+
+def is_for_devices(method: str, path: str) -> bool:
+    """Return whether devices call this."""
+    wanted = "GET" if method == "HEAD" else method
+    return any(known == wanted and pattern.match(path) for known, pattern in _DEVICES)
+
+
 def rule_of(method: str, path: str) -> Rule:
     """Return what a request asks for; where there is no such route, to be signed in."""
     wanted = "GET" if method == "HEAD" else method
@@ -190,3 +210,4 @@ def _compiled() -> list[tuple[str, re.Pattern[str], Rule]]:
 
 
 _COMPILED = _compiled()
+_DEVICES = [(known, pattern) for (known, pattern, _), call in zip(_COMPILED, RULES, strict=True) if call in FOR_DEVICES]

@@ -22,11 +22,12 @@ from pathlib import Path
 
 import uvicorn
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.types import ASGIApp
 
 from cloud import audit, otel
 from cloud.alerts import rules
 from cloud.alerts.watch import AlertWatch
-from cloud.app import create_app
+from cloud.app import DeviceDoor, create_app
 from cloud.blobs import BlobStore
 from cloud.broker import Broker, EmbeddedBroker, ExternalBroker
 from cloud.bucket import Bucket
@@ -37,6 +38,7 @@ from cloud.config import CloudConfig
 from cloud.deltas import DeltaStore
 from cloud.enrolment import Enrolment, accounts
 from cloud.errors import CloudError, ConfigError, ConflictError
+from cloud.external import external_files
 from cloud.fleet import Fleet
 from cloud.ingest import Ingest
 from cloud.link import Link
@@ -45,6 +47,7 @@ from cloud.registry import Registry
 from cloud.retraining.datasets import MAX_BYTES, Datasets
 from cloud.retraining.trigger import Retrainings
 from cloud.review import Reviews
+from cloud.security import Security
 from cloud.services import Services
 from cloud.sessions import Sessions
 from cloud.shelf import DatabaseShelf
@@ -58,6 +61,8 @@ log = logging.getLogger(__name__)
 HEAD_EVERY_S = 5.0
 """A log that was cut off is found out, but for the rows of so long."""
 REFRESH_CHECK_S = 60.0
+RENEW_CHECK_S = 3600.0
+"""Certificates are renewed weeks before they end; the operator's own new ones are taken within so long."""
 LISTEN_BACKLOG = 2048
 HTTP_GRACE_S = 3
 """How long open requests (and the console's live streams) may hold up stopping."""
@@ -80,6 +85,8 @@ class Addresses:
     """Where the running control plane is found."""
 
     url: str
+    device_url: str
+    """Where devices enrol, and take bundles."""
     broker_host: str
     broker_port: int
     pid: int
@@ -97,7 +104,8 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
     config.data_dir.mkdir(parents=True, exist_ok=True)
     store = CloudStore.open(config.database_url)
     _check_copies(config, store)
-    broker = _broker(config, store)
+    security = Security(config, clock)
+    broker = _broker(config, store, security)
     link = Link(broker.login, random.Random())  # noqa: S311  (spreads reconnects)
     fleet = Fleet(store, clock, link)
     registry = _registry(config, store, clock, fleet)
@@ -118,7 +126,8 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
         inputs=inputs,
         registry=registry,
         collector=Collector(store, clock, registry, inputs, config.registry.keep_versions),
-        enrolment=Enrolment(store, clock, fleet, registry, broker),
+        enrolment=Enrolment(store, clock, fleet, registry, broker, security, config.broker),
+        security=security,
         people=People(store, clock),
         sessions=Sessions(store, clock, operator_token),
         watched=watched,
@@ -142,11 +151,13 @@ async def serve(config: CloudConfig, on_ready: Callable[[Addresses], None], cloc
                 log.warning(
                     "no keys in %s: bundles cannot be published; see `lineside-cloud keys init`", config.keys_dir
                 )
-            listener = _listen(config)
+            for spoken in config.plain_text():
+                log.warning("plain text: whoever is on the way can read and change %s", spoken)
+            listeners = _Listeners.open(config)
             await parts.broker.start()
             stop_sending = _send_figures(parts.services)
             try:
-                await _run(parts, listener, on_ready)
+                await _run(parts, listeners, on_ready)
             finally:
                 await parts.broker.stop()
                 await asyncio.to_thread(stop_sending)
@@ -154,12 +165,14 @@ async def serve(config: CloudConfig, on_ready: Callable[[Addresses], None], cloc
             parts.services.store.close()
 
 
-async def _run(parts: Parts, listener: socket.socket, on_ready: Callable[[Addresses], None]) -> None:
+async def _run(parts: Parts, listeners: "_Listeners", on_ready: Callable[[Addresses], None]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    server = _Server(_http_config(parts))
+    app, config = create_app(parts.services), parts.services.config
+    people = _Server(_http_config(app, parts.services.security if config.console_tls else None))
+    devices = _Server(_http_config(DeviceDoor(app), parts.services.security))
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(parts.broker.run(), name="broker"),
@@ -172,15 +185,18 @@ async def _run(parts: Parts, listener: socket.socket, on_ready: Callable[[Addres
             group.create_task(parts.telemetry.run(), name="telemetry"),
             group.create_task(parts.alerts.run(), name="alerts"),
             group.create_task(parts.services.retrainings.run(), name="retraining"),
+            group.create_task(_renew(parts), name="certificates"),
         ]
-        http = group.create_task(server.serve(sockets=[listener]), name="http")
-        host, port, _ = parts.broker.endpoint()
-        parts.services.retrainings.url = _url(parts.services.config, listener)
-        on_ready(Addresses(_url(parts.services.config, listener), host, port, os.getpid()))
+        https = [
+            group.create_task(people.serve(sockets=[listeners.people]), name="http"),
+            group.create_task(devices.serve(sockets=[listeners.devices]), name="https for devices"),
+        ]
+        parts.services.retrainings.url = _addresses(parts, listeners).url
+        on_ready(_addresses(parts, listeners))
         await stop.wait()
         log.info("stopping")
-        server.should_exit = True
-        await http
+        people.should_exit = devices.should_exit = True
+        await asyncio.gather(*https)
         for task in tasks:
             task.cancel()
 
@@ -227,6 +243,17 @@ async def _collect(services: Services) -> None:
             log.info("removed %d bundles, %d bytes", len(done.removed), done.freed_bytes)
 
 
+async def _renew(parts: Parts) -> None:
+    while True:
+        await asyncio.sleep(RENEW_CHECK_S)
+        try:
+            if await asyncio.to_thread(parts.services.security.renew):
+                log.info("the server shows a new certificate")
+                parts.broker.accounts_changed()
+        except (ConfigError, OSError) as error:
+            log.error("the certificate was not renewed: %s", error)  # noqa: TRY400  (the message says it all)
+
+
 def _reached(fleet: Fleet) -> None:
     try:
         count = fleet.republish_all()
@@ -235,10 +262,15 @@ def _reached(fleet: Fleet) -> None:
     log.info("published %d desired states again", count)
 
 
-def _broker(config: CloudConfig, store: CloudStore) -> Broker:
-    if config.broker.kind == "external":
-        return ExternalBroker(config.broker, config.broker_password())
-    return EmbeddedBroker(config.data_dir / "broker", config.broker, lambda: accounts(store))
+def _broker(config: CloudConfig, store: CloudStore, security: Security) -> Broker:
+    broker = config.broker
+    if broker.kind == "embedded":
+        return EmbeddedBroker(config.data_dir / "broker", broker, lambda: accounts(store), security)
+
+    def files() -> dict[str, bytes]:
+        return external_files(broker.accounts_for, config, store, security, broker.accounts_dir or Path())
+
+    return ExternalBroker(broker, config.broker_password(), files, security)
 
 
 def _registry(config: CloudConfig, store: CloudStore, clock: Clock, fleet: Fleet) -> Registry:
@@ -302,36 +334,65 @@ def _only_one(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def _listen(config: CloudConfig) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.server.host else socket.AF_INET
-    listener = socket.socket(family)
+@dataclass(frozen=True)
+class _Listeners:
+    """Sockets that are open before anything else begins."""
+
+    people: socket.socket
+    devices: socket.socket
+
+    @classmethod
+    def open(cls, config: CloudConfig) -> "_Listeners":
+        people = _listen(config.server.host, config.server.port, "server.port")
+        try:
+            return cls(people, _listen(config.device_host, config.device_port, "server.device_port"))
+        except ConfigError:
+            people.close()
+            raise
+
+
+def _listen(host: str, port: int, setting: str) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((config.server.host, config.server.port))
+        listener.bind((host, port))
         listener.listen(LISTEN_BACKLOG)  # from here on callers wait instead of being turned away
     except OSError as error:
         listener.close()
         raise ConfigError(
-            f"cannot listen on {config.server.host}:{config.server.port}: {error.strerror}",
-            hint="is another program there? set server.port",
+            f"cannot listen on {host}:{port}: {error.strerror}", hint=f"is another program there? set {setting}"
         ) from error
     return listener
 
 
-def _url(config: CloudConfig, listener: socket.socket) -> str:
-    host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
-    return config.server.public_url or f"http://{host}:{listener.getsockname()[1]}"
+def _addresses(parts: Parts, listeners: _Listeners) -> Addresses:
+    config = parts.services.config
+    people = _url("https" if config.console_tls else "http", config.server.host, listeners.people)
+    host, port, _ = parts.broker.endpoint()
+    return Addresses(
+        config.server.public_url or people,
+        _url("https", config.device_host, listeners.devices),
+        host,
+        port,
+        os.getpid(),
+    )
 
 
-def _http_config(parts: Parts) -> uvicorn.Config:
+def _url(scheme: str, host: str, listener: socket.socket) -> str:
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+
+
+def _http_config(app: ASGIApp, security: Security | None) -> uvicorn.Config:
+    context = None if security is None else security.server_context()
     return uvicorn.Config(
-        create_app(parts.services),
+        app,
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=HTTP_GRACE_S,
         limit_concurrency=1000,
+        ssl_context_factory=None if context is None else lambda _config, _usual: context,
     )
 
 

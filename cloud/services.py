@@ -21,6 +21,7 @@ from cloud.people import People
 from cloud.registry import Registry
 from cloud.retraining.trigger import Retrainings
 from cloud.review import Reviews
+from cloud.security import Security
 from cloud.sessions import Sessions
 from cloud.store import CloudStore
 from cloud.vitals import Vitals
@@ -44,6 +45,7 @@ class Services:
     watched: WatchConfig
     retrainings: Retrainings
     vitals: Vitals
+    security: Security
 
 
 def services(request: Request) -> Services:

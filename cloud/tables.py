@@ -36,6 +36,18 @@ claims = Table(
     Column("expires_at_ms", BigInteger, nullable=False),
     Column("used_by_key", String(64)),  # public key of the device that used it: the same one may ask again
     Column("used_at_ms", BigInteger),
+    Column("void_at_ms", BigInteger),  # its device was put out: of no use to anybody from then on
+)
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("serial", String(40), primary_key=True),  # hexadecimal
+    Column("device", String(64), nullable=False),
+    Column("pem", Text, nullable=False),
+    Column("issued_at_ms", BigInteger, nullable=False),
+    Column("revoked_at_ms", BigInteger),  # put out, or another took its place
+    Index("certificates_by_device", "device"),
 )
 
 devices = Table(

@@ -40,7 +40,14 @@ class Way:
 
 
 def make_by_delta(
-    ref: BundleRef, base: Path, part: Path, *, deltas_url: str, deadline_s: float, stop: threading.Event
+    ref: BundleRef,
+    base: Path,
+    part: Path,
+    *,
+    deltas_url: str,
+    deadline_s: float,
+    stop: threading.Event,
+    ca: Path | None = None,
 ) -> Way:
     """Make a bundle at `part`, flushed to disk, if there is a delta from `base`; nothing is there otherwise.
 
@@ -51,6 +58,7 @@ def make_by_delta(
         deltas_url: where deltas are served, for example `http://cloud/tuf/deltas`.
         deadline_s: for the download.
         stop: set to end early.
+        ca: what to verify the server by (PEM), instead of what the system trusts.
 
     Raises:
         OSError: the disk fails.
@@ -58,9 +66,8 @@ def make_by_delta(
     if ref.size_bytes > MAX_UNPACKED_BYTES or base.stat().st_size > MAX_UNPACKED_BYTES:
         return Way(0)
     try:
-        delta = _Delta(f"{deltas_url.rstrip('/')}/{base.stem}/{ref.digest}", int(WORTH * ref.size_bytes)).fetch(
-            deadline_s, stop
-        )
+        url = f"{deltas_url.rstrip('/')}/{base.stem}/{ref.digest}"
+        delta = _Delta(url, int(WORTH * ref.size_bytes), ca).fetch(deadline_s, stop)
         if delta is None:
             return Way(0)
         _put_together(ref, base, part, delta)
@@ -79,11 +86,11 @@ def make_by_delta(
 class _Delta:
     """One delta on its way into memory."""
 
-    def __init__(self, url: str, max_bytes: int) -> None:
+    def __init__(self, url: str, max_bytes: int, ca: Path | None) -> None:
         self._url = url
         self._max_bytes = max_bytes
         self._data = bytearray()
-        self._pool = connection_pool(read_s=SILENCE_S)
+        self._pool = connection_pool(read_s=SILENCE_S, ca=ca)
 
     def fetch(self, deadline_s: float, stop: threading.Event) -> bytes | None:
         """Return it, or None if there is none or it does not come.

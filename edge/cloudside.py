@@ -8,22 +8,25 @@ Rules:
 import asyncio
 import logging
 import random
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
 from edge import uplink, uploads
+from edge.addresses import is_plain, is_private
 from edge.bydelta import Way
 from edge.clock import Clock
 from edge.config import CloudSection, Config
 from edge.enrol import enrol
 from edge.errors import ConfigError, LinkError, StoreError
 from edge.fetch import fetch_bundle
-from edge.identity import Identity
+from edge.identity import Identity, broker_context, ca_file
 from edge.link import Link
 from edge.linkstate import STOPPED, LinkBook
 from edge.mqttsession import LinkTimes
 from edge.reporter import Reporter
 from edge.store import Store
+from edge.tls import context
 from edge.update import Fetch, Updater
 from edge.uploads import UploadTimes
 from edge.values import StationSettings
@@ -54,8 +57,9 @@ async def stay_connected(
         book = LinkBook(for_book, clock)
         book.note("not enrolled yet")
         try:
-            identity = await _enrolled(config, cloud, clock, updater, book)
-            await _linked(config, cloud, identity, open_store, updater, reporter, settings, clock, boot_id, book)
+            identity, tls = await _enrolled(config, cloud, clock, updater, book)
+            _say_plain_text(cloud, identity, updater)
+            await _linked(config, cloud, identity, tls, open_store, updater, reporter, settings, clock, boot_id, book)
         finally:
             book.note(STOPPED)
 
@@ -64,6 +68,7 @@ async def _linked(
     config: Config,
     cloud: CloudSection,
     identity: Identity,
+    tls: ssl.SSLContext | None,
     open_store: Callable[[], Store],
     updater: Updater,
     reporter: Reporter,
@@ -74,7 +79,8 @@ async def _linked(
 ) -> None:
     with open_store() as for_uplink, open_store() as for_uploads:
         longest_s = config.link.reconnect_max_s
-        to_broker = Link(identity.broker, config.device.name, boot_id, clock, times=LinkTimes(backoff_max_s=longest_s))
+        times = LinkTimes(backoff_max_s=longest_s)
+        to_broker = Link(identity.broker, config.device.name, boot_id, clock, times=times, tls=tls)
         async with to_broker as link, asyncio.TaskGroup() as tasks:
             reporter.publish = lambda document: _publish(link, document)
             tasks.create_task(uplink.run(link, for_uplink, device=config.device.name), name="uplink")
@@ -82,6 +88,7 @@ async def _linked(
                 for_uploads,
                 cloud_url=cloud.url,
                 token=identity.token,
+                ca=ca_file(_identity_dir(config), cloud.ca),
                 boot_id=boot_id,
                 agreed=lambda: frozenset(name for name in config.station if settings(name).sound_consent),
                 times=UploadTimes(backoff_max_s=longest_s),
@@ -100,26 +107,20 @@ def make_fetch(config: Config, cloud: CloudSection) -> Fetch:
     trust_dir = config.device.data / "trust"
 
     async def fetch(ref: BundleRef, path: Path, base: Path | None) -> Way:
-        return await fetch_bundle(ref, path, base_url=cloud.url, root=root, trust_dir=trust_dir, base=base)
+        ca = ca_file(_identity_dir(config), cloud.ca)
+        return await fetch_bundle(ref, path, base_url=cloud.url, root=root, trust_dir=trust_dir, base=base, ca=ca)
 
     return fetch
 
 
-async def _enrolled(config: Config, cloud: CloudSection, clock: Clock, updater: Updater, book: LinkBook) -> Identity:
+async def _enrolled(
+    config: Config, cloud: CloudSection, clock: Clock, updater: Updater, book: LinkBook
+) -> tuple[Identity, ssl.SSLContext | None]:
+    """Return the identity and how the broker is met, tried for ever."""
     pause_s, longest_s = ENROL_WAIT_MIN_S, config.link.reconnect_max_s
     while True:
         try:
-            return await asyncio.to_thread(
-                enrol,
-                cloud.url,
-                config.device.name,
-                cloud.claim or "",
-                profile=config.device.profile,
-                site=config.device.site,
-                models=sorted({station.model for station in config.station.values()}),
-                identity_dir=config.device.data / "identity",
-                clock=clock,
-            )
+            return await asyncio.to_thread(_enrol, config, cloud, clock)
         except (LinkError, StoreError) as error:
             log.info("not enrolled: %s", error)
             book.note(f"not enrolled: {error}")
@@ -129,6 +130,37 @@ async def _enrolled(config: Config, cloud: CloudSection, clock: Clock, updater: 
             pause_s = longest_s
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         pause_s = min(pause_s * 2, longest_s)
+
+
+def _enrol(config: Config, cloud: CloudSection, clock: Clock) -> tuple[Identity, ssl.SSLContext | None]:
+    folder = _identity_dir(config)
+    identity = enrol(
+        cloud.url,
+        config.device.name,
+        cloud.claim or "",
+        profile=config.device.profile,
+        site=config.device.site,
+        models=sorted({station.model for station in config.station.values()}),
+        identity_dir=folder,
+        clock=clock,
+        ca=cloud.ca,
+        plain_text=cloud.plain_text,
+    )
+    context(ca=ca_file(folder, cloud.ca))  # a damaged file is found now, while somebody is told
+    return identity, broker_context(folder, cloud.ca) if identity.broker.tls else None
+
+
+def _say_plain_text(cloud: CloudSection, identity: Identity, updater: Updater) -> None:
+    spoken = [cloud.url] if is_plain(cloud.url) else []
+    if not identity.broker.tls and not is_private(identity.broker.host):
+        spoken.append(f"the broker at {identity.broker.host}")
+    if spoken:
+        words = f"spoken to in plain text, as cloud.plain_text allows: {', '.join(spoken)}"
+        updater.tell_once("plain_text", "warning", words)
+
+
+def _identity_dir(config: Config) -> Path:
+    return config.device.data / "identity"
 
 
 async def _publish(link: Link, document: Reported) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edge.actuators import CONFIRM_LATER
+from edge.addresses import is_plain
 from edge.configcheck import driver_mistakes, port_mistakes
 from edge.errors import ConfigError
 from edge.masks import Mask, Region
@@ -64,11 +65,22 @@ class CloudSection(Section):
     """The control plane; without this table the device works alone."""
 
     url: str
-    """Address of the control plane, for example `http://192.0.2.10:8400`."""
+    """Address of the control plane for devices, for example `https://192.0.2.10:8442`."""
     claim: str | None = None
-    """One-time token of enrolment; not needed once the device is enrolled."""
+    """One-time token of enrolment; not needed once the device is enrolled. It carries the digest of the control plane's
+    CA, so nothing else is needed to believe it. Another one than before enrols the device again."""
     root: Path | None = None
     """TUF root metadata that bundles are trusted by; without it no new bundle is taken."""
+    ca: Path | None = None
+    """What to verify the control plane by (PEM), instead of what the claim says or the device's system trusts."""
+    plain_text: bool = False
+    """Whether control plane and broker on other machines may be spoken to without TLS."""
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> "CloudSection":
+        if is_plain(self.url) and not self.plain_text:
+            raise ValueError(f"{self.url} is plain text to another machine: expected https, or plain_text = true")
+        return self
 
 
 class StoreSection(Section):
@@ -316,7 +328,9 @@ def _absolute(config: Config, base: Path) -> Config:
         for name, station in config.station.items()
     }
     device = config.device.model_copy(update={"data": fix(config.device.data)})
-    cloud = config.cloud.model_copy(update={"root": fix(config.cloud.root)}) if config.cloud else None
+    cloud = config.cloud
+    if cloud is not None:
+        cloud = cloud.model_copy(update={"root": fix(cloud.root), "ca": fix(cloud.ca)})
     return config.model_copy(update={"device": device, "cloud": cloud, "station": stations})
 
 

@@ -66,6 +66,7 @@ async def fetch_bundle(
     root: Path | None,
     trust_dir: Path,
     base: Path | None = None,
+    ca: Path | None = None,
     limits: FetchLimits | None = None,
 ) -> Way:
     """Get a bundle from a control plane to `destination`, in a worker thread that ends when this is cancelled.
@@ -77,6 +78,7 @@ async def fetch_bundle(
         root: the root of trust that the device was flashed with.
         trust_dir: where the device keeps trusted metadata.
         base: another bundle of the model that is here, named by its digest; a delta from it is less to download.
+        ca: what to verify the control plane by (PEM), instead of what the system trusts.
         limits: when to give up.
 
     Raises:
@@ -86,11 +88,20 @@ async def fetch_bundle(
     stop = threading.Event()
 
     def trust(target_path: str) -> TargetInfo:
-        return trusted_target(target_path, metadata_dir=trust_dir, metadata_url=f"{cloud}/tuf/metadata", root=root)
+        return trusted_target(
+            target_path, metadata_dir=trust_dir, metadata_url=f"{cloud}/tuf/metadata", root=root, ca=ca
+        )
 
     def work() -> Way:
         return download_bundle(
-            ref, destination, targets_url=f"{cloud}/tuf/targets", trust=trust, base=base, limits=limits, stop=stop
+            ref,
+            destination,
+            targets_url=f"{cloud}/tuf/targets",
+            trust=trust,
+            base=base,
+            ca=ca,
+            limits=limits,
+            stop=stop,
         )
 
     try:
@@ -107,6 +118,7 @@ def download_bundle(
     targets_url: str,
     trust: Callable[[str], TargetInfo],
     base: Path | None = None,
+    ca: Path | None = None,
     limits: FetchLimits | None = None,
     stop: threading.Event | None = None,
 ) -> Way:
@@ -118,6 +130,7 @@ def download_bundle(
         targets_url: where bundles are served, for example `http://cloud/tuf/targets`; deltas lie beside, in `deltas`.
         trust: what the signed metadata says of a target path (`edge.trust.trusted_target`).
         base: as in `fetch_bundle`.
+        ca: what to verify the server by (PEM), instead of what the system trusts.
         limits: when to give up.
         stop: set to end early.
 
@@ -137,9 +150,10 @@ def download_bundle(
         way = Way(0)
         url = targets_url.rstrip("/")
         if base is not None and not _has_much(part, ref):
-            way = _by_delta(ref, base, part, f"{url.removesuffix('/targets')}/deltas", limits, stop)
+            way = _by_delta(ref, base, part, f"{url.removesuffix('/targets')}/deltas", ca, limits, stop)
         if not way.received_bytes:
-            _whole(_Download(ref, part, f"{url}/{ref.digest}.{ref.target_path}", limits, stop))
+            pool = connection_pool(read_s=SILENCE_S, ca=ca)
+            _whole(_Download(ref, part, f"{url}/{ref.digest}.{ref.target_path}", pool, limits, stop))
         part.replace(destination)
         sync_directory(destination.parent)
     except OSError as error:
@@ -167,13 +181,19 @@ def _has_much(part: Path, ref: BundleRef) -> bool:
 
 
 def _by_delta(
-    ref: BundleRef, base: Path, part: Path, deltas_url: str, limits: FetchLimits, stop: threading.Event
+    ref: BundleRef,
+    base: Path,
+    part: Path,
+    deltas_url: str,
+    ca: Path | None,
+    limits: FetchLimits,
+    stop: threading.Event,
 ) -> Way:
     """Make the bundle at `part` by a delta, if there is one; what lay there is kept if there is none."""
     made = part.with_name(f".{ref.digest}.delta.part")
     _check_room(made, ref, ref.size_bytes, limits)
     patience_s = min(limits.deadline_s, limits.slow_s + WORTH * ref.size_bytes / limits.min_bytes_per_s)
-    way = make_by_delta(ref, base, made, deltas_url=deltas_url, deadline_s=patience_s, stop=stop)
+    way = make_by_delta(ref, base, made, deltas_url=deltas_url, deadline_s=patience_s, stop=stop, ca=ca)
     if not way.received_bytes:
         return way
     try:
@@ -220,14 +240,22 @@ def _check_room(part: Path, ref: BundleRef, more_bytes: int, limits: FetchLimits
 class _Download:
     """One bundle's way into its part file."""
 
-    def __init__(self, ref: BundleRef, part: Path, url: str, limits: FetchLimits, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        ref: BundleRef,
+        part: Path,
+        url: str,
+        pool: urllib3.PoolManager,
+        limits: FetchLimits,
+        stop: threading.Event,
+    ) -> None:
         self.ref = ref
         self.part = part
         self._url = url
         self._limits = limits
         self._stop = stop
         self._give_up_s = time.monotonic() + limits.deadline_s
-        self._pool = connection_pool(read_s=SILENCE_S)
+        self._pool = pool
         self._too_slow = False
 
     def run(self) -> None:

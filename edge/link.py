@@ -19,6 +19,7 @@ from typing import Self, TypeVar
 from edge.clock import Clock
 from edge.errors import LinkError
 from edge.mqttsession import LinkTimes, Session
+from edge.tls import context
 from edge.wire.http import BrokerAddress
 from edge.wire.messages import Ack, Desired, Presence, parse_message
 from edge.wire.topics import TO_DEVICE, Channel, parse, topic
@@ -54,7 +55,7 @@ class Link:
         self._boot_id = boot_id
         self._clock = clock
         self._times = times or LinkTimes()
-        self._tls = tls or (ssl.create_default_context() if broker.tls else None)
+        self._tls = tls or (context() if broker.tls else None)
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._session: Session | None = None
         self._slots = asyncio.Semaphore(MAX_IN_FLIGHT)

@@ -52,6 +52,7 @@ def trusted_target(
     metadata_dir: Path,
     metadata_url: str,
     root: Path | None = None,
+    ca: Path | None = None,
     deadline_s: float = DEADLINE_S,
 ) -> TargetInfo:
     """Bring the signed metadata up to date and return what it says of a bundle.
@@ -61,6 +62,7 @@ def trusted_target(
         metadata_dir: where the device keeps trusted metadata.
         metadata_url: where the control plane serves it, for example `http://cloud/tuf/metadata`.
         root: the root of trust; None if `init` has put it into `metadata_dir`.
+        ca: what to verify the control plane by (PEM), instead of what the system trusts.
         deadline_s: for everything.
 
     Raises:
@@ -72,8 +74,9 @@ def trusted_target(
     command = [sys.executable, "-P", "-m", "edge.trust", "--metadata-dir", str(metadata_dir)]
     command += ["--metadata-url", metadata_url, "--json", *(["--root", str(root)] if root else [])]
     command += ["--target-name", target_path, "target"]
+    options: dict[str, Any] = {"capture_output": True, "timeout": deadline_s, "stdin": subprocess.DEVNULL}
     try:
-        child = subprocess.run(command, capture_output=True, timeout=deadline_s, stdin=subprocess.DEVNULL, check=False)
+        child = subprocess.run(command, check=False, env=_environment(ca), **options)
     except subprocess.TimeoutExpired as error:
         raise LinkError(f"{metadata_url}: the signed metadata did not come within {deadline_s:g} s") from error
     except OSError as error:
@@ -98,6 +101,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 # ── private, in call order ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _environment(ca: Path | None) -> dict[str, str] | None:
+    """Return the child's environment: TUF's fetcher believes whom OpenSSL takes the system to believe."""
+    if ca is None:
+        return None
+    return {**os.environ, "SSL_CERT_FILE": str(ca), "SSL_CERT_DIR": str(ca.with_name("no-others"))}
 
 
 def _answer(child: "subprocess.CompletedProcess[bytes]") -> TargetInfo:

@@ -13,6 +13,7 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import urllib3
 
@@ -47,6 +48,7 @@ async def run(
     token: str,
     boot_id: str,
     agreed: Callable[[], frozenset[str]],
+    ca: Path | None = None,
     times: UploadTimes | None = None,
 ) -> None:
     """Send what waits until cancelled.
@@ -57,10 +59,14 @@ async def run(
         token: the device's own.
         boot_id: of this start of the daemon.
         agreed: the stations whose sound may be sent now.
+        ca: what to verify the control plane by (PEM), instead of what the system trusts.
         times: waits.
+
+    Raises:
+        ConfigError: there is no certificate in `ca`.
     """
     times = times or UploadTimes()
-    pool = connection_pool()
+    pool = connection_pool(ca=ca)
     failures = 0
     held: frozenset[str] | None = None
     while True:

@@ -1,7 +1,7 @@
-"""`lineside-cloud broker-config`: files for a broker that somebody else runs."""
+"""`lineside-cloud broker-config`: everything for a broker that somebody else runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,47 +9,65 @@ from cloud import config as settings
 from cloud.commands.shared import exit_codes
 from cloud.errors import ConfigError
 
-app = typer.Typer(help="Write accounts and rights for an external broker.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from cloud.external import Kind
+
+Out = Annotated[Path, typer.Option(help="Folder for the files, where the broker reads them.", metavar="DIR")]
+Config = Annotated[Path | None, typer.Option(help="Settings of the control plane.")]
+
+app = typer.Typer(help="Write the configuration of an external broker.", no_args_is_help=True)
 
 
 @app.callback()
 def broker_config() -> None:
-    """Write accounts and rights for an external broker."""
+    """Write listener, TLS, accounts and rights for an external broker."""
 
 
 @app.command()
-def mosquitto(
-    out: Annotated[Path, typer.Option(help="Folder for password_file and acl_file.", metavar="DIR")],
-    config: Annotated[Path | None, typer.Option(help="Settings of the control plane.")] = None,
-) -> None:
-    """Write Mosquitto's password_file and acl_file from the fleet.
+def mosquitto(out: Out, config: Config = None) -> None:
+    """Write a complete mosquitto.conf with the files that it names, from the fleet.
 
-    Run it again whenever devices enrol or leave, then send Mosquitto a SIGHUP.
+    Run it again whenever devices enrol or leave, then send Mosquitto a SIGHUP; or have the control plane do both by
+    itself (broker.accounts_dir, broker.reload_command).
 
     Example: lineside-cloud broker-config mosquitto --config cloud.toml --out /etc/mosquitto/lineside
     """
+    _write("mosquitto", config, out)
+
+
+@app.command()
+def emqx(out: Out, config: Config = None) -> None:
+    """Write lineside.hocon for EMQX 5 with the files that it names, from the fleet; include it in base.hocon.
+
+    Run it again whenever devices enrol or leave, and have EMQX read acl.conf again. Not tried on a running EMQX yet.
+
+    Example: lineside-cloud broker-config emqx --config cloud.toml --out /etc/emqx/lineside
+    """
+    _write("emqx", config, out)
+
+
+def _write(kind: "Kind", config: Path | None, out: Path) -> None:
     with exit_codes():
-        chosen = settings.load(config)
-        password = chosen.broker_password()
-        if password is None:
-            raise ConfigError("broker.password_file is not set", hint="the control plane needs a password of its own")
-        count = _write(chosen, password, out)
+        count = _files(kind, settings.load(config), out)
     typer.echo(f"{count} devices written to {out}.", err=True)
 
 
-def _write(config: settings.CloudConfig, password: str, out: Path) -> int:
-    from cloud.blobs import write_durably
-    from cloud.broker import mosquitto_files
-    from cloud.enrolment import mosquitto_accounts, mosquitto_hash
+def _files(kind: "Kind", config: settings.CloudConfig, out: Path) -> int:
+    from cloud.broker import write_files
+    from cloud.clock import SystemClock
+    from cloud.enrolment import accounts
+    from cloud.external import external_files
+    from cloud.security import Security
     from cloud.store import CloudStore
 
     store = CloudStore.open(config.database_url)
-    accounts = mosquitto_accounts(store)
-    store.close()
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, text in mosquitto_files((config.broker.username, mosquitto_hash(password)), accounts).items():
-            write_durably(out / name, text.encode(), mode=0o600)
+        files = external_files(kind, config, store, Security(config, SystemClock()), out)
+        count = len(accounts(store))
+    finally:
+        store.close()
+    try:
+        write_files(out, files)
     except OSError as error:
         raise ConfigError(f"--out: cannot write to {out}: {error.strerror}") from error
-    return len(accounts)
+    return count

@@ -130,7 +130,7 @@ def _who() -> str:
 def _address(config: CloudConfig) -> str:
     server = config.server
     host = f"[{server.host}]" if ":" in server.host else server.host
-    return server.public_url or f"http://{host}:{server.port}"
+    return server.public_url or f"{'https' if config.console_tls else 'http'}://{host}:{server.port}"
 
 
 def _print(invite: Invite, url: str, *, as_json: bool) -> None:

@@ -20,6 +20,9 @@ def serve(
     config: Annotated[Path | None, typer.Option(help="Settings; cloud/cloud.toml explains each.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder for everything it keeps.", metavar="DIR")] = None,
     port: Annotated[int | None, typer.Option(help="HTTP port; 0 for a free one.", min=0, max=65535)] = None,
+    device_port: Annotated[
+        int | None, typer.Option(help="HTTPS port for devices; 0 for a free one.", min=0, max=65535)
+    ] = None,
     broker_port: Annotated[int | None, typer.Option(help="MQTT port; 0 for a free one.", min=0, max=65535)] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -38,13 +41,14 @@ def serve(
         line = (
             json.dumps({"event": "listening", **asdict(addresses)})
             if as_json
-            else f"Console: {addresses.url}   Broker: {addresses.broker_host}:{addresses.broker_port}"
+            else f"Console: {addresses.url}   Devices: {addresses.device_url}   "
+            f"Broker: {addresses.broker_host}:{addresses.broker_port}"
         )
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
     with exit_codes():
-        chosen = _override(settings.load(config), data_dir, port, broker_port)
+        chosen = _override(settings.load(config), data_dir, port, device_port, broker_port)
         try:
             asyncio.run(server.serve(chosen, ready))
         except BaseExceptionGroup as group:
@@ -57,12 +61,19 @@ def serve(
 
 
 def _override(
-    config: settings.CloudConfig, data_dir: Path | None, port: int | None, broker_port: int | None
+    config: settings.CloudConfig,
+    data_dir: Path | None,
+    port: int | None,
+    device_port: int | None,
+    broker_port: int | None,
 ) -> settings.CloudConfig:
     if data_dir is not None:
         config = config.model_copy(update={"store": config.store.model_copy(update={"data_dir": data_dir.resolve()})})
     if port is not None:
         config = config.model_copy(update={"server": config.server.model_copy(update={"port": port})})
+    if device_port is not None:
+        server = config.server.model_copy(update={"device_port": device_port})
+        config = config.model_copy(update={"server": server})
     if broker_port is not None:
         config = config.model_copy(update={"broker": config.broker.model_copy(update={"port": broker_port})})
     return config

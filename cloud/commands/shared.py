@@ -1,6 +1,7 @@
 """What all subcommands share: the server's address, JSON or text, errors to exit codes."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,13 @@ from cloud.errors import CloudError, ConfigError, NotFoundError
 DEFAULT_URL = "http://127.0.0.1:8440"
 
 Server = Annotated[
-    str, typer.Option("--server", envvar="LINESIDE_CLOUD", help="Address of the control plane.", metavar="URL")
+    str,
+    typer.Option(
+        "--server",
+        envvar="LINESIDE_CLOUD",
+        help="Address of the control plane; for https the file in LINESIDE_CA is believed, its ca.pem.",
+        metavar="URL",
+    ),
 ]
 TokenFile = Annotated[
     Path | None,
@@ -52,8 +59,13 @@ def client(server: str, token_file: Path | None) -> Iterator[CloudClient]:
                 token = token_file.read_text("utf-8").strip()
             except OSError as error:
                 raise ConfigError(f"--token-file: cannot read {token_file}: {error.strerror}") from error
-        with CloudClient(server, token=token) as opened:
+        with CloudClient(server, token=token, ca=_ca_file()) as opened:
             yield opened
+
+
+def _ca_file() -> Path | None:
+    named = os.environ.get("LINESIDE_CA")
+    return Path(named) if named else None
 
 
 def kept_here(config: Path | None, data_dir: Path | None) -> settings.CloudConfig:

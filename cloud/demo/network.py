@@ -2,7 +2,8 @@
 
 Rules:
 - A device whose cable is pulled loses its connections at once and gets no new ones until it is plugged in again.
-- MQTT connections are told apart by the client id in their first packet, HTTP by a port of each device's own.
+- Each device reaches the control plane by a loopback address of its own, so connections are told apart by where they
+  arrive: what they say is encrypted. (All of 127.0.0.0/8 is this machine, on Linux.)
 """
 
 import asyncio
@@ -10,37 +11,53 @@ import contextlib
 from dataclasses import dataclass, field
 
 CHUNK_BYTES = 65536
-FIRST_PACKET_S = 5.0
-"""Longest wait for a connection to say who it is."""
+ADDRESSES = "127.0.0.{}"
+FIRST_ADDRESS = 11
+TRIES = 5
+"""To find a port that is free on all addresses."""
 
 
 @dataclass
 class Network:
     """The cables. Belongs to one event loop."""
 
+    devices: tuple[str, ...]
     pulled: set[str] = field(default_factory=set)
     _live: dict[str, set[asyncio.StreamWriter]] = field(default_factory=dict)
     _servers: list[asyncio.Server] = field(default_factory=list)
 
-    async def forward_broker(self, target_port: int, devices: list[str]) -> int:
-        """Forward MQTT of all devices; return the port to connect to."""
+    def address(self, device: str) -> str:
+        """Return the address by which a device reaches the control plane."""
+        return ADDRESSES.format(FIRST_ADDRESS + self.devices.index(device))
 
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            first = b""
-            with contextlib.suppress(TimeoutError, ConnectionError):
-                first = await asyncio.wait_for(reader.read(CHUNK_BYTES), FIRST_PACKET_S)
-            device = next((name for name in devices if _client_id(name) in first), "")
-            await self._serve(device, first, reader, writer, target_port)
+    async def forward_broker(self, target_port: int) -> int:
+        """Forward MQTT of all devices; return the port to connect to, the same at every address.
 
-        return await self._listen(connected)
+        Raises:
+            OSError: no port is free.
+        """
+        for attempt in range(TRIES):
+            opened: list[asyncio.Server] = []
+            port = 0
+            try:
+                for device in self.devices:
+                    opened.append(await self._listen(device, port, target_port))
+                    port = opened[-1].sockets[0].getsockname()[1]
+            except OSError:
+                for server in opened:
+                    server.close()
+                if attempt == TRIES - 1:
+                    raise
+            else:
+                self._servers += opened
+                return port
+        raise AssertionError("not reached")
 
     async def forward_http(self, target_port: int, device: str) -> int:
-        """Forward one device's HTTP; return the port to connect to."""
-
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self._serve(device, b"", reader, writer, target_port)
-
-        return await self._listen(connected)
+        """Forward one device's HTTPS; return the port to connect to."""
+        self._servers.append(await self._listen(device, 0, target_port))
+        port: int = self._servers[-1].sockets[0].getsockname()[1]
+        return port
 
     def pull(self, device: str) -> None:
         """Pull this device's cable."""
@@ -59,15 +76,13 @@ class Network:
         for device in list(self._live):
             self.pull(device)
 
-    async def _listen(self, connected: "asyncio.streams._ClientConnectedCallback") -> int:
-        server = await asyncio.start_server(connected, "127.0.0.1", 0)
-        self._servers.append(server)
-        port: int = server.sockets[0].getsockname()[1]
-        return port
+    async def _listen(self, device: str, port: int, target_port: int) -> asyncio.Server:
+        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await self._serve(device, reader, writer, target_port)
 
-    async def _serve(
-        self, device: str, first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int
-    ) -> None:
+        return await asyncio.start_server(connected, self.address(device), port)
+
+    async def _serve(self, device: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
         if device in self.pulled:
             writer.transport.abort()
             return
@@ -78,7 +93,6 @@ class Network:
             return
         pair = {writer, far_writer}
         self._live.setdefault(device, set()).update(pair)
-        far_writer.write(first)
         try:
             await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
         finally:
@@ -94,8 +108,3 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             await writer.drain()
         with contextlib.suppress(OSError):
             writer.write_eof()
-
-
-def _client_id(name: str) -> bytes:
-    """Return the client id as a CONNECT packet holds it: two bytes of length, then the name (MQTT 3.1.1, 3.1.3.1)."""
-    return len(name).to_bytes(2, "big") + name.encode()

@@ -33,6 +33,10 @@ START_S = 30.0
 CLOUD_TOML = """\
 [server]
 port = {http_port}
+device_port = {device_port}
+
+[tls]
+names = {names}
 
 [store]
 data_dir = "cloud"
@@ -85,8 +89,10 @@ class World:
 
     folder: Path
     http_port: int
+    device_port: int
+    """Where the control plane itself takes devices' HTTPS; they come by the network."""
     processes: Processes
-    network: Network = field(default_factory=Network)
+    network: Network = field(default_factory=lambda: Network(DEVICES))
     feeders: dict[str, Feeder] = field(default_factory=dict)
     pools: dict[str, Pool] = field(default_factory=dict)
 
@@ -122,7 +128,7 @@ async def set_up(folder: Path, http_port: int) -> World:
             hint="run it from a checkout: `make demo`",
         )
     _begin_anew(folder)
-    world = World(folder, _usable(http_port), Processes(folder / "logs", folder))
+    world = World(folder, _usable(http_port), _usable(0), Processes(folder / "logs", folder))
     try:
         await _start_cloud(world)
         world.pools = await _pools(folder / "pools")
@@ -136,13 +142,13 @@ async def start_device(world: World, device: str) -> None:
     """Make a claim, write the device's configuration, begin to deliver its inputs, and start it."""
     phone = device == PHONE
     claim = await world.processes.call("cloud", "devices", "claim", "--device", device, "--server", world.url, "--json")
-    url = f"http://127.0.0.1:{await world.network.forward_http(world.http_port, device)}"
+    port = await world.network.forward_http(world.device_port, device)
     world.config(device).write_text(
         DEVICE_TOML.format(
             name=device,
             profile="phone-sim" if phone else "x86-box",
             site="yard" if phone else "hall-a",
-            url=url,
+            url=f"https://{world.network.address(device)}:{port}",
             claim=claim["token"],
             model="spoken_digits" if phone else MODEL,
             bundle=_bundle("spoken_digits", "1.2.0") if phone else _bundle(MODEL, "1.0.0"),
@@ -160,9 +166,15 @@ async def start_device(world: World, device: str) -> None:
 async def _start_cloud(world: World) -> None:
     await world.processes.call("cloud", "keys", "init", "keys", "--json")
     broker_port = _usable(0)
-    public_port = await world.network.forward_broker(broker_port, list(DEVICES))
+    public_port = await world.network.forward_broker(broker_port)
     (world.folder / "cloud.toml").write_text(
-        CLOUD_TOML.format(http_port=world.http_port, broker_port=broker_port, public_broker_port=public_port)
+        CLOUD_TOML.format(
+            http_port=world.http_port,
+            device_port=world.device_port,
+            broker_port=broker_port,
+            public_broker_port=public_port,
+            names=json.dumps([world.network.address(device) for device in DEVICES]),
+        )
     )
     await world.processes.start("cloud", "cloud", "serve", "--config", "cloud.toml")
     await _answering(world)

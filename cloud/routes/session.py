@@ -183,7 +183,8 @@ def _give_session(answer: Response, parts: Services, name: str) -> None:
 
 
 def _is_secure(parts: Services) -> bool:
-    return parts.config.server.public_url.startswith("https:")
+    server = parts.config.server
+    return parts.config.console_tls if not server.public_url else server.public_url.startswith("https:")
 
 
 def _account(caller: Caller) -> str:

@@ -9,7 +9,6 @@ Rules:
 
 import asyncio
 import json
-import ssl
 import threading
 import uuid
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from edge.actuators.settings import MqttSettings
 from edge.errors import ActuatorError, LinkError
 from edge.mqttsession import LinkTimes, Session
 from edge.settings import read_settings
+from edge.tls import context
 from edge.wire.http import BrokerAddress
 from edge.wire.rows import DecisionRow
 
@@ -47,7 +47,7 @@ class MqttActuator:
         self._closed = False
         # Read here, so that a file that is not there is an error at the start.
         self._broker = _broker(settings)
-        self._tls = ssl.create_default_context(cafile=settings.ca_file) if settings.tls else None
+        self._tls = context(ca=settings.ca_file) if settings.tls else None
         self._loop = asyncio.new_event_loop()
         self._work: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, name="actuator-mqtt", daemon=True)
@@ -208,7 +208,7 @@ def probe(settings: Mapping[str, Any]) -> str:
 
 async def _knock(settings: MqttSettings) -> None:
     name = f"lineside-check-{uuid.uuid4().hex[:8]}"
-    tls = ssl.create_default_context(cafile=settings.ca_file) if settings.tls else None
+    tls = context(ca=settings.ca_file) if settings.tls else None
     session = Session(
         _broker(settings),
         name,

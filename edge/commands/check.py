@@ -8,6 +8,7 @@ Rules:
 import os
 import shutil
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -91,7 +92,7 @@ def checks(config_path: Path) -> Iterator[Found]:
         yield Found(None, "control plane", "none is configured; the device works alone")
         return
     cloud = config.cloud
-    yield _tried("control plane", lambda: _control_plane(cloud.url))
+    yield _tried("control plane", lambda: _control_plane(config, cloud))
     yield _tried("enrolment", lambda: _enrolment(config, cloud))
 
 
@@ -219,15 +220,15 @@ def _reachable(host: str, port: int, name: str) -> Found:
     return Found(True, "", f"{name} answers")
 
 
-def _control_plane(url: str) -> Found:
+def _control_plane(config: Config, cloud: CloudSection) -> Found:
     import urllib3
 
     from edge.http import connection_pool, for_people
 
     hint = "the device decides without it; look at network, name and firewall"
-    asked = time.time()
+    url, asked = cloud.url, time.time()
     try:
-        with connection_pool(read_s=REACH_S) as pool:
+        with connection_pool(read_s=REACH_S, tls=_trust(config, cloud)) as pool:
             answer = pool.request("GET", f"{url.rstrip('/')}/healthz", timeout=REACH_S)
     except urllib3.exceptions.HTTPError as error:
         return Found(False, "", f"{url}: {for_people(error)}", hint)
@@ -241,12 +242,26 @@ def _control_plane(url: str) -> Found:
     return Found(abs(off_s) <= CLOCK_OFF_S, "", words, "set the time: timedatectl set-ntp true")
 
 
+def _trust(config: Config, cloud: CloudSection) -> ssl.SSLContext:
+    """Return what the control plane is verified by: as enrolment left it, or by the claim if there was none yet."""
+    from edge.enrol import fetch_ca
+    from edge.identity import ca_file
+    from edge.tls import context
+    from edge.wire.http import claim_parts
+
+    known = ca_file(config.device.data / "identity", cloud.ca)
+    _, digest = claim_parts(cloud.claim or "")
+    if known is not None or digest is None or not cloud.url.startswith("https:"):
+        return context(ca=known)
+    return context(pem=fetch_ca(cloud.url, digest))
+
+
 def _enrolment(config: Config, cloud: CloudSection) -> Found:
     from edge.identity import load_identity
 
     identity = load_identity(config.device.data / "identity")
     if identity is None:
-        hint = f"make a token: lineside-cloud devices claim --name {config.device.name}; and put it at cloud.claim"
+        hint = f"make a token: lineside-cloud devices claim --device {config.device.name}; and put it at cloud.claim"
         return Found(bool(cloud.claim) or False, "", "not yet" + ("; has a claim token" if cloud.claim else ""), hint)
     if cloud.root is None or not cloud.root.exists():
         hint = "copy the control plane's root.json and name it as cloud.root"

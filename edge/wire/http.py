@@ -2,6 +2,7 @@
 
 | what          | call                                             | body           | answer        |
 |---------------|--------------------------------------------------|----------------|---------------|
+| trust         | `GET /v1/ca`                                     |                | PEM           |
 | enrol         | `POST /v1/enrol`                                 | `EnrolRequest` | `EnrolAnswer` |
 | send an input | `PUT /v1/inputs/{sha256}` with device token      | raw bytes      | 201, or 200   |
 | TUF metadata  | `GET /tuf/metadata/{file}`                       |                | raw bytes     |
@@ -11,8 +12,13 @@ Rules:
 - A claim token is bound to the first public key that shows it: the same key may ask again (power was
   cut before the answer was kept), another key may not.
 - `proof` signs `enrol_statement(...)` with the device's Ed25519 key, so a stolen token alone is not enough
-  to take over a name that is already enrolled.
+  to take over a name that is already enrolled. `csr_proof` does the same for the certificate request.
+- A claim as people type it may carry, after a dot, the SHA-256 of the control plane's CA (base64url without padding):
+  the device takes `GET /v1/ca` from anybody and believes it only if it has that digest, before it says anything else.
+- `certificate` in an answer is for `csr`'s key and signs in at the broker; then there is no password.
 """
+
+import hashlib
 
 from pydantic import Field
 
@@ -32,6 +38,10 @@ class EnrolRequest(WireModel):
     """Ed25519 signature over `enrol_statement(device, claim, public_key)`, hexadecimal."""
     models: list[Name] = Field(default_factory=list, max_length=64)
     """Names of the models that the device's stations run."""
+    csr: str | None = Field(default=None, max_length=4000)
+    """Certificate request (PKCS #10, PEM) for the key that the device made for TLS; its CN is the device."""
+    csr_proof: str | None = Field(default=None, pattern=r"^[0-9a-f]{128}$")
+    """Ed25519 signature over `csr_statement(device, claim, public_key, csr)`, hexadecimal."""
 
 
 class BrokerAddress(WireModel):
@@ -52,8 +62,25 @@ class EnrolAnswer(WireModel):
     token: str
     """Bearer token for the device's own HTTP calls."""
     server_time_ms: int
+    certificate: str | None = None
+    """PEM, for the key of `csr`."""
+    ca: str | None = None
+    """PEM of what to verify the control plane by; None for what the device's system trusts."""
+    broker_ca: str | None = None
+    """The same for the broker."""
 
 
 def enrol_statement(device: str, claim: str, public_key: str) -> bytes:
     """Return the bytes that the device signs to prove that it holds the key."""
     return f"lineside-enrol-1\n{device}\n{claim}\n{public_key}".encode()
+
+
+def csr_statement(device: str, claim: str, public_key: str, csr: str) -> bytes:
+    """Return the bytes that the device signs to say that a certificate request is its own."""
+    return b"\n".join([enrol_statement(device, claim, public_key), hashlib.sha256(csr.encode()).hexdigest().encode()])
+
+
+def claim_parts(claim: str) -> tuple[str, str | None]:
+    """Return a claim's token, and the digest of the CA that it carries, if it does."""
+    token, _, digest = claim.strip().partition(".")
+    return token, digest or None

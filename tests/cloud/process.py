@@ -23,7 +23,8 @@ class ServeProcess:
     def __init__(self, data_dir: Path, *arguments: str) -> None:
         self.data_dir = data_dir
         self.addresses: dict[str, Any] = {}
-        self._arguments = [*COMMAND, "serve", "--data-dir", str(data_dir), "--port", "0", "--json", *arguments]
+        ports = ["--port", "0", "--device-port", "0"]
+        self._arguments = [*COMMAND, "serve", "--data-dir", str(data_dir), *ports, "--json", *arguments]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:

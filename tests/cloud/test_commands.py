@@ -1,14 +1,21 @@
 """The command line against a control plane that runs as a process."""
 
 import json
+import ssl
 from collections.abc import Iterator
+from hashlib import md5
 from pathlib import Path
 
+import bcrypt
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from cloud.__main__ import app
+from cloud.config import load
+from cloud.enrolment import accounts
+from cloud.store import CloudStore
 from tests.bundles import bundle_bytes
 from tests.cloud.process import ServeProcess, run
 from tests.cloud.world import World, enrol_request
@@ -121,6 +128,7 @@ def test_control_plane_that_is_not_there_gives_exit_code_5_and_says_what_to_do()
         ("models", "list"),
         ("keys", "init"),
         ("broker-config", "mosquitto"),
+        ("broker-config", "emqx"),
     ],
 )
 def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
@@ -131,20 +139,79 @@ def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
         assert "Example: lineside-cloud" in shown.stdout
 
 
-def test_files_for_mosquitto_hold_the_fleet_and_nobody_else_reads_them(tmp_path: Path) -> None:
-    (tmp_path / "password").write_text("the control plane's own")
-    broker = '[broker]\nkind = "external"\nport = 1883\npassword_file = "password"\n'
-    (tmp_path / "c.toml").write_text(f'[store]\ndata_dir = "data"\n{broker}')
-    world = World(tmp_path)
+def _fleet(folder: Path, more: str = "") -> Path:
+    """A control plane's folder with one device in the fleet and one that was put out; return its settings."""
+    (folder / "password").write_text("the control plane's own")
+    broker = f'[broker]\nkind = "external"\nport = 8883\npassword_file = "password"\n{more}'
+    (folder / "c.toml").write_text(f'[store]\ndata_dir = "data"\n{broker}')
+    world = World(folder, broker=load(folder / "c.toml").broker)
     world.enrol("box-1")
     world.enrol("box-2")
     world.services.enrolment.revoke("box-2", who="anna")
     world.close()
-    written = run("broker-config", "mosquitto", "--out", str(tmp_path / "out"), "--config", str(tmp_path / "c.toml"))
-    assert written.returncode == 0, written.stderr
-    password_file = tmp_path / "out" / "password_file"
-    names = [line.split(":")[0] for line in password_file.read_text().splitlines()]
-    assert (names, password_file.stat().st_mode & 0o077) == (["lineside-cloud", "box-1"], 0)
+    return folder / "c.toml"
+
+
+def _written(folder: Path, kind: str, settings: Path) -> dict[str, str]:
+    done = run("broker-config", kind, "--out", str(folder / "out"), "--config", str(settings))
+    assert (done.returncode, "1 devices written" in done.stderr) == (0, True), done.stderr
+    assert {path.stat().st_mode & 0o077 for path in (folder / "out").iterdir()} == {0}
+    return {path.name: path.read_text() for path in (folder / "out").iterdir()}
+
+
+def test_files_for_mosquitto_hold_the_fleet_and_nobody_else_reads_them(tmp_path: Path) -> None:
+    files = _written(tmp_path, "mosquitto", _fleet(tmp_path))
+    assert sorted(files) == ["acl_file", "ca.pem", "crl.pem", "mosquitto.conf", "server.pem"]
+    assert "user box-1" in files["acl_file"]
+    assert "box-2" not in files["acl_file"]
+    assert len(list(x509.load_pem_x509_crl(files["crl.pem"].encode()))) == 1
+    again = _written(tmp_path, "mosquitto", tmp_path / "c.toml")
+    assert again["server.pem"] == files["server.pem"], "the broker's certificate changes only when it must"
+
+
+def test_files_for_mosquitto_with_passwords_hold_hashes_of_those_in_the_fleet(tmp_path: Path) -> None:
+    files = _written(tmp_path, "mosquitto", _fleet(tmp_path, 'credential = "password"\ntls = false\n'))
+    assert sorted(files) == ["acl_file", "mosquitto.conf", "password_file"]
+    names = [line.split(":")[0] for line in files["password_file"].splitlines()]
+    assert names == ["lineside-cloud", "box-1"]
+    assert "the control plane's own" not in files["password_file"]
+
+
+def test_files_for_emqx_name_each_device_by_the_certificate_that_it_has_now(tmp_path: Path) -> None:
+    files = _written(tmp_path, "emqx", _fleet(tmp_path))
+    assert sorted(files) == ["acl.conf", "ca.pem", "lineside.hocon", "server.pem"]
+    store = CloudStore.open(load(tmp_path / "c.toml").database_url)
+    (account,) = accounts(store)
+    store.close()
+    der = ssl.PEM_cert_to_DER_cert(account.certificate)
+    user = f'{{username, "{md5(der).hexdigest()}"}}'
+    rules = [line for line in files["acl.conf"].splitlines() if not line.startswith("%%")]
+    own = "lineside/1/box-1/"
+    assert rules[1:] == [
+        f'{{allow, {user}, publish, [{{eq, "{own}reported"}}, {{eq, "{own}presence"}}, {{eq, "{own}up"}}]}}.',
+        f'{{allow, {user}, subscribe, [{{eq, "{own}desired"}}, {{eq, "{own}ack"}}]}}.',
+        "{deny, all}.",
+    ]
+    assert rules[0].endswith('all, ["lineside/1/#"]}.')
+    for line in (
+        "verify = verify_peer",
+        "fail_if_no_peer_cert = true",
+        "no_match = deny",
+        "listeners.tcp.default.enable",
+    ):
+        assert line in files["lineside.hocon"]
+
+
+def test_files_for_emqx_with_passwords_hold_bcrypt_as_emqx_takes_it(tmp_path: Path) -> None:
+    files = _written(tmp_path, "emqx", _fleet(tmp_path, 'credential = "password"\n'))
+    head, own, box = files["users.csv"].splitlines()
+    assert head == "user_id,password_hash,salt,is_superuser"
+    name, hashed, salt, superuser = own.split(",")
+    assert (name, superuser, box.split(",")[0]) == ("lineside-cloud", "false", "box-1")
+    # EMQX hashes what came with the salt, and compares.
+    assert bcrypt.hashpw(b"the control plane's own", salt.encode()) == hashed.encode()
+    assert "built_in_database" in files["lineside.hocon"]
+    assert 'username, "box-1"' in files["acl.conf"]
 
 
 def test_wrong_settings_give_exit_code_2(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_device_enrols_over_http_and_a_stranger_gets_the_reason(world: World, ht
     claim = http.post("/v1/claims", json={"profile": "inspection-box"}, headers={"Lineside-Who": "anna"}).json()
     key = Ed25519PrivateKey.generate()
     answer = http.post("/v1/enrol", json=enrol_request(key, claim["token"]).model_dump())
-    assert EnrolAnswer.model_validate(answer.json()).broker.username == "box-1"
+    assert EnrolAnswer.model_validate(answer.json()).device == "box-1"
     refused = http.post("/v1/enrol", json=enrol_request(key, "x" * 43, "box-2").model_dump())
     assert refused.status_code == 403
     assert refused.json()["error"] == "this claim is unknown"

@@ -5,6 +5,7 @@ import random
 import signal
 import socket
 import sqlite3
+import ssl
 import threading
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from edge.wire.http import EnrolAnswer
 from edge.wire.messages import Ack
 from edge.wire.topics import topic
 from tests.cloud.process import ServeProcess, run
-from tests.cloud.world import decision, enrol_request, event, up
+from tests.cloud.world import decision, device_context, enrol_request, event, up
 from tests.waiting import wait_until
 
 KILLS = 5
@@ -30,14 +31,15 @@ PATIENCE_S = 0.5
 class ResendingDevice:
     """Makes rows all the time, and sends those that are not acknowledged until they are."""
 
-    def __init__(self, answer: EnrolAnswer) -> None:
+    def __init__(self, answer: EnrolAnswer, tls: ssl.SSLContext | None) -> None:
         self.made = 0
         self.stored = 0
         self._answer = answer
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._make), threading.Thread(target=self._send)]
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=answer.device, clean_session=False)
-        self._client.username_pw_set(answer.broker.username, answer.broker.password)
+        assert tls is not None
+        self._client.tls_set_context(tls)
         self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = lambda client, *_: client.subscribe(topic(answer.device, "ack"), 1)
         self._client.on_message = self._take_ack
@@ -78,6 +80,11 @@ class ResendingDevice:
         self.stored = max(self.stored, Ack.model_validate_json(message.payload).stored_through)
 
 
+def _device(cloud: ServeProcess) -> ResendingDevice:
+    answer = _enrol(cloud, "box-1")
+    return ResendingDevice(answer, device_context(answer))
+
+
 def _enrol(cloud: ServeProcess, device: str) -> EnrolAnswer:
     with cloud.client() as client:
         request = enrol_request(Ed25519PrivateKey.generate(), client.claim()["token"], device)
@@ -97,7 +104,7 @@ def test_control_plane_killed_in_the_middle_of_ingest_keeps_every_row_exactly_on
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    with ServeProcess(tmp_path / "data", "--broker-port", "0") as cloud, ResendingDevice(_enrol(cloud, "box-1")) as box:
+    with ServeProcess(tmp_path / "data", "--broker-port", "0") as cloud, _device(cloud) as box:
         for _ in range(KILLS):
             before = box.stored
             wait_until(lambda before=before: box.stored > before, 60, "rows to be stored")  # type: ignore[misc]

@@ -1,12 +1,18 @@
 """A control plane in a folder for tests: real store, real parts, and devices that enrol with keys of their own."""
 
 import json
+import ssl
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from sqlalchemy import func, select
 
 from cloud import keys, tables
@@ -16,13 +22,15 @@ from cloud.fleet import Fleet
 from cloud.ingest import Incoming
 from cloud.server import Parts, build
 from cloud.services import Services
-from edge.wire.http import EnrolAnswer, EnrolRequest, enrol_statement
+from edge.wire.http import EnrolAnswer, EnrolRequest, csr_statement, enrol_statement
 from edge.wire.messages import Health, Presence, Reported
 from edge.wire.topics import topic
 from tests.clocks import HeldClock
 
 INTERVAL_S = 5.0
 DIGEST = "ab" * 32
+TLS_KEY = ec.generate_private_key(ec.SECP256R1())
+"""What all devices of the tests prove themselves by: making one takes longer than all else."""
 
 
 @dataclass
@@ -39,9 +47,17 @@ class RecordingPublisher:
 class World:
     """All parts over one folder, with a clock that is held; no broker runs."""
 
-    def __init__(self, folder: Path, *, with_keys: bool = False, database: str = "", **sections: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        with_keys: bool = False,
+        clock: HeldClock | None = None,
+        database: str = "",
+        **sections: Any,
+    ) -> None:
         self.folder = folder
-        self.clock = HeldClock()
+        self.clock = clock or HeldClock()
         sections.setdefault("server", ServerConfig(port=0))
         self.config = CloudConfig(store=StoreConfig(data_dir=folder / "data", url=database), **sections)
         if with_keys:
@@ -99,8 +115,38 @@ def enrol_request(key: Ed25519PrivateKey, claim: str, device: str = "box-1", **f
     """Return what a device with this key would send."""
     public_key = key.public_key().public_bytes_raw().hex()
     proof = key.sign(enrol_statement(device, claim, public_key)).hex()
-    plain = {"profile": "inspection-box", "site": "hall-1", "models": ["brightness"], "proof": proof}
+    plain: dict[str, Any] = {"profile": "inspection-box", "site": "hall-1", "models": ["brightness"], "proof": proof}
+    csr = fields.setdefault("csr", certificate_request(device))
+    if csr is not None:
+        plain["csr_proof"] = key.sign(csr_statement(device, claim, public_key, csr)).hex()
     return EnrolRequest(device=device, claim=claim, public_key=public_key, **{**plain, **fields})
+
+
+def certificate_request(device: str, key: Any = TLS_KEY) -> str:
+    """Return a request for a certificate of this name."""
+    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, device)])
+    signing = None if isinstance(key, Ed25519PrivateKey) else hashes.SHA256()
+    return (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(name)
+        .sign(key, signing)
+        .public_bytes(Encoding.PEM)
+        .decode()
+    )
+
+
+def device_context(answer: EnrolAnswer) -> ssl.SSLContext | None:
+    """Return how an enrolled device meets the broker."""
+    if not answer.broker.tls:
+        return None
+    made = ssl.create_default_context(cadata=answer.broker_ca)
+    if answer.certificate is not None:
+        key = TLS_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+        with NamedTemporaryFile("w", suffix=".pem") as file:  # the standard library takes files only
+            file.write(key + answer.certificate)
+            file.flush()
+            made.load_cert_chain(file.name)
+    return made
 
 
 def incoming(device: str, channel: Any, payload: bytes, *, retained: bool = False) -> Incoming:

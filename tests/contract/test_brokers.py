@@ -1,169 +1,32 @@
-"""The contract over real brokers: the embedded nats-server and Mosquitto with the files that we write for it."""
+"""The contract over real brokers: the embedded nats-server, and a Mosquitto on our files."""
 
 import asyncio
 import contextlib
 import functools
 import random
-import signal
-import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import paho.mqtt.client as mqtt
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
 from sqlalchemy import select
 
 from cloud import tables
-from cloud.broker import Broker, EmbeddedBroker, ExternalBroker, mosquitto_files
+from cloud.broker import EmbeddedBroker, ExternalBroker
+from cloud.clock import SystemClock
 from cloud.config import BrokerConfig, CloudConfig, ServerConfig, StoreConfig
-from cloud.enrolment import mosquitto_hash
 from cloud.link import Link
-from cloud.server import Parts, build
+from cloud.server import build
 from edge.wire.base import BundleRef
 from edge.wire.http import EnrolAnswer
-from edge.wire.messages import Ack, Desired, DesiredBundles, Presence
+from edge.wire.messages import DesiredBundles, Presence
 from edge.wire.topics import topic
 from tests.brokers import find_binary, free_port
-from tests.clocks import HeldClock
-from tests.cloud.world import World, decision, event, reported, up
+from tests.cloud.world import World, decision, device_context, event, reported, up
+from tests.contract.sites import WAIT_S, Device, is_let_in, site
 from tests.waiting import until
 
-WAIT_S = 40.0
 REF = BundleRef(name="brightness", version="1.0.0", digest="ab" * 32, size_bytes=3)
-
-
-class Mosquitto:
-    """A Mosquitto with our accounts and rights, which it reads again on SIGHUP."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port = free_port()
-        self.folder = folder
-        self.password = "the control plane's own"
-        folder.mkdir(parents=True)
-        self._binary = find_binary("mosquitto")
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self, world: World) -> None:
-        """Write accounts and rights, then start it, or have it read them."""
-        rows = world.rows(tables.devices)
-        devices = [(row.device, row.mosquitto_password_hash) for row in rows if row.revoked_at_ms is None]
-        for name, text in mosquitto_files(("lineside-cloud", mosquitto_hash(self.password)), devices).items():
-            path = self.folder / name
-            path.write_text(text)
-            path.chmod(0o600)
-        if self._process is not None:
-            self._process.send_signal(signal.SIGHUP)
-            return
-        config = self.folder / "mosquitto.conf"
-        config.write_text(
-            f"listener {self.port} 127.0.0.1\nuser root\nallow_anonymous false\n"
-            f"password_file {self.folder / 'password_file'}\nacl_file {self.folder / 'acl_file'}\n"
-            "max_queued_messages 100000\n"
-        )
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen([self._binary, "-c", str(config)], stdout=log, stderr=log)
-
-    def stop(self) -> None:
-        """Kill it."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-
-class Site:
-    """A control plane with its broker: real link, real ingest."""
-
-    def __init__(self, world: World, broker: Broker, parts: Parts, mosquitto: Mosquitto | None) -> None:
-        self.world = world
-        self.broker = broker
-        self.parts = parts
-        self.mosquitto = mosquitto
-
-    async def enrol(self, name: str) -> EnrolAnswer:
-        """Take a device in and let the broker know."""
-        answer = await asyncio.to_thread(self.world.enrol, name)
-        if self.mosquitto is not None:
-            self.mosquitto.start(self.world)
-        return answer
-
-    async def revoke(self, name: str) -> None:
-        """Put a device out and let the broker know."""
-        await asyncio.to_thread(self.world.services.enrolment.revoke, name, who="test")
-        if self.mosquitto is not None:
-            self.mosquitto.start(self.world)
-
-    async def break_broker(self) -> None:
-        """Kill the broker; it is started again by whoever keeps it."""
-        if isinstance(self.broker, EmbeddedBroker):
-            assert self.broker.pid is not None
-            subprocess.run(["kill", "-9", str(self.broker.pid)], check=True)
-        elif self.mosquitto is not None:
-            self.mosquitto.stop()
-            self.mosquitto.start(self.world)
-
-
-class Device:
-    """One MQTT client as a device would be."""
-
-    def __init__(self, answer: EnrolAnswer, *, boot_id: str = "b1", client_id: str | None = None) -> None:
-        self.name = answer.device
-        self.refused = False
-        self.received: list[tuple[str, bytes]] = []
-        self.granted: list[bool] = []
-        self._answer = answer
-        self.client = mqtt.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=client_id or answer.device,
-            clean_session=False,
-            protocol=mqtt.MQTTv311,
-        )
-        self.client.username_pw_set(answer.broker.username, answer.broker.password)
-        will = Presence(device=self.name, boot_id=boot_id, online=False, at_ms=1)
-        self.client.will_set(topic(self.name, "presence"), will.model_dump_json(), qos=1, retain=True)
-        self.client.reconnect_delay_set(1, 1)
-        self.client.on_connect = self._connected
-        self.client.on_message = lambda _c, _u, message: self.received.append((message.topic, bytes(message.payload)))
-        self.client.on_subscribe = lambda _c, _u, _m, codes, _p: self.granted.extend(not c.is_failure for c in codes)
-
-    def __enter__(self) -> "Device":
-        broker = self._answer.broker
-        self.client.connect_async(broker.host, broker.port, keepalive=10)
-        self.client.loop_start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.client.disconnect()
-        self.client.loop_stop()
-
-    def say(self, channel: Any, payload: str | bytes, *, retain: bool = False, device: str | None = None) -> None:
-        """Publish on one of its topics, or on another device's."""
-        self.client.publish(topic(device or self.name, channel), payload, qos=1, retain=retain)
-
-    def acked(self) -> int:
-        """Return how far the control plane has said it has stored."""
-        acks = [Ack.model_validate_json(payload) for name, payload in self.received if name.endswith("/ack")]
-        return max((ack.stored_through for ack in acks), default=0)
-
-    def desired(self) -> list[int]:
-        """Return the versions of the desired states that came."""
-        found = [Desired.model_validate_json(payload) for name, payload in self.received if name.endswith("/desired")]
-        return [document.config_version for document in found]
-
-    def cut(self) -> None:
-        """Lose the connection without a word."""
-        self.client.loop_stop()
-        socket: Any = self.client.socket()
-        if socket is not None:
-            socket.close()
-
-    def _connected(self, client: mqtt.Client, _userdata: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        self.refused = reason.is_failure
-        if not reason.is_failure:
-            client.subscribe([(topic(self.name, "desired"), 1), (topic(self.name, "ack"), 1)])
 
 
 @pytest.fixture(params=["nats", "mosquitto"])
@@ -178,39 +41,6 @@ def kind(request: pytest.FixtureRequest) -> str:
 def anyio_backend() -> str:
     """The control plane runs in asyncio."""
     return "asyncio"
-
-
-@asynccontextmanager
-async def site(kind: str, folder: Path) -> AsyncIterator[Site]:
-    """Run broker, link and ingest."""
-    mosquitto = Mosquitto(folder / "mosquitto") if kind == "mosquitto" else None
-    config = BrokerConfig(port=0)
-    if mosquitto is not None:
-        (folder / "password").write_text(mosquitto.password)
-        config = BrokerConfig(kind="external", port=mosquitto.port, password_file=folder / "password")
-    world = World(folder, broker=config)
-    parts, broker = world.parts, world.parts.broker
-    if mosquitto is not None:
-        mosquitto.start(world)
-    await broker.start()
-    tasks = [
-        asyncio.create_task(broker.run()),
-        asyncio.create_task(
-            parts.link.run(parts.ingest.submit, lambda: print("published", parts.services.fleet.republish_all()))
-        ),
-        asyncio.create_task(parts.ingest.run()),
-    ]
-    try:
-        await until(lambda: parts.link.connected, WAIT_S, "the link")
-        yield Site(world, broker, parts, mosquitto)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await broker.stop()
-        if mosquitto is not None:
-            mosquitto.stop()
-        world.close()
 
 
 @pytest.mark.anyio
@@ -303,13 +133,37 @@ async def test_new_device_gets_in_others_stay_and_a_revoked_one_is_thrown_out(ki
                 await until(lambda: second.granted == [True, True], WAIT_S, "the second device")
                 assert first.granted == [True, True]
                 await here.revoke("box-2")
-                second.client.reconnect_delay_set(1, 1)
-                if kind == "mosquitto":  # it asks for the password again only when a device comes anew
-                    second.cut()
-                    second.client.reconnect()
-                    second.client.loop_start()
-                await until(lambda: second.refused, WAIT_S, "the revoked device to be refused")
-            assert first.client.is_connected()
+                await until(lambda: second.lost, WAIT_S, "the revoked device's open connection to be cut")
+                await until(lambda: not second.client.is_connected(), WAIT_S, "the revoked device to stay out")
+                assert not await asyncio.to_thread(is_let_in, second.answer, device_context(second.answer))
+            assert (first.client.is_connected(), first.lost) == (True, False)
+
+
+@pytest.mark.anyio
+async def test_renewed_certificate_is_shown_to_who_comes_next_and_cuts_nobody(tmp_path: Path) -> None:
+    async with site("nats", tmp_path, days_ago=62) as here:
+        security, answer = here.world.services.security, await here.enrol("box-1")
+        with Device(answer) as device:
+            await until(lambda: device.granted == [True, True], WAIT_S, "the device's subscriptions")
+            before = await asyncio.to_thread(_shown_by, answer)
+            here.world.clock.forward(61 * 86_400)
+            assert security.renew()
+            here.parts.broker.accounts_changed()
+            await until(lambda: _shown_by(answer) != before, WAIT_S, "the new certificate")
+            device.say("up", up("box-1", [event(1)]).payload)
+            await until(lambda: device.acked() == 1, WAIT_S, "an acknowledgement on the old connection")
+            assert not device.lost
+        assert is_let_in(answer, device_context(answer))
+
+
+@pytest.mark.anyio
+async def test_certificate_before_the_last_enrolment_is_of_no_use(kind: str, tmp_path: Path) -> None:
+    async with site(kind, tmp_path) as here:
+        first = await here.enrol("box-1")
+        await here.revoke("box-1")
+        second = await here.enrol("box-1")
+        await until(lambda: not is_let_in(first, device_context(first)), WAIT_S, "the old certificate to be refused")
+        assert is_let_in(second, device_context(second))
 
 
 @pytest.mark.anyio
@@ -335,7 +189,9 @@ async def test_broker_that_forgot_everything_is_told_again(kind: str, tmp_path: 
 @pytest.mark.anyio
 async def test_link_keeps_trying_while_the_broker_is_away(tmp_path: Path) -> None:
     config = BrokerConfig(kind="external", port=free_port())
-    broker = ExternalBroker(config, "x")
+    world = World(tmp_path, broker=config)
+    broker = world.parts.broker
+    assert isinstance(broker, ExternalBroker)
     link = Link(broker.login, random.Random(1))
     task = asyncio.create_task(link.run(lambda _message: None, lambda: None))
     await asyncio.sleep(0.5)
@@ -345,13 +201,14 @@ async def test_link_keeps_trying_while_the_broker_is_away(tmp_path: Path) -> Non
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+    world.close()
 
 
 def test_embedded_broker_keeps_its_port_over_starts(tmp_path: Path) -> None:
     config = CloudConfig(server=ServerConfig(port=0), store=StoreConfig(data_dir=tmp_path), broker=BrokerConfig(port=0))
 
     async def start_and_stop() -> tuple[int, int | None]:
-        parts = build(config, HeldClock())
+        parts = build(config, SystemClock())
         await parts.broker.start()
         assert isinstance(parts.broker, EmbeddedBroker)
         pid, port = parts.broker.pid, parts.broker.endpoint()[1]
@@ -362,6 +219,14 @@ def test_embedded_broker_keeps_its_port_over_starts(tmp_path: Path) -> None:
     (first, first_pid), (second, second_pid) = asyncio.run(start_and_stop()), asyncio.run(start_and_stop())
     assert first == second
     assert first_pid != second_pid
+
+
+def _shown_by(answer: EnrolAnswer) -> bytes:
+    """Return the certificate that the broker shows (DER)."""
+    tls = device_context(answer)
+    assert tls is not None
+    with socket.create_connection((answer.broker.host, answer.broker.port), 5) as plain:
+        return tls.wrap_socket(plain, server_hostname=answer.broker.host).getpeercert(binary_form=True) or b""
 
 
 def _granted(device: Device) -> bool:

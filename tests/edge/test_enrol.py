@@ -77,9 +77,11 @@ def test_enrolled_device_keeps_key_and_credentials_to_itself(fleet: Fleet, tmp_p
     assert {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "identity").iterdir()} == {
         "device.key": 0o600,
         "identity.json": 0o600,
+        "tls.key": 0o600,
     }
     key = (tmp_path / "identity" / "device.key").read_text().strip()
-    assert not any(key.encode() in request.body for request in fleet.server.requests)
+    tls_key = (tmp_path / "identity" / "tls.key").read_text().splitlines()[1]
+    assert not any(secret.encode() in request.body for request in fleet.server.requests for secret in (key, tls_key))
 
 
 def test_enrolled_device_does_not_ask_again(fleet: Fleet, tmp_path: Path) -> None:
@@ -169,10 +171,12 @@ def test_line_cut_in_the_answer_then_again_succeeds(fleet: Fleet, tmp_path: Path
         assert ask(fleet, tmp_path, url=url).token == "token-box-1"
 
 
-@pytest.mark.parametrize(("name", "content"), [("device.key", "not hex"), ("identity.json", '{"value": 1}')])
+@pytest.mark.parametrize(
+    ("name", "content"), [("device.key", "not hex"), ("tls.key", "no PEM"), ("identity.json", '{"value": 1}')]
+)
 def test_damaged_identity_says_what_to_do(fleet: Fleet, tmp_path: Path, name: str, content: str) -> None:
     ask(fleet, tmp_path)
-    if name == "device.key":
+    if name.endswith(".key"):
         (tmp_path / "identity.json").unlink()
     (tmp_path / name).write_text(content)
     with pytest.raises(ConfigError, match=name) as caught:

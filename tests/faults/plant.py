@@ -54,7 +54,8 @@ class Cloud(ServeProcess):
         self.broker_port = free_port()
         settings = folder / "cloud.toml"
         settings.write_text(f"[broker]\nport = {self.broker_port}\npublic_port = {broker_by or self.broker_port}\n")
-        super().__init__(data_dir, "--port", str(free_port()), "--config", str(settings))
+        ports = ["--port", str(free_port()), "--device-port", str(free_port())]
+        super().__init__(data_dir, *ports, "--config", str(settings))
 
     @property
     def root(self) -> Path:
@@ -63,8 +64,8 @@ class Cloud(ServeProcess):
 
     @property
     def url(self) -> str:
-        """Where it is reached by HTTP."""
-        return str(self.addresses["url"])
+        """Where devices reach it, by HTTPS."""
+        return str(self.addresses["device_url"])
 
     def claim(self, device: str) -> str:
         """Return a token with which this device may enrol."""

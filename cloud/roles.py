@@ -161,6 +161,7 @@ FOR_DEVICES = frozenset(
         "POST /v1/enrol",
         "GET /tuf/metadata/{file}",
         "GET /tuf/targets/{file}",
+        "GET /tuf/deltas/{old}/{new}",
         "PUT /v1/inputs/{digest}",
     }
 )

@@ -77,6 +77,17 @@ def drift(
 
 
 @app.command()
+def rollback(
+    as_json: AsJson = False,
+    devices: Annotated[int, typer.Option(min=2, max=20_000, help="Simulated devices at the embedded broker.")] = 1000,
+) -> None:
+    """Time from failing evidence to the last device being back on its old version; how far apart devices switch."""
+    from benchmarks import rollback as benchmark
+
+    benchmark.main(as_json=as_json, devices=devices)
+
+
+@app.command()
 def risk(
     as_json: AsJson = False,
     scores: Annotated[

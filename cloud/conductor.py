@@ -6,7 +6,8 @@ Rules:
 - What a rollout wants of its devices is derived from its state at every look, not from the last decision: a desired
   state that differs is set right.
 - If a person moved the rollout between reading and writing, the look is thrown away; the next one sees the change.
-- A look never takes more than a twentieth of the time: gates may be looked at as seldom as one likes.
+- A look is followed by rest, twenty times its length but never longer than two seconds: gates may be looked at as seldom
+  as one likes, but a bad version waits for the next look.
 - Going back needs no download: the desired state names the bundle that the device still has in its other slot.
 """
 
@@ -34,6 +35,8 @@ LOOK_S = 1.0
 """Between two looks: a bad version should not serve longer than it takes to see that it is bad."""
 IDLE_FACTOR = 20.0
 """A look that takes long is followed by so many times its length of rest."""
+MAX_REST_S = 2.0
+"""Of the ten seconds within which a thousand devices are back, no more than this may be spent on rest."""
 
 
 class Conductor:
@@ -57,7 +60,7 @@ class Conductor:
                 except (CloudError, SQLAlchemyError):
                     log.exception("a look at the rollouts failed; the next one tries again")
                 took_s = self._clock.monotonic_s() - before_s
-                await asyncio.sleep(max(LOOK_S, IDLE_FACTOR * took_s))
+                await asyncio.sleep(max(LOOK_S, min(IDLE_FACTOR * took_s, MAX_REST_S)))
         finally:
             self._seat.leave()
 

@@ -142,6 +142,7 @@ class Site:
         self._release_key = folder / "keys" / "release.pem"
         self.store = CloudStore.open(url)
         self._stack.callback(self.store.close)
+        self._publish("1.0.0", default=True)
         self._load = self._start_load()
         return self
 
@@ -174,7 +175,8 @@ class Site:
         """Start the next rollout when the last one is done."""
         try:
             with self.store.read() as connection:
-                states = dict(connection.execute(select(tables.rollouts.c.id, tables.rollouts.c.status)).tuples().all())
+                query = select(tables.rollouts.c.id, tables.rollouts.c.status)
+                states = {row.id: row.status for row in connection.execute(query)}
             if all(status == "done" for status in states.values()):
                 self._start_rollout()
         except (CloudError, SQLAlchemyError, httpx.HTTPError) as error:
@@ -186,7 +188,7 @@ class Site:
         assert self._load.stdout is not None
         self._load.stdin.write(b"end\n")
         self._load.stdin.flush()
-        wait_until(self._is_done, DONE_S, "the rollout's end")
+        wait_until(self._is_done, DONE_S, f"the rollout's end; its log: {self._log_lines()}")
         said: dict[str, Any] = json.loads(self._load.stdout.readline())
         return said
 
@@ -194,6 +196,11 @@ class Site:
         with self.store.read() as connection:
             statuses = connection.execute(select(tables.rollouts.c.status)).scalars().all()
         return bool(statuses) and all(status not in ("running", "paused") for status in statuses)
+
+    def _log_lines(self) -> list[str]:
+        query = select(tables.rollout_log.c.reason).order_by(tables.rollout_log.c.id.desc()).limit(5)
+        with self.store.read() as connection:
+            return list(connection.execute(query).scalars())
 
     def _holder(self) -> ControlPlane:
         def term(copy: ControlPlane) -> int:
@@ -204,13 +211,16 @@ class Site:
     def _start_rollout(self) -> None:
         self._version += 1
         version = f"1.{self._version}.0"
-        data = bundle_bytes(version, name="glass")
+        self._publish(version)
         with CloudClient(self.copies[0].addresses["url"]) as client:
-            bundle = self._release_key.with_name(f"{version}.lsb")
-            bundle.write_bytes(data)
-            client.publish(bundle, self._release_key)
             client.post("/v1/rollouts", {"model": "glass", "version": version, "plan": PLAN, "why": "a test"})
         self._say(f"started the rollout of {version}")
+
+    def _publish(self, version: str, *, default: bool = False) -> None:
+        bundle = self._release_key.with_name(f"{version}.lsb")
+        bundle.write_bytes(bundle_bytes(version, name="glass"))
+        with CloudClient(self.copies[0].addresses["url"]) as client:
+            client.publish(bundle, self._release_key, default=default)
 
     def _start_load(self) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen(

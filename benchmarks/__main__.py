@@ -222,6 +222,7 @@ def everything(
     delta(as_json=as_json)
     gates(as_json=as_json)
     risk(as_json=as_json)
+    drift(as_json=as_json)
     if data is not None:
         voice(data, as_json=as_json)
         recognise(data, as_json=as_json)

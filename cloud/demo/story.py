@@ -88,7 +88,7 @@ class Story:
 
         await self._until(everyone_decided)
         last = (await self._decisions(BOXES[0], 1))[0]
-        judged = f"{last['verdict']} ({last['label'] or last['reason']})"
+        judged = f"{last['verdict']} ({last.get('label') or last.get('reason')})"
         return f"{BOXES[0]} says {judged} in {last['latency_ms']['total']:.1f} ms"
 
     async def _queue(self) -> str:

@@ -23,7 +23,7 @@ NOW = HeldClock(time.time_ns() // 1_000_000)
 
 
 def _security(folder: Path, clock: HeldClock, **sections: object) -> Security:
-    config = CloudConfig(store=StoreConfig(data_dir=folder), **sections)  # type: ignore[arg-type]
+    config = CloudConfig(store=StoreConfig(data_dir=folder), **sections)
     return Security(config, clock)
 
 

@@ -6,22 +6,23 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
+import pytest
 
 from tests.cloud.folk import PASSWORD
 from tests.cloud.process import COMMAND, run
 from tests.faults.plant import START_S, Cloud, Device, read_rows
-from tests.waiting import wait_until
 
 SHORTEST = 12
 """Shorter pieces than this may be in a log by chance."""
 
 
+@pytest.mark.timeout(420)
 def test_logs_of_an_enrolment_and_a_login_hold_no_secret(tmp_path: Path) -> None:
     with Cloud(tmp_path / "cloud") as cloud:
         claim, spare = cloud.claim("box-1"), cloud.claim("box-2")
         device = Device(tmp_path / "box-1", cloud_url=cloud.url, claim=claim, root=cloud.root)
         with device:
-            wait_until(lambda: _has_reported(cloud), START_S, "the device's report")
+            device.wait_for(lambda: _has_reported(cloud), 3 * START_S, "the device's report")
             device.stop()
         refused = [
             _refused(tmp_path / "other", "box-3", cloud, spare),

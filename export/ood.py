@@ -6,6 +6,8 @@ Rules:
 - The limit is the conformal one: with n units, the smallest that a share (1 − rate) × (1 + 1/n) does not exceed
   (two-layer form after Dunn, Wasserman, Ramdas 2022, arXiv:1809.07441). Fewer than 1/rate − 1 units cannot show the
   rate; then the limit is the largest score seen, and the note says so.
+- Where units come in blocks that differ (boards, speakers, positions) and the next block is what counts, the limit is
+  set on scores of each block by a reference that knew the other blocks only; the reference that ships knows all.
 - Which score is used is chosen by measuring: the share of strange inputs found at that limit, over inputs that are
   made strange on purpose (`export.strange`), never over those that a recipe brings to be told about.
 """
@@ -66,7 +68,47 @@ def fit(
         told: features of strange inputs that the recipe brings; only measured.
         rate: the false-alarm rate.
     """
-    fitted = [_fit_one(method, known, heldout, units, unit, rate) for method in _METHODS]
+    return _best([_fit_one(method, known, heldout, units, unit, rate) for method in _METHODS], strange, told)
+
+
+def fit_apart(
+    known: Features,
+    units: NDArray[Any],
+    blocks: NDArray[Any],
+    strange: Mapping[str, Features],
+    *,
+    unit: str,
+    block: str,
+    told: Mapping[str, Features] | None = None,
+    rate: float = RATE,
+) -> Recognition:
+    """Return the reference of all known examples, with a limit that holds for blocks that it does not know.
+
+    Args:
+        known: features of known examples, good and defective.
+        units: (n,) which of them belong together.
+        blocks: (n,) which units are alike; at least two.
+        strange: features of inputs made strange, by kind; the score is chosen on them.
+        unit: the name of a unit, singular.
+        block: the name of a block, singular.
+        told: features of strange inputs that the recipe brings; only measured.
+        rate: the false-alarm rate.
+    """
+    names = np.unique(blocks)
+    fitted = [_fit_apart(method, known, units, blocks, unit, rate) for method in _METHODS]
+    found = _best(fitted, strange, told)
+    alarmed = found.scores > found.spec.limit
+    found.figures["false_alarms_by_block"] = {str(n): round(float(alarmed[blocks == n].mean()), 5) for n in names}
+    return with_note(
+        found,
+        f"each {block} scored by what was known of the other {len(names) - 1}; the network itself has seen them all",
+    )
+
+
+def _best(
+    fitted: list[Recognition], strange: Mapping[str, Features], told: Mapping[str, Features] | None
+) -> Recognition:
+    """Return the one that finds most of what was made strange, with its figures."""
     found = [_found(item, strange) for item in fitted]
     best = int(np.argmax([_mean(shares) for shares in found]))
     chosen = fitted[best]
@@ -125,6 +167,25 @@ def _fit_one(
     limit = float(np.nextafter(np.float32(limit), np.float32(np.inf)))
     spec = spec.model_copy(update={"limit": limit, "n": count, "note": note})
     return Recognition(spec, golden.as_npy(values), measured, {})
+
+
+def _fit_apart(
+    method: Literal["mahalanobis", "nearest"],
+    known: Features,
+    units: NDArray[Any],
+    blocks: NDArray[Any],
+    unit: str,
+    rate: float,
+) -> Recognition:
+    measured = np.zeros(len(known))
+    for name in np.unique(blocks):
+        inside = blocks == name
+        measured[inside] = _fit_one(method, known[~inside], known[inside], units[inside], unit, rate).scores
+    limit, count, note = limit_at(measured, units, rate)
+    limit = float(np.nextafter(np.float32(limit), np.float32(np.inf)))
+    whole = _fit_one(method, known, known[:1], None, unit, rate)
+    spec = whole.spec.model_copy(update={"limit": limit, "n": count, "note": note})
+    return Recognition(spec, whole.content, measured, {})
 
 
 def _small(values: NDArray[np.float32]) -> NDArray[np.generic]:

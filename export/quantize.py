@@ -31,7 +31,7 @@ from export.run import OnnxRunner
 
 BYTE_SCALE = 1 / 128
 BYTE_ZERO_POINT = 128
-_TOLERANCE_STEPS = 2.5
+TOLERANCE_STEPS = 2.5
 """Engines round differently by up to 2 steps of the output (measured); half a step is for the comparison itself."""
 _OUTPUTS = {"logits": 2, "features": 2, "heatmap": 3}
 """What a network may give, in the order in which sessions hand it out, with the number of axes."""
@@ -93,11 +93,11 @@ def quantize(
         ModelError: the network has other inputs or outputs, or does not take these values.
     """
     qdq = stripped(_quantized(prepared(network), values, ranges, keep_float))
-    shipped = _channels_last(qdq, raw_bytes=values.dtype == np.uint8)
+    shipped = channels_last(qdq, raw_bytes=values.dtype == np.uint8)
     steps = _steps(qdq, shipped, values)
     extras = {
         kind: TensorSpec(
-            name=value.name, shape=_shape(value), dtype="float32", tolerance=_TOLERANCE_STEPS * steps[value.name]
+            name=value.name, shape=_shape(value), dtype="float32", tolerance=TOLERANCE_STEPS * steps[value.name]
         )
         for kind, value in outputs_by_kind(qdq).items()
     }
@@ -113,7 +113,7 @@ def quantize(
         output=TensorSpec(name=shipped.graph.output[0].name, shape=_shape(shipped.graph.output[0]), dtype="float32"),
         features=extras.get("features"),
         heatmap=extras.get("heatmap"),
-        golden_tolerance=_TOLERANCE_STEPS * steps[shipped.graph.output[0].name],
+        golden_tolerance=TOLERANCE_STEPS * steps[shipped.graph.output[0].name],
     )
     return Quantized(qdq, shipped.SerializeToString(deterministic=True), spec)
 
@@ -282,8 +282,8 @@ def _reader(name: str, values: NDArray[Any]) -> Any:
     return Reader()
 
 
-def _channels_last(qdq: onnx.ModelProto, *, raw_bytes: bool) -> onnx.ModelProto:
-    """Put a transposition in front; for raw bytes, drop the first quantization so that bytes go straight in."""
+def channels_last(qdq: onnx.ModelProto, *, raw_bytes: bool) -> onnx.ModelProto:
+    """Return the graph as devices load it: a transposition in front; raw bytes go straight in, not quantized first."""
     model = onnx.ModelProto()
     model.CopyFrom(qdq)
     graph = model.graph

@@ -18,8 +18,8 @@ import psutil
 
 from benchmarks.servers import Mosquitto
 from cloud import tables
-from cloud.broker import mosquitto_files
-from cloud.enrolment import BCRYPT_COST, mosquitto_hash
+from cloud.broker_files import CloudAccount, ExternalListener, mosquitto_files
+from cloud.enrolment import BCRYPT_COST, Account, mosquitto_hash
 from cloud.store import CloudStore, insert_ignore
 
 PASSWORD = "fleet-of-the-bench"  # noqa: S105  (of simulated devices on this machine)
@@ -56,7 +56,12 @@ def take_in(url: str, names: list[str]) -> None:
 def accounts_for(broker: Mosquitto, names: list[str]) -> None:
     """Write Mosquitto's accounts for a fleet and its control plane."""
     hashed = mosquitto_hash(PASSWORD)
-    broker.accounts(mosquitto_files((CLOUD_USER, mosquitto_hash(CLOUD_PASSWORD)), [(name, hashed) for name in names]))
+    listener = ExternalListener(
+        broker.folder, "127.0.0.1", broker.port, tls=False, certificates=False, own_certificate=False
+    )
+    cloud = CloudAccount(CLOUD_USER, pbkdf2=mosquitto_hash(CLOUD_PASSWORD))
+    files = mosquitto_files(listener, cloud, [Account(name, pbkdf2=hashed) for name in names], revoked="")
+    broker.accounts({name: files[name] for name in ("acl_file", "password_file")})
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def main(*, as_json: bool = False, devices: int = DEVICES) -> list[dict[str, Any
 
 
 async def _measure(folder: Path, count: int) -> Result:
-    broker = BrokerConfig(port=0)
+    broker = BrokerConfig(port=0, tls=False)
     config = CloudConfig(server=ServerConfig(port=0), store=StoreConfig(data_dir=folder / "cloud"), broker=broker)
     parts = build(config, SystemClock())
     old, new = _bundle("1.0.0"), _bundle("1.1.0")

@@ -171,7 +171,7 @@ class Mosquitto(_Server):
         (self.folder / "mosquitto.conf").write_text(config)
 
     def accounts(self, files: dict[str, str]) -> None:
-        """Write the files of `cloud.broker.mosquitto_files`."""
+        """Write the files of `cloud.broker_files.mosquitto_files` that say who may what."""
         for name, text in files.items():
             (self.folder / name).write_text(text)
 

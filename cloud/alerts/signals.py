@@ -14,8 +14,8 @@ from sqlalchemy import Connection, and_, func, select
 from cloud import tables
 from cloud.alerts import rules
 from cloud.alerts.states import Observation, seen_of
+from cloud.audit_samples import is_wrong
 from cloud.errors import NotFoundError
-from cloud.evidence import is_wrong
 from cloud.fleet import DeviceView
 from cloud.telemetry.driftreport import report
 from cloud.telemetry.queries import By, Question, ask

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, or_, select
 
 from cloud import tables
-from cloud.evidence import is_wrong
+from cloud.audit_samples import is_wrong
 from cloud.telemetry import driftrule
 from cloud.telemetry.drift import INPUT_STAGES, WEEK_MS, drifting
 from cloud.telemetry.driftrule import Comparison, Kind

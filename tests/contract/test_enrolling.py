@@ -162,8 +162,8 @@ def test_bundle_comes_by_https_from_the_believed_control_plane_only(plant: Plant
     ca = ca_file(tmp_path / "identity", None)
     root = plant.world.config.keys_dir / "root.json"
     options: dict[str, Any] = {"base_url": plant.url, "root": root}
-    got = asyncio.run(fetch_bundle(ref, tmp_path / "b.lsb", trust_dir=tmp_path / "trust", ca=ca, **options))
-    assert got.read_bytes() == bundle_bytes("1.0.0")
+    asyncio.run(fetch_bundle(ref, tmp_path / "b.lsb", trust_dir=tmp_path / "trust", ca=ca, **options))
+    assert (tmp_path / "b.lsb").read_bytes() == bundle_bytes("1.0.0")
     with pytest.raises(LinkError, match=r"certificate"):
         asyncio.run(fetch_bundle(ref, tmp_path / "c.lsb", trust_dir=tmp_path / "trust-2", **options))
 

@@ -2,46 +2,40 @@
 
 import typer
 
-from cloud.commands import (
-    alerts,
-    audit,
-    broker_config,
-    demo,
-    devices,
-    keys,
-    login,
-    metrics,
-    models,
-    people,
-    retrain,
-    rollouts,
-    serve,
-    tokens,
-)
+from cloud.commands.lazily import group_of
+
+COMMANDS = {
+    "serve": "cloud.commands.serve:serve",
+    "devices": "cloud.commands.devices:app",
+    "models": "cloud.commands.models:app",
+    "keys": "cloud.commands.keys:app",
+    "broker-config": "cloud.commands.broker_config:app",
+    "rollouts": "cloud.commands.rollouts:app",
+    "audit": "cloud.commands.audit:app",
+    "metrics": "cloud.commands.metrics:app",
+    "alerts": "cloud.commands.alerts:app",
+    "retrain": "cloud.commands.retrain:retrain",
+    "retrainings": "cloud.commands.retrain:retrainings",
+    "people": "cloud.commands.people:app",
+    "login": "cloud.commands.login:login",
+    "logout": "cloud.commands.login:logout",
+    "tokens": "cloud.commands.tokens:app",
+    "demo": "cloud.commands.demo:demo",
+}
 
 app = typer.Typer(
+    cls=group_of(COMMANDS),
     help="The control plane of a fleet of Lineside devices: run it, and talk to it.",
     epilog="Exit codes: 0 done, 1 failed, 2 wrong use, 4 refused or not found, 5 control plane not reachable.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(serve.serve)
-app.add_typer(devices.app, name="devices")
-app.add_typer(models.app, name="models")
-app.add_typer(keys.app, name="keys")
-app.add_typer(broker_config.app, name="broker-config")
-app.add_typer(rollouts.app, name="rollouts")
-app.add_typer(audit.app, name="audit")
-app.add_typer(metrics.app, name="metrics")
-app.add_typer(alerts.app, name="alerts")
-app.command()(retrain.retrain)
-app.command()(retrain.retrainings)
-app.add_typer(people.app, name="people")
-app.command()(login.login)
-app.command()(login.logout)
-app.add_typer(tokens.app, name="tokens")
-app.command()(demo.demo)
+
+
+@app.callback()
+def lineside_cloud() -> None:
+    """Make a group of it, though no subcommand is known here."""
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ def leaves(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 def inner_commands(command: Any) -> dict[str, Any]:
     """Return the subcommands of a command, by name. (Typer brings a click of its own, so types do not tell.)"""
-    return dict(getattr(command, "commands", {}))
+    return dict(getattr(command, "commands", {}).items())
 
 
 def unknown_words(line: str, known: dict[str, Any]) -> list[str]:

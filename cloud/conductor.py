@@ -6,8 +6,8 @@ Rules:
 - What a rollout wants of its devices is derived from its state at every look, not from the last decision: a desired
   state that differs is set right.
 - If a person moved the rollout between reading and writing, the look is thrown away; the next one sees the change.
-- A look is followed by rest, twenty times its length but never longer than two seconds: gates may be looked at as
-  seldom as one likes, but a bad version waits for the next look.
+- A look is followed by rest, twenty times its length but two seconds at most: gates may be looked at as seldom as one
+  likes, but a bad version waits for the next look.
 - Going back needs no download: the desired state names the bundle that the device still has in its other slot.
 """
 

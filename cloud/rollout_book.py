@@ -78,6 +78,7 @@ class RolloutRecord:
                 "elapsed_s": self.state.stage_elapsed_ms / 1000,
                 "min_s": stage.min_s,
                 "max_s": stage.max_s,
+                "window": None if stage.window is None else stage.window.words(),
             },
             "arms": {**roles, **apart},
             "gates": [answer.model_dump(mode="json") for answer in self.state.answers.values()],

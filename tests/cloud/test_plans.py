@@ -181,3 +181,11 @@ def test_disagreement_is_judged_in_the_shadow_only(kind: str, metric: str, named
     text = f"[[stages]]\nkind = '{kind}'\nshare = 0.5\n[[stages.gates]]\nmetric = '{metric}'\nmargin = 0.1\n"
     with pytest.raises(ConfigError, match=named):
         parse_plan(text + "[[stages]]\nkind = 'ramp'\nshare = 1.0\n")
+
+
+def test_the_plan_in_the_readme_can_be_read() -> None:
+    text = (Path(cloud.__file__).parent / "README.md").read_text()
+    plan = parse_plan(text.split("```toml\n")[1].split("```")[0])
+    assert [stage.kind for stage in plan.stages] == ["shadow", "canary", "ramp"]
+    assert plan.stages[1].window is not None
+    assert plan.fail_error(plan.stages[1].gates[0]) == 0.02

@@ -19,6 +19,8 @@ from cloud.rollout_state import RolloutState
 from cloud.tables import rollout_log, rollouts
 
 MAX_LISTED = 200
+MAX_MEMBERS = 200
+"""Devices shown of an arm: a page of a hundred thousand is none."""
 LOG_ROWS = 200
 STAGE_NAMES = {"shadow": "Shadow", "canary": "Canary", "ramp": "Ramp", "switch": "Switch"}
 ROLES = (
@@ -34,6 +36,11 @@ GATE_NAMES = {
     "errors": "Errors",
     "deadline": "Deadline missed",
     "latency": "Too slow",
+    "latency_p99": "Slower than p99",
+    "disagreement": "Disagreement",
+    "crashes": "Crashes",
+    "drift": "Input drift",
+    "memory": "Memory",
     "wrong": "Wrong, by review",
     "escape": "Escapes, by review",
     "false_reject": "False rejects, by review",
@@ -102,6 +109,8 @@ class Arm:
     name: str
     words: str
     members: list[Member]
+    """The first of them by name."""
+    count: int
 
 
 @dataclass(frozen=True)
@@ -127,6 +136,10 @@ class RolloutPage:
     error: float
     on_timeout: str
     stage_left: str
+    stage_ends_ms: int | None
+    """When the stage has lasted as long as it may, if its clock goes on; None when it stands still."""
+    bounds: list[str]
+    """Within which hours, and with how many downloads at a time, devices are changed."""
     also_waits: list[str]
     """What it waits for beside its gates."""
     is_open: bool
@@ -159,6 +172,8 @@ def rollout_page(connection: Connection, rollout: str) -> RolloutPage | None:
         error=plan.error,
         on_timeout=plan.on_timeout.replace("_", " "),
         stage_left=_time_words(stage, state) if stage and state.open else "",
+        stage_ends_ms=_stage_ends_ms(stage, state) if stage else None,
+        bounds=_bounds(plan, stage) if stage and state.open else [],
         also_waits=_beside_gates(state),
         is_open=state.open,
     )
@@ -239,13 +254,30 @@ def _time_words(stage: Stage, state: RolloutState) -> str:
     return f"{duration(state.stage_elapsed_ms)} in this stage, at most {duration(left_ms)} more"
 
 
+def _stage_ends_ms(stage: Stage, state: RolloutState) -> int | None:
+    if state.status != "running" or (stage.window is not None and not state.window_seen):
+        return None
+    return state.last_tick_ms + int(max(0.0, stage.max_s * 1000 - state.stage_elapsed_ms))
+
+
+def _bounds(plan: Plan, stage: Stage) -> list[str]:
+    found = []
+    if stage.window is not None:
+        early = ", downloads before" if stage.download_early and stage.kind != "shadow" else ""
+        found.append(f"maintenance window {stage.window.words()}{early}")
+    if plan.max_parallel_downloads is not None:
+        found.append(f"at most {plural(plan.max_parallel_downloads, 'download')} at a time")
+    return found
+
+
 def gate_name(key: str) -> str:
     return GATE_NAMES.get(key, GATE_NAMES.get(key.split("_over_")[0], key.replace("_", " ")))
 
 
 def _gate(spec: GateSpec, answer: GateAnswer | None) -> Gate:
     over = f" than {spec.limit_ms:g} ms" if spec.limit_ms else ""
-    asks = f"less than {spec.margin * 100:g} points worse{over and '; slower' + over}"
+    worse = "of the inputs decided otherwise" if spec.paired else "points worse"
+    asks = f"less than {spec.margin * 100:g} {'% ' if spec.paired else ''}{worse}{over and '; slower' + over}"
     if answer is None:
         return Gate(gate_name(spec.key), asks, "not_judged", None, None, None)
     drawn = charts.interval(answer.low, answer.high, answer.harm, answer.margin)
@@ -263,13 +295,13 @@ def _gate(spec: GateSpec, answer: GateAnswer | None) -> Gate:
 def _arms(state: RolloutState) -> list[Arm]:
     found = []
     for role, name, words in ROLES:
+        names = [device for device, member in state.members.items() if member.role == role]
         members = [
             Member(device, m.stratum, m.previous.version if m.previous else None, m.staged, m.why)
-            for device, m in sorted(state.members.items())
-            if m.role == role
+            for device, m in ((device, state.members[device]) for device in sorted(names)[:MAX_MEMBERS])
         ]
         if members:
-            found.append(Arm(role, name, words, members))
+            found.append(Arm(role, name, words, members, len(names)))
     return found
 
 

@@ -24,7 +24,8 @@ PAGES = (
     "/", "/devices/box-1", "/devices/box-2", "/devices/box-3", "/devices/box-4", "/devices/phone-1",
     "/devices/box-1?only=defer", "/rollouts", "/rollouts/phone_glass-1.2.0-5f3a1c",
     "/rollouts/phone_glass-1.1.0-5f3a1c",
-    "/rollouts/spoken_digits-1.1.0-5f3a1c", "/review", "/models", "/devices/box-1/decisions/box-1-1/1", "/telemetry", "/drift", "/alerts",
+    "/rollouts/spoken_digits-1.1.0-5f3a1c", "/review", "/models", "/devices/box-1/decisions/box-1-1/1",
+    "/telemetry", "/drift", "/alerts",
 )  # fmt: skip
 BUDGET_MS = 100.0
 UNCHANGED_MS = 20.0

@@ -115,7 +115,7 @@ class TelemetryConfig(_Section):
 
     otlp_endpoint: str = Field(default="", pattern=r"^(https?://.+)?$")
     otlp_every_s: float = Field(default=60.0, ge=1)
-    roll_rows: int = Field(default=200, ge=1, le=2000)
+    roll_rows: int = Field(default=50, ge=1, le=2000)
     roll_every_s: float = Field(default=5.0, gt=0)
     raw_days: float = Field(default=30.0, ge=1)
     minute_days: float = Field(default=2.0, ge=0.1)

@@ -92,7 +92,8 @@ def compare_categories(
     if n / repeat < MIN_N or m < MIN_N:
         return None
     differences = {name: now.get(name, 0) / n - then.get(name, 0) / m for name in names}
-    where = max(names, key=lambda name: abs(differences[name]))
+    # Of two categories, one gains what the other loses: the one that comes more often is named.
+    where = max(names, key=lambda name: (round(abs(differences[name]), 9), differences[name]))
     least = threshold(n / repeat, m, alpha, len(names))
     return Comparison(abs(differences[where]), least, n, m, where, gained=differences[where] > 0)
 

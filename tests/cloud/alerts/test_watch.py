@@ -128,7 +128,7 @@ def test_device_that_is_there_and_sends_no_decisions_is_missed(world: World) -> 
 def test_drift_fires_with_what_moved(world: World, line: Line) -> None:
     watch = watch_of(world, {"name": "drift", "kind": "drift", "clear_s": 0})
     for _ in range(3):
-        line.hour(170)
+        line.hour(157)
     look(world, line)
     watch.look()
     assert "brightness lies strongly higher" in firing(world)["box-1 glass"]

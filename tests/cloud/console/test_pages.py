@@ -26,6 +26,7 @@ PAGES = (
     "/rollouts/phone_glass-1.1.0-5f3a1c",
     "/rollouts/spoken_digits-1.1.0-5f3a1c", "/review", "/models", "/models/phone_glass", "/models/spoken_digits",
     "/models/phone_glass/compare?first=1.0.0&second=1.2.0", "/devices/box-1/decisions/box-1-1/1",
+    "/telemetry", "/drift", "/alerts",
 )  # fmt: skip
 BUDGET_MS = 100.0
 UNCHANGED_MS = 20.0

@@ -320,6 +320,7 @@ class _Work:
             unit=data.unit,
             guarantee_note="; ".join(notes),
             calibration="auto",
+            prefer=options.prefer,
             memory_bytes=(48 + area // 10_000) * 2**20,
             lineage={
                 "code": self.code,
@@ -346,7 +347,7 @@ class _Work:
         if simple["beats_simple"]:
             self.checked = checks.doubted_by_network(self.checked, scored.places, judged.chances)
         speeds = speed.measure(bundle, network)
-        prefer, why = speed.preferred(speeds)
+        prefer = bundle.manifest.prefer
         before = self._before(scored)
         by = _CROSS_NOTE if self.plan.folds else "the test split"
         verdict = limits.audit(judged, self.rules, before, by, of_manifest(bundle.manifest))
@@ -361,15 +362,13 @@ class _Work:
             "curves": evidence.curves(judged),
             "simple": simple,
         }
-        manifest = bundle.manifest.model_copy(
-            update={"metrics": {**metrics, "advice": advice}, "audit": verdict, "prefer": prefer}
-        )
+        manifest = bundle.manifest.model_copy(update={"metrics": {**metrics, "advice": advice}, "audit": verdict})
         ref = pack.write(manifest, bundle.files, path)
         signature = signing.sign(path, self._key())
         extras = {
             "speeds": {name: item.plain() for name, item in speeds.items()},
             "macs": speed.multiplications(network),
-            "prefer": why,
+            "prefer": speed.compared(speeds, prefer),
             "estimate": speed.estimate(speeds[prefer].p50_ms, self.options.profile),
             "warnings": self.checked.warnings,
             "run": run,

@@ -18,6 +18,7 @@ from edge.errors import ConfigError
 from edge.wire.manifest import AudioInput, ImageInput
 from edge.wire.terms import Task
 from export.dataset import Dataset
+from export.recipe import Runtime
 
 FOLDS = 3
 _DEFAULT_SIDE = 320
@@ -58,10 +59,14 @@ class Options:
     limits: Path | None = None
     against: Path | None = None
     key: Path | None = None
+    prefer: Runtime = "onnx"
+    """The engine that devices shall prefer; what was measured here stands in the report and decides nothing."""
 
     def settings(self) -> dict[str, Any]:
         """Return what changes the result, as plain values."""
         names = ("task", "name", "version", "profile", "alpha", "delta", "seed", "minutes", "good", "group", "side")
+        # What is asked as ever keeps the digest that it had.
+        names = (*names, "prefer") if self.prefer != "onnx" else names
         given = {name: value for name, value in asdict(self).items() if name in (*names, "threads")}
         return {name: value for name, value in given.items() if value is not None}
 

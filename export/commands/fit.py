@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edge.wire.terms import Task
     from export.fit import Fitted
     from export.plan import Options
+    from export.recipe import Runtime
 
 _INTERRUPTED = 130
 
@@ -38,6 +39,9 @@ Threads = Annotated[int, typer.Option(help="Threads for training; part of what m
 LimitsFile = Annotated[Path | None, typer.Option(help="Limits agreed beforehand, a TOML file; see `audit`.")]
 Against = Annotated[Path | None, typer.Option(help="The bundle in service, for the audit.")]
 Key = Annotated[Path | None, typer.Option(help="Private key to sign with; made in OUT/keys if not given.")]
+Prefer = Annotated[
+    str, typer.Option(help="The engine that devices prefer: onnx or tflite. The report says which was faster here.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")]
 
 
@@ -59,6 +63,7 @@ def fit(
     limits: LimitsFile = None,
     against: Against = None,
     key: Key = None,
+    prefer: Prefer = "onnx",
     as_json: AsJson = False,
 ) -> None:
     """Train on a folder and write a signed bundle with its report. Needs the extras export and train.
@@ -68,6 +73,8 @@ def fit(
     Example: lineside-export fit photos --name gearwheel --good ok --group '^([0-9]+)_'
     """
     _check(task, alpha, delta, name)
+    if prefer not in ("onnx", "tflite"):
+        raise typer.BadParameter(f"expected onnx or tflite, got {prefer!r}", param_hint="--prefer")
     from export.plan import Options
 
     options = Options(
@@ -88,6 +95,7 @@ def fit(
         limits=limits,
         against=against,
         key=key,
+        prefer=cast("Runtime", prefer),
     )
     _run(options, as_json=as_json)
 

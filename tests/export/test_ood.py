@@ -17,7 +17,7 @@ from edge.values import StationSettings, Window
 from edge.work import Work
 from export import golden
 from export.build import BuildReport, build_bundle
-from export.ood import fit, limit_at
+from export.ood import Recognition, fit, fit_apart, limit_at
 from export.strange import strangers
 from tests.export.extras import CHANNELS, extras_network
 from tests.export.networks import spot_network, spot_pictures
@@ -39,6 +39,26 @@ def test_limit_keeps_its_false_alarm_rate_on_fresh_data() -> None:
         alarms.append(float(np.mean(fresh > found.spec.limit)))
     # The rate is 5 %; of 40 limits the mean is known to about 0.2 points.
     assert 0.042 <= np.mean(alarms) <= 0.055
+
+
+def test_limit_for_blocks_apart_lets_a_block_pass_that_it_never_saw() -> None:
+    """Boards differ in their means; a limit from known boards alone would call most of a new one strange."""
+    rng = np.random.default_rng(12)
+    means = rng.normal(0, 2, (7, 12))
+    boards = [(means[b] + rng.normal(0, 1, (60, 12))).astype(np.float32) for b in range(7)]
+    values, blocks = np.concatenate(boards[:6]), np.repeat(np.arange(6), 60)
+    far = {"far": values + 40}
+    apart = fit_apart(values, np.arange(360), blocks, far, unit="pair", block="board", rate=0.05)
+    mixed = fit(values[::2], values[1::2], None, far, unit="pair", rate=0.05)
+
+    def alarms(found: Recognition) -> float:
+        reference = reference_of(found.spec, np.load(_file(found.content)), 12)
+        return float(np.mean(scores(boards[6], reference) > found.spec.limit))
+
+    assert alarms(apart) <= 0.1 < alarms(mixed)
+    assert apart.figures["found"]["far"] == 1.0
+    assert set(apart.figures["false_alarms_by_block"]) == {"0", "1", "2", "3", "4", "5"}
+    assert "each board scored by what was known of the other 5" in apart.spec.note
 
 
 def test_unit_with_many_examples_weighs_as_much_as_one_with_few() -> None:

@@ -4,6 +4,8 @@ Rules:
 - One thread unless asked otherwise, and threads never spin: a spinning pool burns a core at 50 pictures a second.
 - The file is read for what it must not hold (foreign operators, data outside of the file) before the engine sees it.
 - The engine never falls back to another provider by itself.
+- Sums of products are exact whatever the processor: AVX2's own instruction (without VNNI) cuts u8 × s8 off at 16 bits,
+  so that a bundle would be refused on one box and not on another. There, exact sums take 15–28 % more time.
 """
 
 from typing import TYPE_CHECKING
@@ -73,7 +75,6 @@ def _load(model: bytes, threads: int) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    # Without it, processors with AVX2 and no VNNI saturate sums of u8 × s8 at 16 bits and compute something else.
     options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -120,7 +120,7 @@ def _enrols(guest: Guest, plane: ControlPlane, story: Story, tell: Callable[[str
 
 def _shows(guest: Guest, plane: ControlPlane, story: Story, tell: Callable[[str], None]) -> None:
     decisions = guest.wait(lambda: plane.decisions(story.device), STEP_S, "decisions at the control plane")
-    guest.wait(lambda: story.device in plane.page("/devices"), STEP_S, "the console showing the device")
+    guest.wait(lambda: story.device in plane.page(f"/devices/{story.device}"), STEP_S, "the console showing the device")
     story.decisions_at_console = len(decisions)
     story.decisions_before_network = sum(d["monotonic_ms"] / 1000 <= story.plugged_uptime_s for d in decisions)
     for decision in decisions:

@@ -49,7 +49,7 @@ class Machine:
 
 MACHINES: dict[Architecture, Machine] = {
     "amd64": Machine(
-        "qemu-system-x86_64", "qemu-system-x86", "q35", "Nehalem",  # the least that the profile asks for, and the fastest
+        "qemu-system-x86_64", "qemu-system-x86", "q35", "Nehalem",  # the least that wheels ask for: the fastest
         "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd", "ovmf",
     ),
     "arm64": Machine(

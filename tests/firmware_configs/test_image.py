@@ -132,3 +132,27 @@ def test_scripts_of_the_build_are_sound_shell() -> None:
     for path in debian.script_files().values():
         subprocess.run(["sh", "-n", str(path)], check=True)
         assert path.stat().st_mode & 0o100, f"{path.name} is not executable"
+
+
+def test_board_without_an_image_of_ours_says_what_a_person_does() -> None:
+    from typer.testing import CliRunner
+
+    from firmware_configs.__main__ import app
+
+    for command in (["build", "rpi5"], ["write", "rpi5", "--to", "x.img", "--device-name", "a", "--model", "m"]):
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 2
+        assert "Raspberry Pi OS" in done.output
+
+
+def test_machine_that_a_guest_is_proved_on_is_probed_and_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from firmware_configs.prove import qemu
+
+    def ends_with(code: int) -> object:
+        return lambda command, **_: subprocess.CompletedProcess(command, code)
+
+    monkeypatch.setattr(Path, "exists", lambda _path: True)
+    for code, expected in ((qemu.PROBE_CODE, "kvm"), (1, "tcg"), (-6, "tcg")):
+        monkeypatch.setattr(subprocess, "run", ends_with(code))
+        assert qemu.accelerator("amd64") == expected
+    assert qemu.accelerator("arm64") == "tcg"

@@ -51,7 +51,7 @@ BETWEEN_FAULTS_S = (1.0, 4.0)
 AWAY_S = (0.2, 3.0)
 KINDS = ("copy", "copy", "copy", "copy", "holder", "all copies", "broker", "database")
 """Drawn from; `holder` is the copy that has the conductor's seat."""
-DONE_S = 120.0
+DONE_S = 300.0
 """For the rollout to end and the devices to empty, once nothing is killed any more."""
 
 

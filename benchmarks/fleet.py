@@ -59,11 +59,18 @@ class Question:
 def main(question: Question, *, as_json: bool = False) -> list[dict[str, Any]]:
     """Measure and print."""
     counts = [count for count in LADDER if count < question.devices] + [question.devices]
-    steady = [_steady(question, count) for count in counts]
+    steady = [_told(_steady(question, count)) for count in counts]
     print_table(f"Steady, {_shown(question)}", steady, as_json=as_json)
-    full = [_full(question, kind) for kind in ("decision", "telemetry")]
+    full = [_told(_full(question, kind)) for kind in ("decision", "telemetry")]
     print_table(f"As fast as it stores, {_shown(question)}", full, as_json=as_json)
     return steady + full
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    """Say a result as soon as it is there: the whole takes minutes."""
+    shown = {name: round(value, 2) if isinstance(value, float) else value for name, value in row.items()}
+    sys.stderr.write(f"load average {os.getloadavg()[0]:.1f}: {json.dumps(shown)}\n")
+    return row
 
 
 def _shown(question: Question) -> str:

@@ -32,7 +32,7 @@ from cloud.clock import Clock, SystemClock
 from cloud.conductor import Conductor
 from cloud.config import CloudConfig
 from cloud.enrolment import Enrolment, accounts
-from cloud.errors import ConfigError, ConflictError
+from cloud.errors import ConfigError, ConflictError, UnavailableError
 from cloud.fleet import Fleet
 from cloud.ingest import Ingest
 from cloud.link import Link
@@ -121,7 +121,7 @@ async def serve(config: CloudConfig, on_ready: Callable[[Addresses], None], cloc
     with _only_one(config.data_dir):
         parts = build(config, clock or SystemClock())
         try:
-            if not parts.services.registry.open():
+            if not _open(parts.services.registry):
                 log.warning(
                     "no keys in %s: bundles cannot be published; see `lineside-cloud keys init`", config.keys_dir
                 )
@@ -159,6 +159,13 @@ async def _run(parts: Parts, listener: socket.socket, on_ready: Callable[[Addres
         await http
         for task in tasks:
             task.cancel()
+
+
+def _open(registry: Registry) -> bool:
+    try:
+        return registry.open()
+    except SQLAlchemyError as error:  # another copy's turn takes long, or the database has just gone: start again
+        raise UnavailableError(f"the signed lists cannot be opened: {error}") from error
 
 
 async def _keep_head(services: Services) -> None:

@@ -24,7 +24,7 @@ from cloud.store import CloudStore
 from edge.wire.topics import topic
 
 DEVICES = 100
-GROUPS = 20
+GROUPS = 8
 SHAPES = (("decision", 1), ("decision", 50), ("telemetry", 1), ("telemetry", 10))
 """Kind and rows in a message: as it comes, and as it comes after an outage."""
 

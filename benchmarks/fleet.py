@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 from sqlalchemy import func, select
 
+from benchmarks import storing
 from benchmarks.controlplane import PASSWORD, PLACE, ControlPlane, Settings, accounts_for, names_of, take_in
 from benchmarks.servers import Mosquitto, Postgres
 from benchmarks.simdevice import METRICS_PER_WINDOW
@@ -59,11 +60,25 @@ class Question:
 def main(question: Question, *, as_json: bool = False) -> list[dict[str, Any]]:
     """Measure and print."""
     counts = [count for count in LADDER if count < question.devices] + [question.devices]
-    steady = [_steady(question, count) for count in counts]
+    steady = [_told(_steady(question, count)) for count in counts]
     print_table(f"Steady, {_shown(question)}", steady, as_json=as_json)
-    full = [_full(question, kind) for kind in ("decision", "telemetry")]
+    full = [_told(_full(question, kind)) for kind in ("decision", "telemetry")]
     print_table(f"As fast as it stores, {_shown(question)}", full, as_json=as_json)
-    return steady + full
+    kept = _storing(question)
+    print_table(f"What keeping a row costs, {_shown(question)}", kept, as_json=as_json)
+    return steady + full + kept
+
+
+def _storing(question: Question) -> list[dict[str, Any]]:
+    with _database(question) as (url, _):
+        return [_told(row) for row in storing.measure(url)]
+
+
+def _told(row: dict[str, Any]) -> dict[str, Any]:
+    """Say a result as soon as it is there: the whole takes minutes."""
+    shown = {name: round(value, 2) if isinstance(value, float) else value for name, value in row.items()}
+    sys.stderr.write(f"load average {os.getloadavg()[0]:.1f}: {json.dumps(shown)}\n")
+    return row
 
 
 def _shown(question: Question) -> str:
@@ -205,12 +220,23 @@ class _Plant:
 
 
 @contextmanager
+def _database(question: Question) -> Iterator[tuple[str, Postgres | None]]:
+    """Give the URL of an empty database; one that was named is taken as it is."""
+    if question.database == PRIVATE:
+        with Postgres() as postgres:
+            yield postgres.create("lineside"), postgres
+    elif question.database is not None:
+        yield question.database, None
+    else:
+        with tempfile.TemporaryDirectory(prefix="lineside-fleet-", dir=question.folder) as folder:
+            yield f"sqlite:///{Path(folder) / 'cloud.sqlite'}", None
+
+
+@contextmanager
 def _plant(question: Question, count: int) -> Iterator[_Plant]:
     with ExitStack() as stack:
+        url, postgres = stack.enter_context(_database(question))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lineside-fleet-", dir=question.folder)))
-        postgres = stack.enter_context(Postgres()) if question.database == PRIVATE else None
-        url = question.database or f"sqlite:///{folder / 'cloud.sqlite'}"
-        url = postgres.create("lineside") if postgres is not None else url
         names = names_of(count)
         take_in(url, names)
         broker = stack.enter_context(Mosquitto()) if question.broker == "mosquitto" else None

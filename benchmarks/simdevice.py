@@ -1,7 +1,8 @@
 """A simulated device that speaks the real contract over a real broker: outbox, acknowledgements, states, bundles.
 
 Rules:
-- Only `ack` frees a row. Without progress for `ACK_S` everything not stored is sent again, as a real device does.
+- Only `ack` frees a row. Without progress for `ACK_S` everything not stored is sent again, and the wait doubles up to
+  `ACK_MAX_S`, as a real device does.
 - What it does follows from its seed: rows, their moments, what it is unsure of.
 - A desired bundle is reported as good at once: what is simulated is traffic, not models.
 - paho is driven by the event loop of the whole fleet: thousands of devices are one thread.
@@ -23,7 +24,7 @@ from edge.wire.rows import LATENCY_EDGES_MS, UNIT_EDGES
 from edge.wire.topics import topic
 
 KEEPALIVE_S = 60
-ACK_S = 5.0
+ACK_S, ACK_MAX_S = 5.0, 120.0
 WINDOW_BATCHES = 4
 BATCH_ROWS = 50
 BATCH_WINDOWS = 10
@@ -74,7 +75,7 @@ class SimDevice:
         self._loop = asyncio.get_running_loop()
         self._client: mqtt.Client | None = None
         self._descriptor: int | None = None
-        self._retry_s = 0.0
+        self._wait_s = ACK_S
         self._bundle: dict[str, Any] | None = None
         self._config_version = 0
         self._sum = hashlib.sha256()
@@ -147,7 +148,8 @@ class SimDevice:
         """Keep the connection alive, and send again what seems lost; called every second or so."""
         if self._client is not None and self._client.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS:
             self.drop()
-        if self.connected and self._under_way and now_s - self._progress_s > ACK_S:
+        if self.connected and self._under_way and now_s - self._progress_s > self._wait_s:
+            self._wait_s = min(2 * self._wait_s, ACK_MAX_S)
             self._begin_again()
 
     def report(self, interval_s: float) -> None:
@@ -232,7 +234,7 @@ class SimDevice:
             last, sent_s = self._under_way.popleft()
             if last > self._again_through:
                 self._tally.ack_s.append(now_s - sent_s)
-        self.stored_through, self._progress_s = through, now_s
+        self.stored_through, self._progress_s, self._wait_s = through, now_s, ACK_S
         self._sent_through = max(self._sent_through, through)
         size = BATCH_ROWS if self.flood == "decision" else BATCH_WINDOWS
         if self.flood is not None and self.waiting < WINDOW_BATCHES * size:

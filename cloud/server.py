@@ -37,7 +37,7 @@ from cloud.conductor import Conductor
 from cloud.config import CloudConfig
 from cloud.deltas import DeltaStore
 from cloud.enrolment import Enrolment, accounts
-from cloud.errors import CloudError, ConfigError, ConflictError
+from cloud.errors import CloudError, ConfigError, ConflictError, UnavailableError
 from cloud.external import external_files
 from cloud.fleet import Fleet
 from cloud.ingest import Ingest
@@ -147,7 +147,7 @@ async def serve(config: CloudConfig, on_ready: Callable[[Addresses], None], cloc
     with _only_one(config.data_dir):
         parts = build(config, clock or SystemClock())
         try:
-            if not parts.services.registry.open():
+            if not _open(parts.services.registry):
                 log.warning(
                     "no keys in %s: bundles cannot be published; see `lineside-cloud keys init`", config.keys_dir
                 )
@@ -206,6 +206,13 @@ def _send_figures(services: Services) -> Callable[[], None]:
     if not settings.otlp_endpoint:
         return lambda: None
     return otel.start(services.vitals, settings.otlp_endpoint, settings.otlp_every_s)
+
+
+def _open(registry: Registry) -> bool:
+    try:
+        return registry.open()
+    except SQLAlchemyError as error:  # another copy's turn takes long, or the database has just gone: start again
+        raise UnavailableError(f"the signed lists cannot be opened: {error}") from error
 
 
 async def _keep_head(services: Services) -> None:

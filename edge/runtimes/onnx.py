@@ -4,13 +4,8 @@ Rules:
 - One thread unless asked otherwise, and threads never spin: a spinning pool burns a core at 50 pictures a second.
 - The file is read for what it must not hold (foreign operators, data outside of the file) before the engine sees it.
 - The engine never falls back to another provider by itself.
-<<<<<<< HEAD
-- Products of bytes are exact on every processor: on those of Intel and AMD without VNNI (most before 2021) the engine
-  adds two of them in 16 bits and cuts off what does not fit, unless it is told not to; answers were then other ones.
-=======
 - Sums of products are exact whatever the processor: AVX2's own instruction (without VNNI) cuts u8 × s8 off at 16 bits,
   so that a bundle would be refused on one box and not on another. There, exact sums take 15–28 % more time.
->>>>>>> flash
 """
 
 from typing import TYPE_CHECKING
@@ -82,11 +77,7 @@ def _load(model: bytes, threads: int) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.add_session_config_entry("session.load_model_format", "ONNX")
-<<<<<<< HEAD
     options.add_session_config_entry(*EXACT_PRODUCTS)
-=======
-    options.add_session_config_entry("session.x64quantprecision", "1")
->>>>>>> flash
     try:
         session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the binding's exceptions have no base of their own

@@ -51,7 +51,8 @@ BETWEEN_FAULTS_S = (1.0, 4.0)
 AWAY_S = (0.2, 3.0)
 KINDS = ("copy", "copy", "copy", "copy", "holder", "all copies", "broker", "database")
 """Drawn from; `holder` is the copy that has the conductor's seat."""
-DONE_S = 120.0
+STARTS = 5
+DONE_S = 300.0
 """For the rollout to end and the devices to empty, once nothing is killed any more."""
 
 
@@ -138,7 +139,7 @@ class Site:
             self._stack.callback(copy.kill)
             copy.launch()
         for copy in self.copies:
-            copy.wait_ready()
+            self._wait_ready(copy)
         self._release_key = folder / "keys" / "release.pem"
         self.store = CloudStore.open(url)
         self._stack.callback(self.store.close)
@@ -168,8 +169,20 @@ class Site:
             for copy in chosen:
                 copy.launch()
             for copy in chosen:
-                copy.wait_ready()
+                self._wait_ready(copy)
         self._say(f"killed {fault}, away {away_s:.1f} s")
+
+    def _wait_ready(self, copy: ControlPlane) -> None:
+        """Wait until it is up; start it again where it gave up, as whoever supervises it in service does."""
+        for _ in range(STARTS):
+            try:
+                copy.wait_ready()
+                return
+            except RuntimeError as error:
+                self._say(f"started again: {str(error).splitlines()[-1]}")
+                copy.kill()
+                copy.launch()
+        copy.wait_ready()
 
     def see_to_rollouts(self) -> None:
         """Start the next rollout when the last one is done."""

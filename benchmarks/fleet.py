@@ -3,7 +3,8 @@
 Rules:
 - Devices speak the real contract over a real broker to the real process; load, broker and control plane share the
   machine, and the load's own processor time is printed beside theirs.
-- Nothing counts that is not in the database: rows are counted there, and held against what the devices made.
+- Nothing counts that is not in the database: rows are counted there, and held against what was acknowledged. `waiting`
+  is what a device still holds at the end, `lost` what it was told is stored and is not.
 - Steady is what a fleet does all day: a window of telemetry a minute from each device, decisions at a total rate.
   Full is as fast as it stores: each device sends as much as is acknowledged.
 """
@@ -101,7 +102,8 @@ def _steady(question: Question, count: int) -> dict[str, Any]:
         "rows_per_s": done["rows"] / done["took_s"],
         "rows_made": sum(done["made"].values()),
         "rows_kept": kept,
-        "lost": sum(done["made"].values()) - kept,
+        "waiting": done["waiting"],
+        "lost": max(sum(done["made"].values()) - done["waiting"] - kept, 0),
         "resent": done["resent"],
         "reconnects": done["lost_connections"],
         "ack_p50_ms": done["ack_p50_ms"],
@@ -128,7 +130,8 @@ def _full(question: Question, kind: str) -> dict[str, Any]:
         "rows_per_s": per_s,
         "metrics_per_s": per_s * METRICS_PER_WINDOW if kind == "telemetry" else None,
         "rows_made": sum(done["made"].values()),
-        "lost": sum(done["made"].values()) - kept,
+        "waiting": done["waiting"],
+        "lost": max(sum(done["made"].values()) - done["waiting"] - kept, 0),
         "resent": done["resent"],
         "ack_p50_ms": done["ack_p50_ms"],
         "ack_p99_ms": done["ack_p99_ms"],

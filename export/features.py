@@ -128,7 +128,7 @@ def _channels_first(shipped: onnx.ModelProto, spec: ModelFile) -> onnx.ModelProt
     name, inner = graph.input[0].name, first.output[0]
     graph.node.remove(first)
     if spec.input.dtype == "uint8":
-        constants = {
+        constants: dict[str, NDArray[Any]] = {
             "byte_scale_in": np.array(BYTE_SCALE, np.float32),
             "byte_zero_in": np.array(BYTE_ZERO_POINT, np.uint8),
         }

@@ -16,6 +16,7 @@ from typing import Any
 
 from firmware_configs.commands.write import Order, write_card
 from firmware_configs.errors import BuildError
+from firmware_configs.image.wheels import sha256
 from firmware_configs.profile import find_profile
 from firmware_configs.prove.plant import ControlPlane
 from firmware_configs.prove.qemu import Guest, accelerator
@@ -23,6 +24,7 @@ from firmware_configs.prove.qemu import Guest, accelerator
 FIRST_DECISION = re.compile(r"lineside: first decision ([0-9.]+) s after the start: (\w+)")
 STATE = re.compile(r"lineside: (\d+) MB of memory in use; listening to others on: (.*)")
 WIPED = "the claim is wiped"
+ON_THE_DEVICE = ("staged", "trial", "good")
 STEP_S = 900.0
 """Longest wait for a step: emulation on a busy machine."""
 TARGET_S = 45.0
@@ -83,7 +85,7 @@ def boot(
             _enrols(guest, plane, story, tell)
             _shows(guest, plane, story, tell)
             if publish is not None:
-                _gets(guest, plane, story, tell)
+                _gets(guest, plane, story, publish, tell)
             story.claim_wiped = bool(guest.wait(lambda: WIPED in guest.text(), STEP_S, "the claim is wiped"))
     story.load_after = os.getloadavg()[0]
     return story
@@ -128,16 +130,14 @@ def _shows(guest: Guest, plane: ControlPlane, story: Story, tell: Callable[[str]
     tell(f"the console shows {story.device} with {len(decisions)} decisions: {story.verdicts}")
 
 
-def _gets(guest: Guest, plane: ControlPlane, story: Story, tell: Callable[[str], None]) -> None:
+def _gets(guest: Guest, plane: ControlPlane, story: Story, publish: Path, tell: Callable[[str], None]) -> None:
+    digest = sha256(publish)
+
     def got() -> str | None:
         reported = (plane.device(story.device) or {}).get("reported") or {}
         slots = [slot for held in reported.get("slots", {}).values() for slot in held]
-        states = {slot["bundle"]["version"]: slot["state"] for slot in slots}
-        return (
-            next((f"{version} {state}" for version, state in states.items() if state in ("trial", "good")), None)
-            if (len(states) > 1)
-            else None
-        )
+        found = [slot for slot in slots if slot["bundle"]["digest"] == digest and slot["state"] in ON_THE_DEVICE]
+        return f"{found[0]['bundle']['version']} {found[0]['state']}" if found else None
 
     story.bundle_from_plane = guest.wait(got, STEP_S, "the bundle of the control plane on the device")
     tell(f"got a bundle from the control plane: {story.bundle_from_plane}")

@@ -50,7 +50,8 @@ class BoardNet(nn.Module):
     def forward(self, scans: Tensor) -> dict[str, Tensor]:
         """Return logits (n, 1 + kinds) and the heat map (n, 1, height / 16, width / 16).
 
-        No features are given out: they would call every new board strange, and new boards are what it is for.
+        Features are added to the finished network (`models.recognise`): those of the last maps would call a new board
+        strange, and new boards are what it is for; the first layer's do not.
         """
         places = self.spread(functional.relu(self.cells(scans) + _FLOOR))
         worst = functional.max_pool2d(places, places.shape[2:])

@@ -45,8 +45,12 @@ def test_network_says_where_it_looked(bundle: Bundle) -> None:
         assert spec.heatmap.shape[-2:] == [40, 40]
 
 
-def test_new_boards_are_not_called_strange(bundle: Bundle) -> None:
-    assert bundle.manifest.out_of_distribution is None
+def test_boards_that_the_reference_does_not_know_are_not_called_strange(bundle: Bundle) -> None:
+    found = bundle.manifest.metrics["export"]["out_of_distribution"]
+    assert bundle.manifest.out_of_distribution is not None
+    assert set(found["false_alarms_by_block"]) == {"00041", "12000", "12100", "12300"}
+    assert max(found["false_alarms_by_block"].values()) <= 0.05
+    assert min(found["found"][kind] for kind in ("dark", "blurred", "black", "noise", "other material")) >= 0.9
 
 
 def test_boards_never_seen_are_judged_as_promised(bundle: Bundle) -> None:

@@ -64,7 +64,19 @@ class Options:
 
     def settings(self) -> dict[str, Any]:
         """Return what changes the result, as plain values."""
-        names = ("task", "name", "version", "profile", "alpha", "delta", "seed", "minutes", "good", "group", "side")
+        names: tuple[str, ...] = (
+            "task",
+            "name",
+            "version",
+            "profile",
+            "alpha",
+            "delta",
+            "seed",
+            "minutes",
+            "good",
+            "group",
+            "side",
+        )
         # What is asked as ever keeps the digest that it had.
         names = (*names, "prefer") if self.prefer != "onnx" else names
         given = {name: value for name, value in asdict(self).items() if name in (*names, "threads")}

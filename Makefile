@@ -43,7 +43,7 @@ train: $(READY)  ## what training the reference models needs, on top
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-train.txt
 
 lock:  ## bring requirements.lock up to date with pyproject.toml (needs uv; UPGRADE=1 takes newer versions)
-	uv pip compile pyproject.toml --group dev --extra tflite --extra cloud --extra demo --extra export --extra bench --extra server --extra voice --extra gpio --extra modbus --extra microphone --extra whisper --extra pocketsphinx --universal \
+	uv pip compile pyproject.toml --group dev --extra tflite --extra cloud --extra demo --extra export --extra bench --extra server --extra voice --extra gpio --extra modbus --extra microphone --extra whisper --extra pocketsphinx --extra postgres --extra s3 --extra otel --extra flash --universal \
 		--python-version 3.11 --generate-hashes --no-annotate --no-header --quiet $(if $(UPGRADE),--upgrade) --output-file requirements.lock
 
 clean:  ## remove what was made here

@@ -1,5 +1,6 @@
 """The log of changes: it is only ever added to, and whoever alters it all the same is found out."""
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -151,12 +152,16 @@ def test_changes_say_what_was_before_and_after(world: World) -> None:
 
 @pytest.fixture
 def run(world: World) -> Callable[..., tuple[int, str]]:
-    """Run `lineside-cloud audit` on the world's folder."""
+    """Run `lineside-cloud audit` on the world's folder and database."""
+    file = world.folder / "cloud.toml"
+    file.write_text(
+        f"[store]\ndata_dir = {json.dumps(str(world.config.data_dir))}\nurl = {json.dumps(world.config.store.url)}\n"
+    )
     world.enrol("box-1")
     world.services.enrolment.revoke("box-1", who="anna", why="scrapped")
 
     def run(*arguments: str) -> tuple[int, str]:
-        result = CliRunner().invoke(app, ["audit", *arguments, "--data-dir", str(world.config.data_dir)])
+        result = CliRunner().invoke(app, ["audit", *arguments, "--config", str(file)])
         return result.exit_code, result.output
 
     return run

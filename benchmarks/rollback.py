@@ -37,6 +37,7 @@ DEVICES = 1000
 CONNECTING_AT_ONCE = 50
 DECISIONS = 5
 LONGEST_S = 300.0
+DECIDE_EVERY_S = 1.0
 POLL_S = 0.02
 MODEL = "glass"
 PLAN = """
@@ -133,15 +134,19 @@ async def _roll(parts: Parts, devices: list[SimDevice], old: BundleRef, new: Bun
     for device in devices:
         device.on_switch = fail
     began_s = time.monotonic()
-    rollout = book.start(MODEL, new.version, parse_plan(PLAN), who="benchmark").id
+    rollout = book.start(MODEL, new.version, parse_plan(PLAN), who="benchmark", unaudited="a benchmark").id
     _say("staging everywhere")
     await _until("every device to hold it", lambda: all(new.digest in device.slots for device in devices))
     staged_s = time.monotonic() - began_s
     _say("waiting for the switch, and for the way back")
     await _until("a device to switch", lambda: bool(sent_s))
-    await _until("the way back", lambda: book.rollout(rollout).state.status == "rolled_back")
-    decided_s = time.monotonic()
-    await _until("every device to be back", lambda: all(device.serving == old for device in devices))
+    failing = asyncio.create_task(_go_on_failing(devices, new))
+    try:
+        await _until("the way back", lambda: book.rollout(rollout).state.status == "rolled_back")
+        decided_s = time.monotonic()
+        await _until("every device to be back", lambda: all(device.serving == old for device in devices))
+    finally:
+        failing.cancel()
     switched = [device.served_since_s[new.digest] for device in devices if new.digest in device.served_since_s]
     back = [device.served_since_s[old.digest] for device in devices if old.digest in device.served_since_s]
     last_s = max(back) - min(sent_s)
@@ -158,6 +163,15 @@ async def _roll(parts: Parts, devices: list[SimDevice], old: BundleRef, new: Bun
     )
 
 
+async def _go_on_failing(devices: list[SimDevice], new: BundleRef) -> None:
+    """Let devices decide as a line does that runs; what they said as they switched may be too early to count."""
+    while True:
+        await asyncio.sleep(DECIDE_EVERY_S)
+        for device in devices:
+            if device.serving == new:
+                device.decide(["defer"] * DECISIONS)
+
+
 def _write_fleet(parts: Parts, names: list[str], password: str, bundles: tuple[BundleRef, ...]) -> None:
     """Write devices and bundles as enrolment and publishing leave them."""
     now_ms = parts.services.clock.now_ms()
@@ -165,6 +179,8 @@ def _write_fleet(parts: Parts, names: list[str], password: str, bundles: tuple[B
     row = {"profile": "box", "site": "hall-1", "tags": [], "models": [MODEL], "enrolled_at_ms": now_ms}
     keys = {"public_key": "0" * 64, "token_digest": "0" * 64, "broker_password_hash": hashed}
     published = {"manifest": {}, "published_at_ms": now_ms, "published_by": "benchmark"}
+    for bundle in bundles:
+        parts.services.registry.blobs.put(bundle.version.encode(), digest=bundle.digest)
     with parts.services.store.write() as connection:
         connection.execute(tables.devices.insert(), [{"device": name, **row, **keys} for name in names])
         for bundle in bundles:
@@ -177,7 +193,10 @@ def _stored(parts: Parts) -> int:
 
 
 def _bundle(version: str) -> BundleRef:
-    return BundleRef(name=MODEL, version=version, digest=hashlib.sha256(version.encode()).hexdigest(), size_bytes=1000)
+    """Name a bundle whose file holds its version and nothing else: simulated devices load none."""
+    content = version.encode()
+    digest = hashlib.sha256(content).hexdigest()
+    return BundleRef(name=MODEL, version=version, digest=digest, size_bytes=len(content))
 
 
 async def _until(what: str, there: Callable[[], bool]) -> None:

@@ -132,7 +132,7 @@ def _mistakes(profile: Profile, wanted: Wanted) -> list[str]:
     if not SITE.fullmatch(wanted.site):
         found.append(f"--site: expected at most 64 characters without quotes, got {wanted.site!r}")
     if wanted.cloud is not None and not ADDRESS.fullmatch(wanted.cloud):
-        found.append(f"--cloud: expected an address such as http://192.0.2.10:8440, got {wanted.cloud!r}")
+        found.append(f"--cloud: expected an address such as https://192.0.2.10:8442, got {wanted.cloud!r}")
     if (wanted.cloud is None) != (wanted.claim is None):
         found.append("--claim and --cloud: expected both, or none for a device that works alone")
     if wanted.claim is not None and not TOKEN.fullmatch(wanted.claim):

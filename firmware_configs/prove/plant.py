@@ -16,6 +16,7 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from firmware_configs.errors import BuildError
 from firmware_configs.prove.qemu import HOST_FROM_GUEST
@@ -33,7 +34,9 @@ class ControlPlane:
         """Make its keys and settings."""
         self.folder = folder
         self.url = ""
-        """Its address on this machine."""
+        """Its address for people, on this machine."""
+        self.from_guest = ""
+        """Its address for devices, as the guest reaches it."""
         self._token = secrets.token_urlsafe(32)
         self.root = folder / "keys" / "root.json"
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,22 +46,15 @@ class ControlPlane:
         self._token_file.chmod(0o600)
 
     def __enter__(self) -> Self:
-        # What devices are told is known only once there is a port; it is kept over the restart.
-        port = int(self._start(port=0).rsplit(":", 1)[1])
-        self.stop()
-        self._start(port=port)
-        self.url = f"http://127.0.0.1:{port}"
+        addresses = self._start()
+        self.url = addresses["url"]
+        self.from_guest = f"https://{HOST_FROM_GUEST}:{urlsplit(addresses['device_url']).port}"
         return self
 
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self.stop()
-
-    @property
-    def from_guest(self) -> str:
-        """Its address as the guest reaches it."""
-        return f"http://{HOST_FROM_GUEST}:{self.url.rsplit(':', 1)[1]}"
 
     def claim(self, device: str) -> str:
         """Return a token with which this device may enrol."""
@@ -112,11 +108,11 @@ class ControlPlane:
             self._process.kill()
             self._process.wait()
 
-    def _start(self, port: int) -> str:
+    def _start(self) -> dict[str, str]:
         settings = self.folder / "cloud.toml"
-        public = f'public_url = "http://{HOST_FROM_GUEST}:{port}"\n' if port else ""
         settings.write_text(
-            f'[server]\nport = {port}\n{public}operator_token_file = "{self._token_file}"\n'
+            f'[server]\nport = 0\noperator_token_file = "{self._token_file}"\n'
+            f'[tls]\nnames = ["{HOST_FROM_GUEST}"]\n'
             f'[broker]\nport = 0\npublic_host = "{HOST_FROM_GUEST}"\n'
         )
         command = [*COMMAND, "serve", "--config", str(settings), "--data-dir", str(self.folder / "data"), "--json"]
@@ -128,7 +124,7 @@ class ControlPlane:
         line = self._process.stdout.readline()
         if not line:
             raise BuildError(f"the control plane does not start: {(self.folder / 'cloud.log').read_text()[-600:]}")
-        return str(json.loads(line)["url"])
+        return dict(json.loads(line))
 
 
 def _run(command: list[str]) -> str:

@@ -33,7 +33,7 @@ class Card:
 
     def enrolling(self, to: Path, *more: str) -> Result:
         """Write a card that enrols."""
-        return self.write(to, "--cloud", "http://192.0.2.10:8440", "--claim", CLAIM, *more)
+        return self.write(to, "--cloud", "https://192.0.2.10:8442", "--claim", CLAIM, *more)
 
 
 def table(path: Path) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ def seed_dir(tmp_path: Path) -> Path:
     wanted = Wanted(
         "box-1",
         "hall-a",
-        cloud="http://192.0.2.10:8440",
+        cloud="https://192.0.2.10:8442",
         claim=CLAIM,
         model="brightness",
         root=b"{}",

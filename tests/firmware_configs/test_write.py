@@ -48,7 +48,7 @@ def test_card_holds_system_and_seed_and_other_tools_find_it_sound(card: Card, tm
 def test_claim_lies_in_its_own_file_and_neither_in_configuration_nor_receipt(card: Card, tmp_path: Path) -> None:
     to, receipt = tmp_path / "a.img", tmp_path / "r.json"
     (tmp_path / "token").write_text(f"{CLAIM}\n")
-    done = card.write(to, "--cloud", "http://h:1", "--claim", f"@{tmp_path / 'token'}", "--receipt", str(receipt))
+    done = card.write(to, "--cloud", "https://h:1", "--claim", f"@{tmp_path / 'token'}", "--receipt", str(receipt))
     assert done.exit_code == 0, done.output
     volume = boot_volume(to, tmp_path / "boot")
     assert read_in(volume, "lineside/claim").strip() == CLAIM

@@ -171,7 +171,9 @@ class Ingest:
         now_ms = self._clock.now_ms()
         try:
             with self._store.append() as connection:
-                return self._keep_together(connection, group, now_ms)
+                acks = self._keep_together(connection, group, now_ms)
+            self._empty_log()
+            return acks
         except OperationalError as error:
             return _kept_none(group, error)
         except Exception as error:  # noqa: BLE001  (whatever one message does to us, the others shall be kept)
@@ -204,7 +206,7 @@ class Ingest:
                 acks = _newest([ack for one in group if (ack := self._keep(connection, one)) is not None])
             # Before the acknowledgement: whatever happens here, the device asks again.
             self._remove_erased()
-            self._log_holds_erased = self._log_holds_erased and not self._store.empty_log()
+            self._empty_log()
             return acks
         except (OperationalError, UnavailableError) as error:
             return _kept_none(group, error)
@@ -212,6 +214,10 @@ class Ingest:
             if len(group) > 1:
                 return _newest([ack for one in group for ack in self._store_each([one])])
             return self._keep_in_parts(group[0].message, error)
+
+    def _empty_log(self) -> None:
+        """Empty the log if it may still hold what was erased; with a later group if somebody reads it now."""
+        self._log_holds_erased = self._log_holds_erased and not self._store.empty_log()
 
     async def _next_group(self) -> list[Incoming]:
         group = [await self._queue.get()]

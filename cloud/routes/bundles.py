@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Response, UploadFile
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from cloud.callers import Operator
 from cloud.comparing import compare
@@ -41,7 +41,7 @@ class Collection(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     why: str = Field(default="", max_length=2000)
-    dry_run: bool = False
+    dry_run: StrictBool = False
     keep_last: int | None = Field(default=None, ge=1)
 
 

@@ -24,7 +24,7 @@ class ClaimRequest(BaseModel):
     ttl_s: float = Field(default=DEFAULT_CLAIM_S, gt=0, le=LONGEST_CLAIM_S)
 
 
-@router.get("/ca")
+@router.get("/ca", response_class=Response, responses={200: {"content": {"application/x-pem-file": {}}}})
 def ca(parts: Parts) -> Response:
     """Give the certificate that devices verify us by; a claim says its digest, so it may be asked of anybody."""
     trusted = parts.security.trust_pem

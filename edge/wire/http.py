@@ -7,6 +7,7 @@
 | send an input | `PUT /v1/inputs/{sha256}` with device token      | raw bytes      | 201, or 200   |
 | TUF metadata  | `GET /tuf/metadata/{file}`                       |                | raw bytes     |
 | bundle        | `GET /tuf/targets/{sha256}.{name}` (Range works) |                | raw bytes     |
+| delta         | `GET /tuf/deltas/{old}/{new}` (`edge.wire.delta`) |               | raw bytes     |
 
 Rules:
 - A claim token is bound to the first public key that shows it: the same key may ask again (power was

@@ -4,7 +4,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 import edge.wire
-from edge.wire import http, manifest, messages, rows
+from edge.wire import delta, http, manifest, messages, rows
 from edge.wire.base import BundleRef, WireModel
 
 DIGEST = "ab" * 32
@@ -124,8 +124,11 @@ OOD = manifest.OutOfDistribution(
 )
 GOLDEN = manifest.Golden(inputs="in.npy", outputs={"onnx": "out.npy"}, count=4)
 FILE = manifest.FileEntry(digest=DIGEST, size_bytes=10)
+PIECE = delta.PieceSpec(how="same", size_bytes=10, of=1)
 
 SAMPLES: list[WireModel] = [
+    PIECE,
+    delta.DeltaHeader(old=DIGEST, new=DIGEST[::-1], size_bytes=100, pieces=[PIECE], source=[0]),
     REF,
     INPUT,
     HISTOGRAM,

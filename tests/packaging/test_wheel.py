@@ -61,7 +61,7 @@ def test_wheel_holds_the_packages_and_their_files_and_no_tests_or_models(wheel: 
     for needed in ("edge/schema.sql", "cloud/console/templates/base.html", *samples):
         assert needed in names
     assert not [name for name in names if name.endswith(".lsb")]
-    assert wheel.stat().st_size < 2 * 2**20
+    assert wheel.stat().st_size < 3 * 2**20, "a device downloads it over a thin line: code and pages, no data"
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """`lineside-edge`: reads the arguments and hands them to `edge.commands`, turning errors into exit codes."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,9 @@ from typing import Annotated
 import typer
 
 from edge.errors import LinesideError
+
+for threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")  # as in the children: more of them add up in another order, and answers differ
 
 WRONG_USE = 2
 """Exit code for wrong arguments, configuration or bundle."""

@@ -16,13 +16,12 @@ class OnnxRunner:
     def __init__(self, model: bytes, output: str | None = None) -> None:
         import onnxruntime
 
-        from edge.runtimes.onnx import EXACT_PRODUCTS
+        from edge.runtimes.onnx import exact_session
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        options.add_session_config_entry(*EXACT_PRODUCTS)
-        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._session = exact_session(model, options)
         self._input = self._session.get_inputs()[0].name
         names = [output.name for output in self._session.get_outputs()]
         self._logits = output or ("logits" if "logits" in names else names[0])

@@ -329,13 +329,12 @@ def _run_once(model: onnx.ModelProto, taken: onnx.ValueInfoProto, name: str) -> 
 def _answer(model: onnx.ModelProto, taken: onnx.ValueInfoProto) -> NDArray[Any]:
     import onnxruntime as ort
 
-    from edge.runtimes.onnx import EXACT_PRODUCTS
+    from edge.runtimes.onnx import exact_session
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
-    options.add_session_config_entry(*EXACT_PRODUCTS)
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = exact_session(model.SerializeToString(), options)
     tensor = taken.type.tensor_type
     zeros = np.zeros([item.dim_value for item in tensor.shape.dim], helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     return np.asarray(session.run(None, {taken.name: zeros})[0])

@@ -1,12 +1,20 @@
 """The bench of the fleet, in short: what it counts is in the database, and nothing is lost."""
 
+import os
+
 import pytest
 
 from benchmarks import fleet
 from benchmarks.servers import NotInstalledError
 
+LONG = "LINESIDE_LONG" in os.environ
+"""With PostgreSQL and Mosquitto too: a minute more."""
 
-@pytest.mark.parametrize(("database", "broker"), [(None, "embedded"), (fleet.PRIVATE, "mosquitto")])
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("database", "broker"), [(None, "embedded"), *([(fleet.PRIVATE, "mosquitto")] if LONG else [])]
+)
 def test_small_fleet_loses_nothing_and_says_what_it_costs(database: str | None, broker: str) -> None:
     question = fleet.Question(devices=30, seconds=2, database=database, broker=broker, telemetry_every_s=2)
     try:

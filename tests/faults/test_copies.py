@@ -1,5 +1,6 @@
 """Three copies on PostgreSQL and Mosquitto, killed at random, for a short while; see `copies.py`."""
 
+import os
 import random
 
 import pytest
@@ -7,8 +8,12 @@ import pytest
 from benchmarks.servers import Mosquitto, NotInstalledError, Postgres
 from tests.faults import copies
 
+LONG = "LINESIDE_LONG" in os.environ
+"""Three copies, PostgreSQL and Mosquitto are started, killed and judged: minutes on two cores."""
+
 
 @pytest.mark.slow
+@pytest.mark.skipif(not LONG, reason="takes minutes: set LINESIDE_LONG")
 @pytest.mark.timeout(600)
 def test_copies_killed_at_random_lose_nothing_and_conduct_one_at_a_time() -> None:
     for server in (Postgres, Mosquitto):

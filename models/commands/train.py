@@ -89,7 +89,7 @@ def main(
     )
     all_scored = Labelled(heard[None], labels, speakers, scored.clean)
     pilot, heldout = split_by_group(all_scored, _PILOT_SHARE, _PILOT_SEED)
-    _save_scores(scores or HERE / "work" / "scores.npz", pilot, heldout)
+    _save_scores(scores or HERE / "runs" / "scores.npz", pilot, heldout)
     build_data = BuildData(
         quantize=_ranges(noisy),
         heldout=heldout,

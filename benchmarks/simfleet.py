@@ -70,7 +70,10 @@ class Mqtt(asyncio.Protocol):
         elif kind == CONNACK:
             self.ready.set_exception(OSError(f"{self._name}: the broker refused with {body[1]}"))
         elif kind == SUBACK and not self.ready.done():
-            self.ready.set_result(None)
+            if any(granted & 0x80 for granted in body[2:]):
+                self.ready.set_exception(OSError(f"{self._name}: the broker refused a subscription"))
+            else:
+                self.ready.set_result(None)
         elif kind & 0xF0 == PUBLISH:
             end = 2 + int.from_bytes(body[:2], "big")
             sure = kind & 0x06

@@ -52,6 +52,10 @@ jetstream {{
   store_dir: "{folder}/jetstream"
   max_memory_store: 64MB
   max_file_store: {max_disk_mb}MB
+  # A device needs two consumers; since 2.15 there would be a thousand, and the other devices would hear nothing.
+  limits {{
+    default_max_consumers: -1
+  }}
 }}
 mqtt {{
   host: "{host}"

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Row, select
 from cloud import tables
 from cloud.clock import Clock
 from cloud.errors import NotFoundError
-from cloud.store import CloudStore, upsert
+from cloud.store import CloudStore, upsert_many
 from edge.wire.messages import Desired, Reported
 from edge.wire.topics import topic
 
@@ -188,21 +188,28 @@ class Fleet:
     def change_desired(self, connection: Connection, device: str, change: Callable[[Desired], Desired]) -> Desired:
         """Do the same within the caller's transaction; the caller calls `publish` after its commit."""
         before = current_desired(connection, device)
-        after = change(before)
-        if after == before and before.config_version > 0:
-            return before
-        now_ms = self._clock.now_ms()
-        after = after.model_copy(
-            update={"device": device, "config_version": before.config_version + 1, "issued_at_ms": now_ms}
-        )
-        row = {
-            "device": device,
-            "config_version": after.config_version,
-            "updated_at_ms": now_ms,
-            "body": after.model_dump(mode="json"),
-        }
-        upsert(connection, tables.desired, row)
-        return after
+        return self.keep_desired(connection, [(before, change(before))])[0]
+
+    def keep_desired(self, connection: Connection, changes: Iterable[tuple[Desired, Desired]]) -> list[Desired]:
+        """Keep desired states that were changed, each given as it was and as it shall be, in one statement for all.
+
+        Returns:
+            What is kept now, each with the next number of its device, or as it was where nothing changed.
+        """
+        now_ms, kept, rows = self._clock.now_ms(), [], []
+        for before, wanted in changes:
+            if wanted == before and before.config_version > 0:
+                kept.append(before)
+                continue
+            version = before.config_version + 1
+            after = wanted.model_copy(
+                update={"device": before.device, "config_version": version, "issued_at_ms": now_ms}
+            )
+            kept.append(after)
+            body = after.model_dump(mode="json")
+            rows.append({"device": before.device, "config_version": version, "updated_at_ms": now_ms, "body": body})
+        upsert_many(connection, tables.desired, rows)
+        return kept
 
     def publish(self, documents: Iterable[Desired]) -> None:
         """Publish desired states, retained. Call it only after they are committed.
@@ -246,9 +253,12 @@ class Fleet:
 def current_desired(connection: Connection, device: str) -> Desired:
     """Return the kept desired state of a device, or an empty one of version 0."""
     body = connection.execute(select(tables.desired.c.body).where(tables.desired.c.device == device)).scalar()
-    if body is None:
-        return Desired(device=device, config_version=0, issued_at_ms=0)
-    return Desired.model_validate(body)
+    return desired_state(device, body)
+
+
+def desired_state(device: str, body: Any) -> Desired:
+    """Return a kept document as a desired state, or an empty one of version 0 where there is none."""
+    return Desired.model_validate(body) if body else Desired(device=device, config_version=0, issued_at_ms=0)
 
 
 def missed_by(store: CloudStore, told: Iterable[Reported]) -> list[Desired]:

@@ -5,6 +5,8 @@ Rules:
 - Each connection has a client of its own: nothing queued on a dead one is sent on the next.
 - A message is acknowledged to the broker only when ingest is done with it, so the broker bounds what is under way.
 - Copies that share messages speak MQTT 5, and each message goes to one of them; a single control plane needs 3.1.1.
+- Each channel has a session of its own. Brokers bound what is under way by session: nats-server counts a session's
+  messages together but holds back each subscription's alone, and what is too much for the session comes 30 s later.
 - Whenever the broker is reached, `on_connected` is called: what is retained there may have been forgotten.
 """
 
@@ -60,7 +62,7 @@ class Link:
         self._login = login
         self._rng = rng
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._session: _Session | None = None
+        self._sessions: list[_Session] = []
         self.connected = False
 
     def publish(self, topic_name: str, payload: bytes, *, retain: bool) -> None:
@@ -85,25 +87,31 @@ class Link:
         wait_s = 0.1
         while True:
             login = self._login()
-            self._session = _Session(login, on_message)
+            self._sessions = [_Session(login, channel, on_message) for channel in FROM_DEVICE]
             try:
-                await self._session.connect()
+                await asyncio.gather(*(session.connect() for session in self._sessions))
                 log.info("connected to the broker at %s:%d", login.host, login.port)
                 self.connected, wait_s = True, 0.1
                 await asyncio.to_thread(on_connected)
-                reason = await self._session.ended
+                reason = await self._first_end()
             except OSError as error:
                 reason = str(error)
             finally:
                 self.connected = False
-                self._session.close()
+                for session in self._sessions:
+                    session.close()
             wait_s = min(wait_s * 2, 10.0)
             log.warning("no connection to the broker at %s:%d: %s", login.host, login.port, reason)
             await asyncio.sleep(wait_s * self._rng.uniform(0.5, 1.0))
 
     def _publish(self, topic_name: str, payload: bytes, retain: bool) -> None:  # noqa: FBT001  (call_soon has no names)
-        if self.connected and self._session is not None:
-            self._session.publish(topic_name, payload, retain=retain)
+        if self.connected:
+            self._sessions[0].publish(topic_name, payload, retain=retain)
+
+    async def _first_end(self) -> str:
+        ends = [session.ended for session in self._sessions]
+        ended, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        return ended.pop().result()
 
 
 def subscription(channel: Channel, share: str) -> str:
@@ -122,11 +130,12 @@ def _session(login: Login) -> dict[str, Any]:
 
 
 class _Session:
-    """One connection, from connect to its end."""
+    """One connection that hears one channel of all devices, from connect to its end."""
 
-    def __init__(self, login: Login, on_message: Callable[[Incoming], None]) -> None:
+    def __init__(self, login: Login, channel: Channel, on_message: Callable[[Incoming], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._loginname = login
+        self._login = login
+        self._channel = channel
         self._on_message = on_message
         self._subscribed: asyncio.Future[None] = self._loop.create_future()
         self.ended: asyncio.Future[str] = self._loop.create_future()
@@ -140,7 +149,7 @@ class _Session:
         Raises:
             OSError: that did not work, and why.
         """
-        login = self._loginname
+        login = self._login
         await asyncio.to_thread(self._client.connect, login.host, login.port, KEEPALIVE_S, **_session(login))
         socket = self._client.socket()
         if socket is None:
@@ -203,7 +212,7 @@ class _Session:
         if reason.is_failure:
             self._end(f"the broker refused: {reason}")
         else:
-            client.subscribe([(subscription(channel, self._loginname.share), 1) for channel in FROM_DEVICE])
+            client.subscribe([(subscription(self._channel, self._login.share), 1)])
 
     def _granted(self, _client: mqtt.Client, _userdata: Any, _mid: int, reasons: Any, _properties: Any) -> None:
         if any(reason.is_failure for reason in reasons):

@@ -9,7 +9,6 @@ Rules:
 import logging
 import random
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,7 +18,7 @@ from cloud import audit, tables
 from cloud.clock import Clock
 from cloud.errors import ConflictError, InvalidError, NotFoundError
 from cloud.evidence import cohort_views
-from cloud.fleet import Fleet
+from cloud.fleet import Fleet, desired_state
 from cloud.plans import Plan, PlanShape
 from cloud.registry import Registry
 from cloud.rollout_state import (
@@ -260,15 +259,16 @@ def set_desired(connection: Connection, fleet: Fleet, state: RolloutState) -> li
         .where(devices.revoked_at_ms.is_(None))
     )
     name = state.candidate.name
-    have = {row.device: (row.body or {}).get("bundles", {}).get(name) for row in connection.execute(query)}
-    changed = []
+    have = {row.device: row.body or {} for row in connection.execute(query)}
+    changes = []
     for device, wanted in wanted_bundles(state).items():
         if device not in have:
             continue
-        bundles = DesiredBundles.model_validate(have[device] or {})
+        bundles = DesiredBundles.model_validate(have[device].get("bundles", {}).get(name) or {})
         if (bundles.active, bundles.candidate) != (wanted.active, wanted.candidate):
-            changed.append(fleet.change_desired(connection, device, partial(with_bundles, state=state, wanted=wanted)))
-    return changed
+            before = desired_state(device, have[device])
+            changes.append((before, with_bundles(before, state, wanted)))
+    return fleet.keep_desired(connection, changes)
 
 
 def with_bundles(desired: Desired, state: RolloutState, wanted: DesiredBundles) -> Desired:

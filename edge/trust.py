@@ -7,6 +7,9 @@ Rules:
 - The root that the device was flashed with is given every time; newer roots must follow from it, link by link.
 - Metadata that was accepted is on disk before it takes the place of what was there, and before it is believed, so that
   a power cut does not forget a version. TUF's client renames what it has not synced, so its writing is done here.
+- Time never goes back: metadata is held against the latest time at which some was found good, so that a clock that is
+  set back brings nothing expired to life. That time is never later than what was found good was to last, so that a
+  clock that once was ahead shuts nothing out.
 - The child's verbs are those of the public TUF conformance suite (`init`, `refresh`, `download`), and `target`.
 """
 
@@ -16,6 +19,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +33,8 @@ DEADLINE_S = 60.0
 """For four small files; a line that needs longer is tried again later."""
 SILENCE_S = 15
 """Longest silence of the server within one file."""
+SEEN = "latest-time"
+"""File beside the metadata: when some was last found good (ISO 8601)."""
 _FAMILIES: dict[str, type[LinesideError]] = {
     "config": ConfigError,
     "link": LinkError,
@@ -148,13 +154,13 @@ def _init(options: argparse.Namespace) -> dict[str, Any]:
 
 def _refresh(options: argparse.Namespace) -> dict[str, Any]:
     with _Checking(options.metadata_dir):
-        _updater(options).refresh()
+        _refreshed(options)
     return {}
 
 
 def _target(options: argparse.Namespace) -> dict[str, Any]:
     with _Checking(options.metadata_dir):
-        info = _updater(options).get_targetinfo(options.target_name)
+        info = _refreshed(options).get_targetinfo(options.target_name)
     if info is None:
         raise UpdateError(
             f"{options.target_name} is not among the signed bundles",
@@ -168,7 +174,7 @@ def _target(options: argparse.Namespace) -> dict[str, Any]:
 
 def _download(options: argparse.Namespace) -> dict[str, Any]:
     with _Checking(options.metadata_dir):
-        updater = _updater(options)
+        updater = _refreshed(options)
         info = updater.get_targetinfo(options.target_name)
         if info is None:
             raise UpdateError(f"{options.target_name} is not among the signed files")
@@ -177,6 +183,28 @@ def _download(options: argparse.Namespace) -> dict[str, Any]:
 
 
 _VERBS = {"init": _init, "refresh": _refresh, "target": _target, "download": _download}
+
+
+def _refreshed(options: argparse.Namespace) -> "Updater":
+    """Return TUF's client with its metadata up to date as of now, or of the latest time known if that is later."""
+    updater = _updater(options)
+    seen = options.metadata_dir / SEEN
+    trusted = updater._trusted_set
+    known = _time_in(seen)
+    if known is not None and known > trusted.reference_time:
+        trusted.reference_time = known
+    updater.refresh()
+    if known is None or trusted.reference_time > known:
+        write_atomic(seen, trusted.reference_time.isoformat().encode())
+    return updater
+
+
+def _time_in(path: Path) -> datetime | None:
+    """Return the time that a file holds; None if it is not there or damaged."""
+    try:
+        return datetime.fromisoformat(path.read_text()).astimezone(UTC)
+    except (OSError, ValueError):
+        return None
 
 
 def _updater(options: argparse.Namespace) -> "Updater":

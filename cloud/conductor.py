@@ -26,7 +26,6 @@ from cloud.fleet import DeviceView
 from cloud.rollout_book import RolloutRecord, load, open_rollouts, save, set_desired
 from cloud.rollout_state import UNLOGGED, Decision, Finished, Paused, RolledBack
 from cloud.rollouts import decide_all
-from cloud.seat import Seat
 from cloud.services import Services
 
 log = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ class Conductor:
         self._fleet = services.fleet
         self._registry = services.registry
         self._reader = EvidenceReader()
-        self._seat = Seat(services.store, services.clock)
+        self._seat = services.seat
 
     async def run(self) -> None:
         """Look until cancelled; of several copies, only the one that has the seat."""

@@ -31,7 +31,9 @@ PER_ADDRESS = 30
 REMEMBERED = 10_000
 """Names and addresses that are counted; those that were quiet longest go first."""
 
-_hasher = PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
+EFFORT = RFC_9106_LOW_MEMORY
+
+_hasher = PasswordHasher.from_parameters(EFFORT)
 _room = threading.BoundedSemaphore(AT_ONCE)
 
 

@@ -1,4 +1,4 @@
-"""The conductor's seat: of several copies, one at a time moves rollouts.
+"""The conductor's seat: of several copies, one at a time moves rollouts, adds up, watches, and tells.
 
 Rules:
 - Whoever holds PostgreSQL's advisory lock, on a connection of its own, has the seat; when the holder or its connection
@@ -38,6 +38,14 @@ class Seat:
         self._connection: Connection | None = None
         self.term = 0
         """Of ours; 0 while we do not have the seat."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether we had the seat when we last asked for it; what only one copy should do waits for this.
+
+        What follows from it may happen twice in the moment in which the seat moves; rollouts ask `check` besides.
+        """
+        return not self._store.is_shared or self.term > 0
 
     def hold(self) -> bool:
         """Take the seat if it is free; return whether we have it."""

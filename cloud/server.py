@@ -47,6 +47,7 @@ from cloud.registry import Registry
 from cloud.retraining.datasets import MAX_BYTES, Datasets
 from cloud.retraining.trigger import Retrainings
 from cloud.review import Reviews
+from cloud.seat import Seat
 from cloud.security import Security
 from cloud.services import Services
 from cloud.sessions import Sessions
@@ -117,6 +118,7 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
     )
     ingest = Ingest(store, inputs, clock, link, config.ingest)
     telemetry = TelemetryKeeper(store, clock, config)
+    seat = Seat(store, clock)
     services = Services(
         config=config,
         clock=clock,
@@ -132,6 +134,7 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
         sessions=Sessions(store, clock, operator_token),
         watched=watched,
         retrainings=_retrainings(config, store, clock, watched),
+        seat=seat,
         vitals=Vitals(store, clock, fleet, ingest, telemetry.rollups),
     )
     alerts = AlertWatch(store, clock, fleet, watched, config.server.public_url)
@@ -170,7 +173,7 @@ async def _run(parts: Parts, listeners: "_Listeners", on_ready: Callable[[Addres
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    app, config = create_app(parts.services), parts.services.config
+    app, config, seat = create_app(parts.services), parts.services.config, parts.services.seat
     people = _Server(_http_config(app, parts.services.security if config.console_tls else None))
     devices = _Server(_http_config(DeviceDoor(app), parts.services.security))
     async with asyncio.TaskGroup() as group:
@@ -182,9 +185,9 @@ async def _run(parts: Parts, listeners: "_Listeners", on_ready: Callable[[Addres
             group.create_task(_collect(parts.services), name="collector"),
             group.create_task(Conductor(parts.services).run(), name="conductor"),
             group.create_task(_keep_head(parts.services), name="audit head"),
-            group.create_task(parts.telemetry.run(), name="telemetry"),
-            group.create_task(parts.alerts.run(), name="alerts"),
-            group.create_task(parts.services.retrainings.run(), name="retraining"),
+            group.create_task(parts.telemetry.run(seat), name="telemetry"),
+            group.create_task(parts.alerts.run(seat), name="alerts"),
+            group.create_task(parts.services.retrainings.run(seat), name="retraining"),
             group.create_task(_renew(parts), name="certificates"),
         ]
         https = [
@@ -241,6 +244,8 @@ async def _collect(services: Services) -> None:
     hours = services.config.registry.collect_hours
     while hours:
         await asyncio.sleep(hours * 3600)
+        if not services.seat.is_ours:
+            continue
         try:
             done = await asyncio.to_thread(services.collector.collect, who=COLLECTOR, why="nobody can need it")
         except (CloudError, OSError, SQLAlchemyError):

@@ -21,6 +21,7 @@ from cloud.people import People
 from cloud.registry import Registry
 from cloud.retraining.trigger import Retrainings
 from cloud.review import Reviews
+from cloud.seat import Seat
 from cloud.security import Security
 from cloud.sessions import Sessions
 from cloud.store import CloudStore
@@ -44,6 +45,7 @@ class Services:
     sessions: Sessions
     watched: WatchConfig
     retrainings: Retrainings
+    seat: Seat
     vitals: Vitals
     security: Security
 

@@ -9,7 +9,7 @@ Rules:
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, and_, or_, select
@@ -24,6 +24,7 @@ from cloud.alerts.tables import alert_deliveries, alerts
 from cloud.clock import Clock
 from cloud.errors import CloudError
 from cloud.fleet import DeviceView, Fleet
+from cloud.seat import Seat
 from cloud.store import CloudStore
 
 log = logging.getLogger(__name__)
@@ -52,17 +53,18 @@ class AlertWatch:
         self._channels = {channel.name: channel for channel in watched.channel}
         self._console_url = console_url
 
-    async def run(self) -> None:
-        """Look and tell until cancelled."""
+    async def run(self, seat: Seat) -> None:
+        """Look and tell until cancelled, while this copy has the seat."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._again(self.look), name="alerts: look")
-            group.create_task(self._again(self.tell_due), name="alerts: tell")
+            group.create_task(self._again(self.look, seat), name="alerts: look")
+            group.create_task(self._again(self.tell_due, seat), name="alerts: tell")
 
-    async def _again(self, what: Any) -> None:
+    async def _again(self, what: Callable[[], object], seat: Seat) -> None:
         while True:
             before_s = self._clock.monotonic_s()
             try:
-                await asyncio.to_thread(what)
+                if seat.is_ours:
+                    await asyncio.to_thread(what)
             except (CloudError, SQLAlchemyError):
                 log.exception("alerts: a look failed; the next one tries again")
             await asyncio.sleep(max(LOOK_S, IDLE_FACTOR * (self._clock.monotonic_s() - before_s)))

@@ -37,6 +37,7 @@ from cloud.errors import CloudError, ConfigError, InvalidError, NotFoundError
 from cloud.retraining import runner
 from cloud.retraining.datasets import Datasets, labelled
 from cloud.retraining.tables import dataset_versions, drift_episodes, retrainings
+from cloud.seat import Seat
 from cloud.store import CloudStore, insert_ignore, upsert
 from cloud.telemetry.tables import drift_states
 
@@ -76,12 +77,13 @@ class Retrainings:
         """Where commands reach us."""
         self._children: list[subprocess.Popen[bytes]] = []
 
-    async def run(self) -> None:
-        """Look until cancelled. Commands that run then go on."""
+    async def run(self, seat: Seat) -> None:
+        """Look until cancelled, while this copy has the seat. Commands that run then go on."""
         while True:
             before_s = self._clock.monotonic_s()
             try:
-                await asyncio.to_thread(self.look)
+                if seat.is_ours:
+                    await asyncio.to_thread(self.look)
             except (CloudError, SQLAlchemyError, OSError):
                 log.exception("retraining: a look failed; the next one tries again")
             await asyncio.sleep(max(LOOK_S, IDLE_FACTOR * (self._clock.monotonic_s() - before_s)))

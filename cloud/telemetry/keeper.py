@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cloud.clock import Clock
 from cloud.config import CloudConfig
+from cloud.seat import Seat
 from cloud.store import CloudStore
 from cloud.telemetry.drift import SETTLE_MS, DriftWatch
 from cloud.telemetry.rollups import Rollups
@@ -35,11 +36,11 @@ class TelemetryKeeper:
         self._looked_ms = self._let_go_ms = 0
         self._settled_ms: int | None = None
 
-    async def run(self) -> None:
-        """Do what is due until cancelled."""
+    async def run(self, seat: Seat) -> None:
+        """Do what is due until cancelled, while this copy has the seat."""
         while True:
             try:
-                more = await asyncio.to_thread(self.turn)
+                more = seat.is_ours and await asyncio.to_thread(self.turn)
             except (SQLAlchemyError, ValueError):
                 log.exception("telemetry could not be added up or looked at; the next turn tries again")
                 more = False

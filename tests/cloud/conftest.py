@@ -4,7 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
+from argon2.profiles import CHEAPEST
 
+from cloud import passwords
 from tests.cloud import databases
 from tests.cloud.world import World
 
@@ -21,6 +24,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _database_server() -> Iterator[None]:
     yield
     databases.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cheap_hashes() -> Iterator[None]:
+    """Passwords are hashed with least effort; `test_passwords` looks at the effort that is really made."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passwords, "_hasher", PasswordHasher.from_parameters(CHEAPEST))
+        yield
 
 
 @pytest.fixture

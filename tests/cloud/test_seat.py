@@ -38,3 +38,15 @@ def test_holder_whose_connection_died_can_change_nothing_any_more(world: World) 
         terms = [row["data"]["term"] for row in audit.rows(connection, what="conductor_seated")]
     assert terms == [2, 1]
     second.leave()
+
+
+def test_only_the_copy_that_asked_for_the_seat_and_got_it_has_it(world: World) -> None:
+    store = world.services.store
+    first, second = Seat(store, world.clock), Seat(store, world.clock)
+    assert first.is_ours is not store.is_shared, "alone one always has it"
+    assert first.hold()
+    second.hold()
+    assert first.is_ours and second.is_ours is not store.is_shared
+    first.leave()
+    assert first.is_ours is not store.is_shared
+    second.leave()

@@ -142,7 +142,7 @@ async def _roll(parts: Parts, devices: list[SimDevice], old: BundleRef, new: Bun
     await _until("a device to switch", lambda: bool(sent_s))
     failing = asyncio.create_task(_go_on_failing(devices, new))
     try:
-        await _until("the way back", lambda: book.rollout(rollout).state.status == "rolled_back")
+        await _until("the way back", lambda: _status(parts, rollout) == "rolled_back")
         decided_s = time.monotonic()
         await _until("every device to be back", lambda: all(device.serving == old for device in devices))
     finally:
@@ -190,6 +190,11 @@ def _write_fleet(parts: Parts, names: list[str], password: str, bundles: tuple[B
 def _stored(parts: Parts) -> int:
     with parts.services.store.read() as connection:
         return sum(connection.execute(select(tables.streams.c.stored_through)).scalars())
+
+
+def _status(parts: Parts, rollout: str) -> str | None:
+    with parts.services.store.read() as connection:
+        return connection.execute(select(tables.rollouts.c.status).where(tables.rollouts.c.id == rollout)).scalar()
 
 
 def _bundle(version: str) -> BundleRef:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,8 +126,8 @@ def test_nothing_went_wrong_behind_the_story_and_nothing_is_left_running(told: T
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_ctrl_c_stops_everything_in_order(tmp_path: Path) -> None:
-    folder = tmp_path / "world"
+def test_ctrl_c_stops_everything_in_order(tmp_path: Path, told: Told) -> None:
+    folder = _with_pictures_of(told, tmp_path / "world")
     with demo(folder) as process:
 
         def begun() -> bool:
@@ -153,13 +154,19 @@ def test_ctrl_c_during_the_set_up_leaves_nothing_running(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_killed_demo_takes_its_children_with_it(tmp_path: Path) -> None:
-    folder = tmp_path / "world"
+def test_killed_demo_takes_its_children_with_it(tmp_path: Path, told: Told) -> None:
+    folder = _with_pictures_of(told, tmp_path / "world")
     with demo(folder) as process:
         wait_until(lambda: any("edge run" in words for words in _processes_of(folder)), 200, "a device to start")
         process.kill()
         process.wait()
         wait_until(lambda: _processes_of(folder) == [], 30, "the children to end")
+
+
+def _with_pictures_of(told: Told, folder: Path) -> Path:
+    """Return a folder for another demo that need not draw pictures first."""
+    shutil.copytree(told.folder / "pools", folder / "pools")
+    return folder
 
 
 def _output(folder: Path) -> str:

@@ -93,10 +93,17 @@ def risk(
     scores: Annotated[
         list[Path] | None, typer.Option(help="Scores (.npz) that a recipe wrote; phone_glass on new parts if none.")
     ] = None,
-    splits: Annotated[int, typer.Option(min=50, help="Random splits by unit.")] = 500,
+    real: Annotated[
+        bool, typer.Option("--real", help="Scores of real data, which stand beside the reference bundles.")
+    ] = False,
+    splits: Annotated[int, typer.Option(min=50, help="Random splits by unit, and by block.")] = 500,
     alpha: Annotated[
         list[float] | None,
-        typer.Option(min=0.001, max=0.5, help="Share of wrong that is allowed; 0.01 and 0.02 if none."),
+        typer.Option(
+            min=0.001,
+            max=0.5,
+            help="Share of wrong that is allowed; 0.01 and 0.02 if none, with --real 0.05 and 0.1 as well.",
+        ),
     ] = None,
     delta: Annotated[float, typer.Option(min=0.001, max=0.5, help="Probability that a bound does not hold.")] = 0.05,
     parts: Annotated[int, typer.Option(min=50, help="Parts drawn for each light, where no scores are given.")] = 2400,
@@ -105,9 +112,10 @@ def risk(
     from benchmarks import risk as benchmark
     from edge.errors import LinesideError
 
-    bounds = {"alphas": alpha} if alpha else {}
     try:
-        benchmark.main(as_json=as_json, files=scores or (), splits=splits, delta=delta, parts=parts, **bounds)
+        benchmark.main(
+            as_json=as_json, files=scores or (), real=real, splits=splits, alphas=alpha, delta=delta, parts=parts
+        )
     except LinesideError as error:
         typer.echo(error.for_people(), err=True)
         raise typer.Exit(2) from error

@@ -7,10 +7,12 @@ Rules:
 - What was finished is on disk, so that the same command goes on where it was broken off.
 """
 
+import json
 import resource
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,27 +23,47 @@ from numpy.typing import NDArray
 
 from edge.bundle import Bundle, load
 from edge.calibrate import probabilities
+from edge.errors import ModelError
 from edge.wire.base import BundleRef
-from edge.wire.manifest import GOOD_LABEL, ImageInput
-from export import checks, choosing, dataset, evidence, golden, limits, pack, plan, scores, signing, speed, worst
+from edge.wire.manifest import GOOD_LABEL, ImageInput, ModelFile
+from export import (
+    checks,
+    choosing,
+    dataset,
+    evidence,
+    formats,
+    golden,
+    limits,
+    pack,
+    plan,
+    scores,
+    signing,
+    speed,
+    worst,
+)
 from export.build import build_bundle
 from export.dataset import Dataset
 from export.evidence import Judged
+from export.floating import float_file
+from export.formats import Choice
 from export.progress import Stages
 from export.quantize import quantize
 from export.rawinputs import RawInputs
-from export.recipe import BuildData, Labelled, Recipe
+from export.recipe import BuildData, Labelled, Precision, Recipe
 from export.recorded import of_manifest
 from export.runs import Runs
 from export.summary import in_words
+from export.tflite import write_tflite
 
 _PILOT_PARTS = 4
 """One part in so many of the judged groups fits the calibration; the others prove."""
 _RANGE_EXAMPLES = 128
 _REFERENCES = 400
 _HELDOUT_BYTES = 1_500_000_000
+_TOLERANCE_EXAMPLES = 16
 _GOLDEN = 4
 _GOLDEN_STEP, _GOLDEN_LEVELS = 8, 32
+_CHOOSING = "choosing engine and precision"
 _CROSS_NOTE = (
     "each file judged by a network that never saw its group; the network that is shipped has learned from all groups"
 )
@@ -73,6 +95,7 @@ def fit(options: plan.Options, *, quiet: bool = False) -> Fitted:
     found = dataset.load(options.data, options.task, good=options.good, group=options.group)
     rules = limits.read(options.limits) if options.limits else None
     speed.estimate(0.0, options.profile)  # a factor that is none is said before the work
+    formats.asked(options.prefer, options.precision)  # and so is what does not go together
     digest = found.digest()
     runs = Runs(options.out)
     code = commit()
@@ -82,7 +105,7 @@ def fit(options: plan.Options, *, quiet: bool = False) -> Fitted:
         command="fit",
         code=code,
         dataset_digest=digest,
-        settings=options.settings(),
+        settings={**options.settings(), "format": options.format()},
     )
     try:
         work = _Work(options, found, digest, code, rules, quiet=quiet)
@@ -119,6 +142,15 @@ def commit() -> str:
         return "unknown"
 
 
+def as_before(options: plan.Options, digest: str, code: str) -> Choice | None:
+    """Return what an earlier run of the same command on the same data and code chose: it is not measured again."""
+    wanted = {**options.settings(), "format": options.format()}
+    for run in Runs(options.out).list(name=options.name, state="done", dataset=digest):
+        if run.code == code and run.settings == json.loads(json.dumps(wanted, default=str)):
+            return formats.of_plain(run.results.get("format", {}), f"as run {run.id} chose")
+    return None
+
+
 @dataclass(frozen=True)
 class _Scored:
     """The judged items: which they are, and the logits of networks that never saw them."""
@@ -143,6 +175,7 @@ class _Work:
     ) -> None:
         self.options, self.loaded = options, found
         self.digest, self.code, self.rules, self.quiet = digest, code, rules, quiet
+        self.choice = formats.asked(options.prefer, options.precision) or as_before(options, digest, code)
 
     def run(self, run: str) -> Fitted:
         """Do all of it."""
@@ -175,11 +208,12 @@ class _Work:
     def _rest(self, guess: dict[str, float], run: str) -> Fitted:
         """Do what is kept on disk on the way."""
         rest = {name: seconds for name, seconds in self.plan.seconds.items() if name not in guess}
-        with Stages(rest, quiet=self.quiet) as self.stages:
+        with Stages({**rest, _CHOOSING: 4.0}, quiet=self.quiet) as self.stages:
             self._pool()
             self.learns = self._sanity()
             scored = self._score()
             network = self._train("network", self._trainable(), self.plan.steps, "training")
+            self._choose(network, self._trainable())
             with self.stages.stage("quantizing and measuring"):
                 built = self._build(network, scored)
             with self.stages.stage("packing"):
@@ -223,17 +257,52 @@ class _Work:
         logits = np.zeros((len(self.labels), len(self.data.labels)), np.float32)
         for fold in range(self.plan.folds):
             name = f"training without part {fold + 1} of {self.plan.folds}"
-            place = self.folder / f"fold-{fold}.npy"
             unseen = np.flatnonzero((folds == fold) & kept)
             network = self._train(f"fold-{fold}", folds != fold, self.plan.fold_steps, name)
+            precision = self._choose(network, folds != fold).precision
+            place = self.folder / f"fold-{fold}-{precision}.npy"
             if not place.exists():
-                ranges = self._values(choosing.some(np.flatnonzero(folds != fold), _RANGE_EXAMPLES, self.options.seed))
-                quantized = quantize(network, ranges)
-                answers = golden.outputs(quantized.shipped, quantized.spec, self._values(unseen))
+                spec, content = self._file(network, self._ranges(folds != fold), precision)
+                answers = golden.outputs(content, spec, self._values(unseen))
                 choosing.save(place, answers[:, : len(self.data.labels)])
             logits[unseen] = np.load(place)
         places = np.flatnonzero(kept)
         return _Scored(places, logits[places])
+
+    def _choose(self, network: onnx.ModelProto, seen: NDArray[np.bool_]) -> Choice:
+        """Return what ships, decided once, on the first network that is trained: its weights do not matter for it."""
+        kept = self.folder / "format.json"
+        if self.choice is None and kept.exists():
+            self.choice = formats.of_plain(json.loads(kept.read_text()), "kept from before it was stopped")
+        if self.choice is None:
+            with self.stages.stage(_CHOOSING):
+                self.choice = self._measured(network, self._ranges(seen))
+            kept.write_text(json.dumps(self.choice.plain()))
+        return self.choice
+
+    def _measured(self, network: onnx.ModelProto, ranges: NDArray[Any]) -> Choice:
+        """Return what is faster here by far, on one network in all the forms that could ship."""
+        options = self.options
+        quantized = quantize(network, ranges)
+        files: speed.Files = {"onnx": (quantized.spec, quantized.shipped)}
+        with suppress(ModelError):  # where LiteRT cannot take the network there is no choice about it
+            content, spec = write_tflite(quantized)
+            files["tflite"] = (spec, content)
+        files[speed.FLOAT] = self._file(network, ranges, "float32")
+        speeds = speed.of_files(files, ranges, options.device_threads)
+        if min(item.relative for item in speeds.values()) * formats.MARGIN <= 1:
+            speeds = speed.with_memory(speeds, files)
+        return formats.choose(speeds, options.device_threads, options.prefer, options.precision)
+
+    def _file(self, network: onnx.ModelProto, ranges: NDArray[Any], precision: Precision) -> tuple[ModelFile, bytes]:
+        if precision == "float32":
+            content, spec = float_file(network, ranges[:_TOLERANCE_EXAMPLES])
+            return spec, content
+        quantized = quantize(network, ranges)
+        return quantized.spec, quantized.shipped
+
+    def _ranges(self, items: NDArray[np.bool_]) -> NDArray[Any]:
+        return self._values(choosing.some(np.flatnonzero(items), _RANGE_EXAMPLES, self.options.seed))
 
     def _affordable(self) -> NDArray[np.bool_]:
         """Return which items are judged: all, or as many groups as fit into memory."""
@@ -278,7 +347,7 @@ class _Work:
         judged = Labelled(self._values(scored.places), labels, choosing.numbers(groups), scored.logits)
         train = np.flatnonzero(self._trainable())
         data = BuildData(
-            quantize=self._values(choosing.some(train, _RANGE_EXAMPLES, self.options.seed)),
+            quantize=self._ranges(self._trainable()),
             heldout=judged.take(np.flatnonzero(~piloted)),
             pilot=judged.take(np.flatnonzero(piloted)),
             reference=self._references(train),
@@ -303,6 +372,7 @@ class _Work:
 
     def _recipe(self) -> Recipe:
         options, data = self.options, self.data
+        assert self.choice is not None
         notes = [*([_CROSS_NOTE] if self.plan.folds else []), *([] if data.grouped else [_UNGROUPED_NOTE])]
         area = self.plan.input.width * self.plan.input.height if isinstance(self.plan.input, ImageInput) else 0
         return Recipe(
@@ -320,13 +390,15 @@ class _Work:
             unit=data.unit,
             guarantee_note="; ".join(notes),
             calibration="auto",
-            prefer=options.prefer,
+            prefer=self.choice.prefer,
+            precision=self.choice.precision,
             memory_bytes=(48 + area // 10_000) * 2**20,
             lineage={
                 "code": self.code,
                 "recipe": "lineside-export fit",
                 "dataset_digest": self.digest,
                 "settings": options.settings(),
+                "ships": {"prefer": self.choice.prefer, "precision": self.choice.precision},
                 "plan": {"copies": self.plan.copies, "steps": self.plan.steps, "batch": self.plan.batch},
                 "sides_tried": {str(side): figure for side, figure in self.side_figures.items()},
                 "network": "EfficientNet-Lite0, four stages" if data.media == "image" else "DS-CNN",
@@ -346,8 +418,9 @@ class _Work:
         simple = self._compared(judged, scored)
         if simple["beats_simple"]:
             self.checked = checks.doubted_by_network(self.checked, scored.places, judged.chances)
-        speeds = speed.measure(bundle, network)
-        prefer = bundle.manifest.prefer
+        assert self.choice is not None
+        prefer, narrow = bundle.manifest.prefer, self.choice.precision == "int8"
+        speeds = speed.measure(bundle, network if narrow else None)
         before = self._before(scored)
         by = _CROSS_NOTE if self.plan.folds else "the test split"
         verdict = limits.audit(judged, self.rules, before, by, of_manifest(bundle.manifest))
@@ -368,7 +441,9 @@ class _Work:
         extras = {
             "speeds": {name: item.plain() for name, item in speeds.items()},
             "macs": speed.multiplications(network),
-            "prefer": speed.compared(speeds, prefer),
+            "prefer": f"{speed.compared(speeds, prefer)}; {self.choice.why}; the same on any machine: "
+            f"{self.choice.again()}",
+            "format": self.choice.plain(),
             "estimate": speed.estimate(speeds[prefer].p50_ms, self.options.profile),
             "warnings": self.checked.warnings,
             "run": run,

@@ -18,7 +18,7 @@ from edge.errors import ConfigError
 from edge.wire.manifest import AudioInput, ImageInput
 from edge.wire.terms import Task
 from export.dataset import Dataset
-from export.recipe import Runtime
+from export.recipe import Precision, Runtime
 
 FOLDS = 3
 _DEFAULT_SIDE = 320
@@ -59,8 +59,12 @@ class Options:
     limits: Path | None = None
     against: Path | None = None
     key: Path | None = None
-    prefer: Runtime = "onnx"
-    """The engine that devices shall prefer; what was measured here stands in the report and decides nothing."""
+    prefer: Runtime | None = None
+    """The engine that devices shall prefer; None measures, see `export.formats`."""
+    precision: Precision | None = None
+    """Of the shipped network; None measures."""
+    device_threads: int = 1
+    """Of the engine on the device, `budget.threads` of its profile: with so many it is measured."""
 
     def settings(self) -> dict[str, Any]:
         """Return what changes the result, as plain values."""
@@ -77,10 +81,12 @@ class Options:
             "group",
             "side",
         )
-        # What is asked as ever keeps the digest that it had.
-        names = (*names, "prefer") if self.prefer != "onnx" else names
         given = {name: value for name, value in asdict(self).items() if name in (*names, "threads")}
         return {name: value for name, value in given.items() if value is not None}
+
+    def format(self) -> dict[str, Any]:
+        """Return what was asked about engine and precision. What ships is what counts, however it was decided."""
+        return {"prefer": self.prefer, "precision": self.precision, "device_threads": self.device_threads}
 
 
 @dataclass(frozen=True)

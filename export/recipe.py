@@ -21,6 +21,7 @@ Method = Literal["none", "temperature", "vector", "isotonic", "auto"]
 """Of calibration."""
 Ranges = Literal["minmax", "percentile", "entropy"]
 """How an activation's range is taken from what was seen: see `export.quantize.quantize`."""
+Precision = Literal["int8", "float32"]
 Sound = tuple[NDArray[np.float32], int]
 """Samples (n,) in −1…1, and their rate in Hz."""
 
@@ -67,6 +68,8 @@ class Recipe:
     to lose too much, and preprocessing inside the network (a logarithm has no good 8-bit form). Not for TFLite."""
     runtimes: tuple[Runtime, ...] = ("onnx", "tflite")
     prefer: Runtime = "onnx"
+    precision: Precision = "int8"
+    """Of the shipped file; float32 is written for onnxruntime alone."""
     golden_count: int = 6
     memory_bytes: int = 0
     """Free memory that a device must have to take the bundle."""

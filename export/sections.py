@@ -76,6 +76,8 @@ def quantization(exported: Mapping[str, Any]) -> str:
     found = exported.get("quantization")
     if not found:
         return ""
+    if found.get("precision") == "float32":
+        return bullets(["nothing is quantized: the float network ships, since it was measured to be worth it"])
     words = []
     if "lost" in found:
         words.append(

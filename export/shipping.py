@@ -8,6 +8,7 @@ Rules:
 - Accuracy lost against the float network on held-out data is at most 0.5 points (point estimate; its interval goes by
   group). Beyond that the most sensitive layers stay float, and if it is still too much nothing is shipped.
 - A single example more or less is no loss that anyone could measure.
+- A recipe may ask for float, where that was measured to be worth it: then nothing is quantized and nothing lost.
 - What cannot be written for TFLite because layers stayed float is shipped as ONNX alone, and the figures say so.
 """
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from edge.errors import ModelError
 from edge.wire.manifest import ModelFile
 from export import golden, sensitivity
+from export.floating import float_file
 from export.quantize import Distance, Quantized, distance_of, prepared, quantize, to_network
 from export.recipe import BuildData, Labelled, Ranges, Recipe, Runtime
 from export.run import OnnxRunner
@@ -87,6 +89,9 @@ def ship(recipe: Recipe, network: onnx.ModelProto, data: BuildData) -> tuple[dic
         ModelError: it cannot be quantized or written, or loses too much; the message names the layers.
     """
     assert data.pilot is not None
+    if recipe.precision == "float32":
+        shipped = run(*float_file(network, data.quantize), data.heldout.values)
+        return {"onnx": shipped}, {"precision": "float32"}
     ranges, tried = (recipe.ranges, {}) if recipe.ranges else _ranges(network, data.quantize, data.pilot)
     judged = _some(data.heldout, _HELDOUT_EXAMPLES)
     exact = _float_logits(network, judged.values)

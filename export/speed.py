@@ -1,8 +1,9 @@
 """Measures a bundle's model files here: size, multiplications, memory, latency, float against int8.
 
 Rules:
-- One thread, batch 1, one process per file; bursts of all files take turns, so that a busy machine hurts all alike.
+- One thread unless asked otherwise, batch 1; bursts of all files take turns, so that a busy machine hurts all alike.
 - Memory is the peak of a process that loads the file and runs it, less that of one that only imports the engine.
+- What is chosen by it stands in `export.formats`.
 - An estimate for another machine is made only from a measurement there; without one there is no claim.
 """
 
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,16 @@ from edge.bundle import Bundle
 from edge.errors import ConfigError
 from edge.preprocess import to_model
 from edge.runtimes import open_session
-from edge.wire.manifest import ModelFile, TensorSpec
+from edge.wire.manifest import ModelFile
+from export.floating import float_file
 
 _ROUNDS, _BURST_S = 8, 0.12
 FLOAT = "float network"
 """Name of the network before quantization among the speeds."""
-WORTH_A_CHANGE = 1.25
-"""An engine that is not this much faster than onnxruntime is not worth choosing over it: machines differ by as much."""
+WORTH_A_WORD = 1.25
+"""What is not this much faster is not worth a word: machines differ by as much."""
+Files = dict[str, tuple[ModelFile, bytes]]
+"""Model files by name, what the manifest says of each with its content."""
 
 
 @dataclass(frozen=True)
@@ -54,32 +58,47 @@ class Speed:
 
 def measure(bundle: Bundle, float_model: onnx.ModelProto | None = None) -> dict[str, Speed]:
     """Return the speed of each file of a bundle by its engine, and of the float network (`FLOAT`) if it is given."""
-    values = np.asarray(bundle.golden(bundle.manifest.prefer)[0][:1])
-    files = {str(name): bundle.model(name) for name in bundle.manifest.models}
-    given = {name: (spec, content, to_model(values, spec.input)) for name, (spec, content) in files.items()}
+    values = np.asarray(bundle.golden(bundle.manifest.prefer)[0])
+    files: Files = {str(name): bundle.model(name) for name in bundle.manifest.models}
     if float_model is not None:
-        given[FLOAT] = _float(float_model, values)
-    rounds = _bursts(given)
-    middles = {name: np.array([np.median(burst) for burst in bursts]) for name, bursts in rounds.items()}
+        content, spec = float_file(float_model, values)
+        files[FLOAT] = (spec, content)
+    return with_memory(of_files(files, values), files)
+
+
+def of_files(files: Files, values: NDArray[Any], threads: int = 1, rounds: int = _ROUNDS) -> dict[str, Speed]:
+    """Return the speed of model files that take the same values, the memory not measured.
+
+    Args:
+        files: by name, what the manifest says of each with its content.
+        values: (n, …) preprocessed; the first is what all of them are given.
+        threads: of each engine.
+        rounds: how often each has its turn.
+    """
+    given = {name: (spec, content, to_model(values[:1], spec.input)) for name, (spec, content) in files.items()}
+    taken = _bursts(given, threads, rounds)
+    middles = {name: np.array([np.median(burst) for burst in bursts]) for name, bursts in taken.items()}
     first = middles[next(iter(middles))]
     return {
         name: Speed(
             f"{spec.runtime} {spec.precision}",
             len(content),
-            round(float(np.quantile(np.concatenate(rounds[name]), 0.5)), 4),
-            round(float(np.quantile(np.concatenate(rounds[name]), 0.99)), 4),
-            _peak_memory(spec, content),
+            round(float(np.quantile(np.concatenate(taken[name]), 0.5)), 4),
+            round(float(np.quantile(np.concatenate(taken[name]), 0.99)), 4),
+            None,
             round(float(np.median(middles[name] / first)), 4),
         )
         for name, (spec, content, _) in given.items()
     }
 
 
+def with_memory(speeds: dict[str, Speed], files: Files) -> dict[str, Speed]:
+    """Return the speeds with the peak memory of each file, one process after the other."""
+    return {name: replace(speed, peak_memory_bytes=_peak_memory(*files[name])) for name, speed in speeds.items()}
+
+
 def compared(speeds: dict[str, Speed], chosen: str) -> str:
     """Return in words how the engine that the bundle prefers did here beside the other, and int8 beside float.
-
-    The choice itself is not the clock's: the same seed gives the same bundle. Who measures another engine as the faster
-    one on the device asks for it (`--prefer`).
 
     Args:
         speeds: of the bundle's files, and of the float network if it was measured.
@@ -89,15 +108,15 @@ def compared(speeds: dict[str, Speed], chosen: str) -> str:
     words = [f"prefers {chosen}", ", ".join(f"{speed.name} {speed.p50_ms:.2f} ms" for speed in speeds.values())]
     for name, speed in own.items():
         ratio = own[chosen].relative / speed.relative
-        if name != chosen and ratio >= WORTH_A_CHANGE:
+        if name != chosen and ratio >= WORTH_A_WORD:
             words.append(f"{name} is {ratio:.1f} times as fast here: --prefer {name} ships that choice")
     if FLOAT in speeds:
         ratio = own[chosen].relative / speeds[FLOAT].relative
         size = speeds[FLOAT].size_bytes / own[chosen].size_bytes
-        if ratio >= WORTH_A_CHANGE:
+        if ratio >= WORTH_A_WORD:
             words.append(
-                f"in float it is {ratio:.1f} times as fast here and {size:.1f} times as large; int8 ships, since "
-                "thresholds are proven on it"
+                f"in float it is {ratio:.1f} times as fast here and {size:.1f} times as large: --precision float32 "
+                "ships that choice"
             )
     return "; ".join(words)
 
@@ -153,34 +172,15 @@ def _factor(profile: str, text: str) -> float:
     return times
 
 
-def _float(model: onnx.ModelProto, values: NDArray[Any]) -> tuple[ModelFile, bytes, NDArray[Any]]:
-    from export.quantize import to_network
-
-    tensor = to_network(values)
-    outputs = [
-        TensorSpec(name=one.name, shape=[d.dim_value for d in one.type.tensor_type.shape.dim], dtype="float32")
-        for one in model.graph.output
-    ]
-    spec = ModelFile(
-        file="float.onnx",
-        runtime="onnx",
-        precision="float32",
-        input=TensorSpec(name=model.graph.input[0].name, shape=list(tensor.shape), dtype="float32"),
-        output=outputs[0],
-        features=next((one for one in outputs if one.name == "features"), None),
-        heatmap=next((one for one in outputs if one.name == "heatmap"), None),
-        golden_tolerance=1.0,
-    )
-    return spec, model.SerializeToString(), tensor
-
-
-def _bursts(given: dict[str, tuple[ModelFile, bytes, NDArray[Any]]]) -> dict[str, list[list[float]]]:
+def _bursts(
+    given: dict[str, tuple[ModelFile, bytes, NDArray[Any]]], threads: int, rounds: int
+) -> dict[str, list[list[float]]]:
     sessions = {
-        name: open_session(spec.runtime, content, spec, threads=1) for name, (spec, content, _) in given.items()
+        name: open_session(spec.runtime, content, spec, threads=threads) for name, (spec, content, _) in given.items()
     }
-    rounds: dict[str, list[list[float]]] = {name: [] for name in given}
+    bursts: dict[str, list[list[float]]] = {name: [] for name in given}
     try:
-        for _ in range(_ROUNDS):
+        for _ in range(rounds):
             for name, session in sessions.items():
                 tensor = given[name][2]
                 session.infer(tensor)
@@ -190,11 +190,11 @@ def _bursts(given: dict[str, tuple[ModelFile, bytes, NDArray[Any]]]) -> dict[str
                     began = time.perf_counter()
                     session.infer(tensor)
                     burst.append((time.perf_counter() - began) * 1000)
-                rounds[name].append(burst)
+                bursts[name].append(burst)
     finally:
         for session in sessions.values():
             session.close()
-    return rounds
+    return bursts
 
 
 def _peak_memory(spec: ModelFile, content: bytes) -> int | None:

@@ -16,6 +16,7 @@ Rules:
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,11 @@ class Sample:
         return Sample(1.0 - self.score, ~self.event, self.unit)
 
     def units(self) -> NDArray[np.intp]:
-        """Return the number of each example's unit."""
+        """Return the number of each example's unit, counted from 0."""
+        return self._units
+
+    @cached_property
+    def _units(self) -> NDArray[np.intp]:
         if self.unit is None:
             return np.arange(len(self.score))
         return np.asarray(np.unique(self.unit, return_inverse=True)[1], np.intp)
@@ -251,7 +256,7 @@ def _tally(sample: Sample, threshold: float) -> tuple[int, int]:
     """Return (units decided, units wrong) at score ≤ threshold."""
     units = sample.units()
     decided = sample.score <= threshold
-    return len(np.unique(units[decided])), len(np.unique(units[decided & sample.event]))
+    return _distinct(units[decided]), _distinct(units[decided & sample.event])
 
 
 def _meet(passing: Side, diverting: Side) -> tuple[float, float]:
@@ -270,7 +275,12 @@ def _meet(passing: Side, diverting: Side) -> tuple[float, float]:
 
 
 def _count(sample: Sample) -> int:
-    return len(np.unique(sample.units()))
+    return _distinct(sample.units())
+
+
+def _distinct(units: NDArray[np.intp]) -> int:
+    # For numbers from 0 up this takes a tenth of the time of `np.unique`, and thresholds are tried by the hundred.
+    return int(np.count_nonzero(np.bincount(units)))
 
 
 def _share(decided: NDArray[np.bool_]) -> float:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edge.runtimes.onnx import exact_session
 from models.lite0 import Lite0
 
 Depths = tuple[int, ...]
@@ -61,7 +62,7 @@ class Frozen:
             torch.onnx.export(
                 Taps(depths), example, path, dynamo=False, opset_version=17, input_names=["input"], output_names=names
             )
-            self._session = onnxruntime.InferenceSession(path.read_bytes(), options)
+            self._session = exact_session(path.read_bytes(), options)
 
     def values(self, picture: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float16]:
         """Return what the head sees of a gray picture (height, width): (rows, columns, numbers).

@@ -1,15 +1,15 @@
 """Lets finished bundles recognise strange inputs by their own network: `python -m models.recognise NAME`.
 
 Rules:
-- Nothing is trained. The mean of a map that the network computes anyway becomes its features (`export.features`);
-  logits stay the same bit for bit, in both formats, or nothing is written.
+- Nothing is trained. The mean of a map that the network computes anyway becomes its features (`export.features`), or
+  those that it gives already are taken; logits stay the same bit for bit, in both formats, or nothing is written.
 - The limit is for the next board, the next speaker: each is scored by what was known of the others (`fit_apart`).
 - Run `python -m models.audits NAME` after it: the audit names what the bundle records.
 """
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edge.bundle import Bundle, load
 from edge.errors import ModelError
+from edge.wire.manifest import ModelFile
 from export import golden, ood, pack, reference, strange
 from export.features import maps, with_features
 from export.tflite import write_tflite
@@ -38,7 +39,9 @@ class Known:
     unit: str
     block: str
     map_name: str
-    """A part of the name of the map whose mean is taken; empty for the last one."""
+    """A part of the name of the map whose mean is taken; empty for the last one. Not used where there are features."""
+    told: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Other inputs (n, …) by what they are, of which the figures say how many are taken for strange."""
 
 
 def recognising(bundle: Bundle, known: Known) -> Bundle:
@@ -47,13 +50,7 @@ def recognising(bundle: Bundle, known: Known) -> Bundle:
     Raises:
         ModelError: a logit changed, or the network gives features already.
     """
-    spec, content = bundle.model("onnx")
-    name = [name for name, _ in maps(content) if known.map_name in name][0 if known.map_name else -1]
-    spread = np.linspace(0, len(known.values) - 1, _RANGE_EXAMPLES).astype(int)
-    quantized = with_features(content, spec, name, known.values[spread])
-    written = {"onnx": (quantized.shipped, quantized.spec.model_copy(update={"file": spec.file}))}
-    if "tflite" in bundle.manifest.models:
-        written["tflite"] = write_tflite(quantized, bundle.manifest.models["tflite"].file)
+    name, written = _written(bundle, known)
 
     def features(values: NDArray[Any]) -> ood.Features:
         found = golden.split(golden.answers(*written["onnx"], values), written["onnx"][1]).features
@@ -68,8 +65,23 @@ def recognising(bundle: Bundle, known: Known) -> Bundle:
         {kind: features(values) for kind, values in made.items()},
         unit=known.unit,
         block=known.block,
+        told={what: features(values) for what, values in known.told.items()},
     )
     return _assembled(bundle, written, found, name)
+
+
+def _written(bundle: Bundle, known: Known) -> tuple[str, dict[str, tuple[bytes, ModelFile]]]:
+    """Return where the features come from, and the files that give them."""
+    spec, content = bundle.model("onnx")
+    if spec.features is not None:
+        return spec.features.name, {name: bundle.model(name)[::-1] for name in bundle.manifest.models}
+    name = [name for name, _ in maps(content) if known.map_name in name][0 if known.map_name else -1]
+    spread = np.linspace(0, len(known.values) - 1, _RANGE_EXAMPLES).astype(int)
+    quantized = with_features(content, spec, name, known.values[spread])
+    written = {"onnx": (quantized.shipped, quantized.spec.model_copy(update={"file": spec.file}))}
+    if "tflite" in bundle.manifest.models:
+        written["tflite"] = write_tflite(quantized, bundle.manifest.models["tflite"].file)
+    return name, written
 
 
 def _assembled(bundle: Bundle, written: dict[str, Any], found: ood.Recognition, name: str) -> Bundle:
@@ -140,7 +152,33 @@ def _pcb(data: Path | None) -> Known:
     return Known(as_values(kept), units, boards, "pair", "board", "stem.0")
 
 
+def _ball_screw(data: Path | None) -> Known:
+    from models.ball_screw.data import DOUBTFUL, HELD_OUT, OTHER_MACHINES, as_values, load_photos
+
+    photos = load_photos(folder_of("ball-screw", data))
+    bench = [p for p in photos if p.position not in (HELD_OUT, OTHER_MACHINES) and p.name not in DOUBTFUL]
+    told = {
+        "held-out position": as_values([photo for photo in photos if photo.position == HELD_OUT]),
+        "other machines": as_values([photo for photo in photos if photo.position == OTHER_MACHINES]),
+    }
+    positions = np.array([photo.position for photo in bench])
+    return Known(as_values(bench), np.arange(len(bench)), positions, "picture", "position", "365", told)
+
+
+def _anomaly(data: Path | None) -> Known:
+    from models.magnetic_tile.crossval import as_values
+    from models.magnetic_tile.data import load_photos
+
+    photos = load_photos(folder_of("magnetic-tile", data))
+    good = [photo for photo in photos if not photo.defective]
+    told = {"defective tiles": as_values([photo for photo in photos if photo.defective])}
+    parts, folds = np.array([photo.part for photo in good]), np.array([photo.fold for photo in good])
+    return Known(as_values(good), parts, folds, "part", "range of numbers", "", told)
+
+
 KNOWN: dict[str, Callable[[Path | None], Known]] = {
+    "anomaly": _anomaly,
+    "ball_screw": _ball_screw,
     "commands": _commands,
     "pcb": _pcb,
     "spoken_digits": _spoken_digits,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edge.wire.terms import Task
     from export.fit import Fitted
     from export.plan import Options
-    from export.recipe import Runtime
+    from export.recipe import Precision, Runtime
 
 _INTERRUPTED = 130
 
@@ -39,8 +39,10 @@ Threads = Annotated[int, typer.Option(help="Threads for training; part of what m
 LimitsFile = Annotated[Path | None, typer.Option(help="Limits agreed beforehand, a TOML file; see `audit`.")]
 Against = Annotated[Path | None, typer.Option(help="The bundle in service, for the audit.")]
 Key = Annotated[Path | None, typer.Option(help="Private key to sign with; made in OUT/keys if not given.")]
-Prefer = Annotated[
-    str, typer.Option(help="The engine that devices prefer: onnx or tflite. The report says which was faster here.")
+Prefer = Annotated[str, typer.Option(help="The engine that devices prefer: onnx, tflite, or auto, which measures.")]
+PrecisionName = Annotated[str, typer.Option("--precision", help="What ships: int8, float32, or auto, which measures.")]
+DeviceThreads = Annotated[
+    int, typer.Option(min=1, max=64, help="Threads of the engine on the device, budget.threads of its profile.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")]
 
@@ -63,7 +65,9 @@ def fit(
     limits: LimitsFile = None,
     against: Against = None,
     key: Key = None,
-    prefer: Prefer = "onnx",
+    prefer: Prefer = "auto",
+    precision: PrecisionName = "auto",
+    device_threads: DeviceThreads = 1,
     as_json: AsJson = False,
 ) -> None:
     """Train on a folder and write a signed bundle with its report. Needs the extras export and train.
@@ -73,8 +77,7 @@ def fit(
     Example: lineside-export fit photos --name gearwheel --good ok --group '^([0-9]+)_'
     """
     _check(task, alpha, delta, name)
-    if prefer not in ("onnx", "tflite"):
-        raise typer.BadParameter(f"expected onnx or tflite, got {prefer!r}", param_hint="--prefer")
+    _check_format(prefer, precision)
     from export.plan import Options
 
     options = Options(
@@ -95,7 +98,9 @@ def fit(
         limits=limits,
         against=against,
         key=key,
-        prefer=cast("Runtime", prefer),
+        prefer=None if prefer == "auto" else cast("Runtime", prefer),
+        precision=None if precision == "auto" else cast("Precision", precision),
+        device_threads=device_threads,
     )
     _run(options, as_json=as_json)
 
@@ -107,6 +112,13 @@ def _check(task: str, alpha: float, delta: float, name: str) -> None:
         raise typer.BadParameter("expected alpha and delta between 0 and 0.5", param_hint="--alpha, --delta")
     if re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) is None:
         raise typer.BadParameter(f"expected small letters, digits, _ and -, got {name!r}", param_hint="--name")
+
+
+def _check_format(prefer: str, precision: str) -> None:
+    if prefer not in ("auto", "onnx", "tflite"):
+        raise typer.BadParameter(f"expected auto, onnx or tflite, got {prefer!r}", param_hint="--prefer")
+    if precision not in ("auto", "int8", "float32"):
+        raise typer.BadParameter(f"expected auto, int8 or float32, got {precision!r}", param_hint="--precision")
 
 
 def _run(options: "Options", *, as_json: bool) -> None:

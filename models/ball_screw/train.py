@@ -36,6 +36,7 @@ from models.ball_screw.data import (
 )
 from models.ball_screw.fit import BATCH, PEAK_RATE, Pool, fit, make_pool
 from models.ball_screw.network import PitNet
+from models.kept import keep
 from models.realdata import folder_of
 
 NAME, VERSION = "ball_screw", "1.1.0"
@@ -83,7 +84,9 @@ def main(version: str = VERSION, out: Path | None = None, data: Path | None = No
         reference=_originals(folder, bench),
         golden=golden_inputs(bench),
     )
-    return build_bundle(_recipe(folder, training, unseen), network, build_data, out or HERE / f"{NAME}-{VERSION}.lsb")
+    report = build_bundle(_recipe(folder, training, unseen), network, build_data, out or HERE / f"{NAME}-{VERSION}.lsb")
+    keep(report, "each position by a network that never saw it", np.array(sorted(photo.position for photo in bench)))
+    return report
 
 
 def cross_validated(training: list[Photo], pool: Pool) -> tuple[Labelled, dict[str, dict[str, Any]]]:

@@ -16,18 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.calibrate import probabilities
-from export import calibration, golden, onnx_export
+from export import golden, onnx_export
 from export.build import BuildReport, build_bundle
 from export.quantize import quantize
 from export.recipe import BuildData, Labelled, Recipe, Sound, split_by_group
-from export.scores import Scores, write
-from export.thresholds import Sample
 from models.commands.augment import at_snr, versions
 from models.commands.data import FOLDS, INPUT, LABELS, TEST_NOISE, TRAIN_NOISE, Clip, folds_of, load_clips
 from models.commands.fit import BATCH, PEAK_RATE, TEACHER_SHARE, TEMPERATURE, fit
 from models.commands.network import CommandNet, published
 from models.commands.scores import figures
+from models.kept import keep
 from models.realdata import folder_of
 from models.sounds.clips import digest_of, noises
 
@@ -51,16 +49,13 @@ class Scored:
     noisy: dict[str, NDArray[np.float32]]
 
 
-def main(
-    version: str = VERSION, out: Path | None = None, data: Path | None = None, scores: Path | None = None
-) -> BuildReport:
+def main(version: str = VERSION, out: Path | None = None, data: Path | None = None) -> BuildReport:
     """Train one network per fold and the final one, and write the bundle.
 
     Args:
         version: there is one.
         out: the bundle to write; default beside this file.
         data: the folder that holds `speech-commands`, `noise` and `mlperf-tiny`; default `$LINESIDE_DATA`.
-        scores: takes the cross-validated scores for `lineside-bench risk`; default `work/scores.npz` beside this file.
 
     Raises:
         KeyError: there is no such version.
@@ -89,7 +84,6 @@ def main(
     )
     all_scored = Labelled(heard[None], labels, speakers, scored.clean)
     pilot, heldout = split_by_group(all_scored, _PILOT_SHARE, _PILOT_SEED)
-    _save_scores(scores or HERE / "runs" / "scores.npz", pilot, heldout)
     build_data = BuildData(
         quantize=_ranges(noisy),
         heldout=heldout,
@@ -97,6 +91,7 @@ def main(
         reference=_reference(clips),
     )
     report = build_bundle(_recipe(clips, found), network, build_data, out or HERE / f"{NAME}-{VERSION}.lsb")
+    keep(report, "each speaker by a network that never heard them")
     print(found, file=sys.stderr)
     return report
 
@@ -137,15 +132,6 @@ def _ranges(values: NDArray[np.float32]) -> NDArray[np.float32]:
 def _reference(clips: list[Clip]) -> list[Sound]:
     gains = [np.float32(10 ** (level / 20)) for level in _QUIETER_DB]
     return [(clip.samples * gain, INPUT.sample_rate_hz) for clip in clips for gain in gains]
-
-
-def _save_scores(path: Path, pilot: Labelled, heldout: Labelled) -> None:
-    """Write what the risk benchmark resamples: of the clips that calibrated nothing, unit the speaker."""
-    assert pilot.logits is not None and heldout.logits is not None
-    fitted = calibration.fit(pilot.logits, pilot.labels, "temperature").calibration
-    chances = probabilities(heldout.logits, fitted)
-    sample = Sample(chances.max(1), chances.argmax(1) == heldout.labels, heldout.groups)
-    write(path, Scores(sample, "keyword", f"{NAME}, cross-validated by speaker"))
 
 
 def _recipe(clips: list[Clip], found: dict[str, Any]) -> Recipe:
@@ -197,7 +183,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m models.commands.train", description="Train and pack commands.")
     parser.add_argument("--data", type=Path, default=None, help="folder of the data sets (default: $LINESIDE_DATA)")
     parser.add_argument("--out", type=Path, default=None, help="the bundle to write (default: beside this file)")
-    parser.add_argument("--scores", type=Path, default=None, help="where cross-validated scores go (.npz)")
     options = parser.parse_args()
-    report = main(VERSION, options.out, options.data, options.scores)
+    report = main(VERSION, options.out, options.data)
     print(f"{report.path} {report.ref.size_bytes} bytes", report.figures)

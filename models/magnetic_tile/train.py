@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from export.build import BuildReport, build_bundle
 from export.recipe import BuildData, Labelled, Recipe, Runtime
 from export.thresholds import units_needed
+from models.kept import keep
 from models.magnetic_tile.crossval import RANGES, SEED, as_values, cross_validated, leaky_auroc, range_pictures
 from models.magnetic_tile.data import FREE, INPUT, LABELS, Photo, digest_of_files, load_photos
 from models.magnetic_tile.fit import BATCH, DEPTHS, DIETS, PEAK_RATE, STEPS, fit_heads, make_pool
@@ -72,7 +73,9 @@ def main(version: str = VERSION, out: Path | None = None, data: Path | None = No
         golden=golden_inputs(),
     )
     recipe = _recipe(folder, photos, measured, worst(scored, _WORST), _note(scored))
-    return build_bundle(recipe, network, build_data, out or HERE / f"{NAME}-{VERSION}.lsb")
+    report = build_bundle(recipe, network, build_data, out or HERE / f"{NAME}-{VERSION}.lsb")
+    keep(report, "each tile by a network that never saw it")
+    return report
 
 
 def golden_inputs() -> U8:

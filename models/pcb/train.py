@@ -27,8 +27,9 @@ from export import calibration, golden, onnx_export
 from export.build import BuildReport, build_bundle
 from export.quantize import quantize
 from export.recipe import BuildData, Labelled, Recipe, split_by_group
+from models.kept import keep
 from models.pcb import augment, figures, fit, network
-from models.pcb.data import INPUT, LABELS, SIDE, Scan, as_values, digest_of_files, load_scans, pair_of
+from models.pcb.data import INPUT, LABELS, SIDE, Scan, as_values, board_of, digest_of_files, load_scans, pair_of
 from models.realdata import add_option, folder_of
 
 NAME, VERSION = "pcb", "1.0.0"
@@ -84,7 +85,10 @@ def main(version: str = VERSION, out: Path | None = None, data: Path | None = No
         golden=_golden(scans),
     )
     recipe = replace(_recipe(folder, scans, figures.table(scored)), fixed_thresholds=_thresholds(pilot))
-    return build_bundle(recipe, final, build_data, out or HERE / f"{NAME}-{VERSION}.lsb")
+    report = build_bundle(recipe, final, build_data, out or HERE / f"{NAME}-{VERSION}.lsb")
+    assert heldout.groups is not None
+    keep(report, "each board by a network that never saw it", np.array([board_of(pair) for pair in heldout.groups]))
+    return report
 
 
 def trained(scans: list[Scan]) -> network.BoardNet:

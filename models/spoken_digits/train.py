@@ -22,6 +22,7 @@ from export.build import BuildReport, build_bundle
 from export.quantize import quantize
 from export.recipe import BuildData, Labelled, Recipe, Sound, split_by_group
 from models.commands.network import CommandNet, published
+from models.kept import keep
 from models.realdata import folder_of
 from models.sounds.clips import digest_of, noises
 from models.spoken_digits import data as sounds
@@ -112,7 +113,10 @@ def main(version: str = VERSION, out: Path | None = None, data: Path | None = No
         pilot=pilot,
         reference=_reference(recordings),
     )
-    return build_bundle(_recipe(recordings, unheard), network, build_data, out or HERE / f"{NAME}-{VERSION}.lsb")
+    report = build_bundle(_recipe(recordings, unheard), network, build_data, out or HERE / f"{NAME}-{VERSION}.lsb")
+    speakers = np.array(sorted(one.speaker for one in recordings))
+    keep(report, "each speaker by a network that never heard them", speakers[heldout.groups])
+    return report
 
 
 def prepared(recordings: list[Recording], data: Path | None) -> Speech:
@@ -181,7 +185,8 @@ def cross_validated(recordings: list[Recording], speech: Speech, data: Path | No
         },
     }
     print(found, file=sys.stderr)
-    return Labelled(np.concatenate(values), np.concatenate(labels), None, np.concatenate(logits)), found
+    places = np.arange(len(recordings))
+    return Labelled(np.concatenate(values), np.concatenate(labels), places, np.concatenate(logits)), found
 
 
 class _Int8:

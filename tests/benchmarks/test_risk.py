@@ -73,3 +73,49 @@ def test_phone_glass_gives_a_score_for_every_part() -> None:
     scores = risk.phone_glass(3, "dim")
     assert scores.name == "phone_glass 1.0.0, dim light"
     assert len(np.unique(scores.sample.units())) == len(scores.sample.score) == 3
+
+
+def boards(count: int, pairs: int, seed: int, unlike: float) -> Scores:
+    """Scores of a model that is as good on each board as it says, or worse on each by another shift."""
+    rng = np.random.default_rng(seed)
+    block = np.repeat([f"board {number}" for number in range(count)], pairs)
+    event = rng.random(len(block)) < 0.5
+    shift = np.repeat(rng.normal(0, unlike, count), pairs)
+    score = 1 / (1 + np.exp(-(np.where(event, 3.0, -3.0) + rng.normal(0, 1.0, len(block)) + shift)))
+    return Scores(Sample(score, event, np.arange(len(block))), "inspect", "boards", block)
+
+
+def test_bound_by_unit_is_broken_on_boards_that_are_unlike_and_kept_on_like_ones() -> None:
+    unlike, _ = risk.across(boards(8, 150, seed=6, unlike=3.0), 50, alpha=0.05, delta=0.1)
+    alike, _ = risk.across(boards(8, 150, seed=6, unlike=0.0), 50, alpha=0.05, delta=0.1)
+    assert unlike.broken > 0.5 and unlike.coverage_mean > 0.2
+    assert alike.broken < 0.2 and alike.coverage_mean > 0.5
+    assert (unlike.promise, unlike.kept) == ("none", ""), "no bound covers boards that proved nothing"
+
+
+def test_block_as_the_unit_defers_everything_and_names_how_many_it_takes() -> None:
+    by_block, known, fixed = risk.blocks(boards(8, 50, seed=7, unlike=1.0), 50, alpha=0.1, delta=0.05)
+    assert (by_block.split_by, by_block.proves_with, by_block.needed) == ("block", 3, 36)
+    assert (by_block.broken, by_block.kept, by_block.coverage_mean) == (0.0, "yes", 0.0)
+    assert (known.split_by, known.proves_with) == ("8 blocks, the others", 140)
+    assert (fixed.rule, fixed.needed) == ("threshold 0.9", 0)
+
+
+def test_no_board_that_proves_is_among_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, seen = boards(5, 20, seed=8, unlike=0.0), list[set[float]]()
+    block = np.asarray(scores.block)
+
+    def looking(_: Scores, pilot: Sample, proof: Sample, *__: float) -> risk.Decided:
+        seen.append({*pilot.score, *proof.score})
+        return risk.fixed_rule(scores)
+
+    monkeypatch.setattr(risk, "_learn_then_test", looking)
+    risk.across(scores, 50, alpha=0.1, delta=0.05)
+    for known in seen:
+        whole = {name for name in np.unique(block) if known & {*scores.sample.score[block == name]}}
+        assert len(whole) == 2 and len(known) == 40
+
+
+def test_scores_without_blocks_or_of_a_single_one_are_split_by_unit_only() -> None:
+    assert risk.blocks(overconfident(50, 1, seed=9), 50, alpha=0.1, delta=0.05) == []
+    assert risk.blocks(boards(1, 50, seed=9, unlike=0.0), 50, alpha=0.1, delta=0.05) == []

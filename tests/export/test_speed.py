@@ -31,11 +31,11 @@ def speeds(tflite: float, in_float: float) -> dict[str, Speed]:
     }
 
 
-def test_faster_engine_and_faster_float_are_said_and_not_chosen() -> None:
+def test_faster_engine_and_faster_float_are_said_with_what_to_type() -> None:
     words = compared(speeds(tflite=0.5, in_float=0.4), "onnx")
     assert "prefers onnx" in words
     assert "tflite is 2.0 times as fast here: --prefer tflite" in words
-    assert "in float it is 2.5 times as fast here and 4.0 times as large" in words
+    assert "in float it is 2.5 times as fast here and 4.0 times as large: --precision float32" in words
 
 
 def test_difference_that_a_busy_machine_makes_is_not_worth_a_word() -> None:

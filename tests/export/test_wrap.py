@@ -418,12 +418,24 @@ def test_streaming_and_unreadable_tflite_files_are_refused(
 
 
 @pytest.mark.real_data
-def test_imagenet_mobilenet_comes_in_with_its_thousand_and_one_labels(pictures: Path, tmp_path: Path) -> None:
-    model = real_data("coral") / "mobilenet_v1_0.25_128_quant.tflite"
-    labels = [f"class {number}" for number in range(1001)]
-    done = wrap(Wish(model, labels, pictures, "mobilenet"), tmp_path / "out.lsb")
-    answer = chances(load(done.report.path), some_picture())
-    assert len(answer) == 1001 and answer.sum() == pytest.approx(1.0)
+@pytest.mark.parametrize(
+    ("model", "labels"),
+    [
+        ("coral/mobilenet_v1_0.25_128_quant", 1001),
+        pytest.param("coral/mobilenet_v2_1.0_224_quant", 1001, marks=pytest.mark.slow),
+        ("mlperf-tiny/pretrainedResnet_quant", 10),
+    ],
+)
+def test_foreign_classifier_comes_in_as_it_is_and_answers(
+    model: str, labels: int, pictures: Path, tmp_path: Path
+) -> None:
+    folder, name = model.split("/")
+    path = real_data(folder) / f"{name}.tflite"
+    done = wrap(Wish(path, [f"class {number}" for number in range(labels)], pictures, "foreign"), tmp_path / "out.lsb")
+    bundle = load(done.report.path)
+    assert bundle.model("tflite")[1] == path.read_bytes()
+    answer = chances(bundle, some_picture())
+    assert len(answer) == labels and answer.sum() == pytest.approx(1.0)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,8 @@ FAILED = {
     "phone_glass-1.0.0": 0,
     "phone_glass-1.1.0": 0,
     "phone_glass-1.2.0": 1,  # trained on a mix-up of labels
+    "sentences-1.0.0": 0,
+    "sentences_small-1.0.0": 4,  # hears half of the words at best, and accepts nothing
     "spoken_digits-1.2.0": 3,  # six, nicolas, other words
 }
 

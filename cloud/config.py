@@ -95,7 +95,7 @@ class LimitsConfig(_Section):
     """The largest things that are taken by HTTP."""
 
     input_bytes: int = Field(default=32 * 2**20, ge=1024)
-    bundle_bytes: int = Field(default=256 * 2**20, ge=1024)
+    bundle_bytes: int = Field(default=512 * 2**20, ge=1024)
     inputs_disk_mb: int = Field(default=20_480, ge=1)
 
 

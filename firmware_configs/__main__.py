@@ -100,6 +100,24 @@ def write(
 
 
 @app.command()
+def pack(
+    profile: ProfileArgument,
+    version: Annotated[
+        str | None, typer.Option(help="Under which it is rolled out; without, that of the program in it.")
+    ] = None,
+    image: Annotated[Path | None, typer.Option(help="Folder of `build`; without, the newest of the profile.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file; without, by its name and version.", metavar="FILE")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Pack an image into one file: an update of the system, for `lineside-cloud models publish` and `rollouts start`."""
+    from firmware_configs.commands import pack as command
+
+    _exit(lambda: command.run(profile, version, image, out, machines=as_json))
+
+
+@app.command()
 def verify(
     receipt: Annotated[Path, typer.Argument(help="The receipt of `write`.")],
     to: Annotated[Path, typer.Option(help="The disk or file.", metavar="DISK|FILE")],

@@ -27,6 +27,7 @@ from firmware_configs.disks import Disk, find_disk, refusals
 from firmware_configs.errors import ConfigError, RefusedError
 from firmware_configs.image.debian import ImageManifest, kept, load_image
 from firmware_configs.layout import needed_bytes
+from firmware_configs.pack import ref_of
 from firmware_configs.profile import Profile, find_profile
 from firmware_configs.receipt import Medium as MediumNote
 from firmware_configs.receipt import Receipt, WrittenRegion
@@ -88,8 +89,8 @@ def write_card(order: Order) -> Receipt | dict[str, object]:
     )
     total, disk = _target(order, need)
     with tempfile.TemporaryDirectory(prefix="lineside-flash-") as scratch:
-        more = order.kernel_options
-        composed = compose(profile, image, folder, seed, order.device, total, Path(scratch), more)
+        more, system = order.kernel_options, ref_of(image, folder, image.version)
+        composed = compose(profile, image, folder, seed, order.device, total, Path(scratch), system, more)
         if order.dry_run:
             return _plan(order, composed)
         if disk is not None:

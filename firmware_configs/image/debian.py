@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from edge.wire.base import Digest
+from edge.wire.base import Digest, Version
 from firmware_configs.errors import BuildError
 from firmware_configs.image import bill
 from firmware_configs.image.recipe import Recipe, bootstrap_command, initrd_modules, squash_command
@@ -55,6 +55,8 @@ class ImageManifest(BaseModel):
     architecture: str
     recipe: Digest
     epoch: int
+    version: Version = "0.0.0"
+    """Of the program in it: under which it is rolled out unless another one is said."""
     files: dict[str, ImageFile]
 
     @property
@@ -241,6 +243,7 @@ def _write_manifest(recipe: Recipe, out: Path) -> None:
         architecture=recipe.architecture,
         recipe=recipe.digest,
         epoch=recipe.epoch,
+        version=recipe.version,
         files=files,
     )
     (out / "manifest.json").write_text(manifest.model_dump_json(indent=1) + "\n")

@@ -111,7 +111,7 @@ def pack(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Pack an image into one file: an update of the system, for `lineside-cloud models publish` and `rollouts start`."""
+    """Pack an image into one file, to be published and rolled out: an update of the operating system."""
     from firmware_configs.commands import pack as command
 
     _exit(lambda: command.run(profile, version, image, out, machines=as_json))

@@ -80,7 +80,7 @@ def write_card(order: Order) -> Receipt | dict[str, object]:
         MediumError: the medium does not take or give back what is written.
     """
     profile = find_profile(order.profile)
-    folder = _image_of(profile, order.image)
+    folder = image_of(profile, order.image)
     image, seed = load_image(folder), make_seed(profile, wanted(order))
     if image.profile != profile.name:
         raise ConfigError(f"{folder} is an image of {image.profile}, not of {profile.name}")
@@ -129,6 +129,20 @@ def wanted(order: Order) -> Wanted:
     )
 
 
+def image_of(profile: Profile, said: Path | None) -> Path:
+    """Return the folder of the image that is meant: what was said, or the newest of the profile.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if profile.os is None:
+        raise ConfigError(f"{profile.name}: nothing is written for it", hint=profile.board.how)
+    folder = said or kept(profile.name)
+    if folder is None:
+        raise ConfigError(f"there is no image of {profile.name} yet", hint=f"lineside-flash build {profile.name}")
+    return folder
+
+
 def model_of(path: Path, content: bytes) -> str:
     """Return the name of a bundle's model.
 
@@ -140,15 +154,6 @@ def model_of(path: Path, content: bytes) -> str:
             return Manifest.model_validate_json(archive.read(MANIFEST_NAME)).name
     except (zipfile.BadZipFile, KeyError, ValidationError, OSError) as error:
         raise ConfigError(f"{path} is no bundle: {error}") from error
-
-
-def _image_of(profile: Profile, said: Path | None) -> Path:
-    if profile.os is None:
-        raise ConfigError(f"{profile.name}: nothing is written for it", hint=profile.board.how)
-    folder = said or kept(profile.name)
-    if folder is None:
-        raise ConfigError(f"there is no image of {profile.name} yet", hint=f"lineside-flash build {profile.name}")
-    return folder
 
 
 def _target(order: Order, need: int) -> tuple[int, Disk | None]:

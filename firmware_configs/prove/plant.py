@@ -60,10 +60,19 @@ class ControlPlane:
         """Return a token with which this device may enrol."""
         return str(self.ask("/v1/claims", {"device": device})["token"])
 
-    def publish(self, bundle: Path) -> None:
-        """Publish a bundle and make it what new devices get."""
+    def publish(self, bundle: Path, *, default: bool = True) -> None:
+        """Publish a bundle; by default, make it what new devices get."""
         keys = str(self.folder / "keys")
-        words = ["models", "publish", str(bundle), "--keys", keys, "--default", "--server", self.url]
+        words = [
+            "models",
+            "publish",
+            str(bundle),
+            "--keys",
+            keys,
+            *(["--default"] if default else []),
+            "--server",
+            self.url,
+        ]
         _run([*COMMAND, *words, "--token-file", str(self._token_file)])
 
     def device(self, name: str) -> dict[str, Any] | None:

@@ -100,6 +100,46 @@ def write(
 
 
 @app.command()
+def batch(
+    devices: Annotated[Path, typer.Argument(help="The list, CSV: name, and what differs from card to card.")],
+    receipts: Annotated[Path, typer.Option(help="Folder for a receipt of each card; those there are done.")],
+    labels: Annotated[Path | None, typer.Option(help="Folder for a label of each device (PNG), to print.")] = None,
+    profile: Annotated[str, typer.Option(help="Of cards that say no other.")] = "x86-box",
+    to: Annotated[Path, typer.Option(help="The reader, if all cards go through one.", metavar="DISK")] = Path(),
+    site: Annotated[str, typer.Option(help="Of devices that say no other.")] = "default",
+    cloud: Annotated[str | None, typer.Option(help="The control plane's address for devices.")] = None,
+    server: Annotated[
+        str | None, typer.Option(help="The control plane's address for people: it is asked for a claim of each device.")
+    ] = None,
+    token_file: Annotated[Path | None, typer.Option(help="Token of `lineside-cloud login` for that.")] = None,
+    ca: Annotated[Path | None, typer.Option(help="Whom to verify --server by (PEM).")] = None,
+    bundle: Annotated[list[Path] | None, typer.Option(help="To begin with; may be repeated.", metavar="FILE")] = None,
+    stations: Annotated[Path | None, typer.Option(help="The devices' TOML but for [device] and [cloud].")] = None,
+    root: Annotated[Path | None, typer.Option(help="root.json of `lineside-cloud keys init`: whom to trust.")] = None,
+    ssh_key: Annotated[Path | None, typer.Option(help="Public keys that may log in as root.")] = None,
+    size: Annotated[str, typer.Option(help="Of files.")] = "4G",
+    image: Annotated[Path | None, typer.Option(help="Folder of `build`; without, the newest of the profile.")] = None,
+    confirm: Annotated[
+        str | None, typer.Option(help="The reader's model, instead of typing it for each card.", metavar="MODEL")
+    ] = None,
+) -> None:
+    """Write many cards one after another, each with its own identity, receipt and label; goes on where it was left.
+
+    Columns: name, site, profile, to, claim, cloud, bundle, stations, ssh_key, wifi, size, confirm. Exit codes: 0 all
+    there, 1 some are missing, 2 the list is wrong and nothing was written.
+    """
+    from firmware_configs.claims import asked
+    from firmware_configs.commands import batch as command
+    from firmware_configs.commands.write import Order
+
+    usual = Order(
+        profile=profile, to=to, device="", site=site, cloud=cloud, bundles=bundle or [], stations=stations, root=root,
+        ssh_key=ssh_key, size=size, image=image, confirm=confirm,
+    )  # fmt: skip
+    _exit(lambda: command.run(command.Batch(devices, usual, receipts, labels, asked(server, token_file, ca))))
+
+
+@app.command()
 def pack(
     profile: ProfileArgument,
     version: Annotated[

@@ -242,6 +242,7 @@ def _receipt(
         claim_sha256=hashlib.sha256(claim.encode()).hexdigest() if claim else None,
         bundles={path.name: hashlib.sha256(_bytes(path)).hexdigest() for path in order.bundles},
         machine_id=composed.layout.machine_id,
+        disk=composed.layout.disk_uuid,
         medium=medium,
         regions=[WrittenRegion(name=w.name, offset=w.offset, size=w.size, sha256=w.sha256) for w in written],
         written_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -8,7 +8,7 @@ in_root() { chroot "$root" env LC_ALL=C PYTHONHASHSEED=0 SOURCE_DATE_EPOCH="$SOU
 in_root systemd-sysusers
 in_root usermod -p '*' root
 in_root systemctl -q enable systemd-networkd systemd-resolved systemd-timesyncd lineside lineside-datadirs \
-    lineside-firstboot lineside-claim.path lineside-healthy lineside-announce lineside-wifi
+    lineside-firstboot lineside-claim.path lineside-healthy lineside-announce lineside-clock.timer lineside-wifi
 in_root systemctl -q mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer \
     e2scrub_reap.service getty@tty1.service serial-getty@.service systemd-networkd-wait-online.service \
     systemd-pcrphase.service systemd-pcrphase-sysinit.service systemd-update-utmp.service

@@ -43,6 +43,9 @@ def build(
         int | None, typer.Option(help="Seconds since 1970 that no file is newer than.", envvar="SOURCE_DATE_EPOCH")
     ] = None,
     anew: Annotated[bool, typer.Option("--anew", help="Build although the image is there.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Build once more and compare: exit code 1 if the two differ.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make the operating system's image of a profile from Debian packages, or find the one that was made."""
@@ -50,6 +53,8 @@ def build(
     from firmware_configs.image.make import Inputs
 
     inputs = Inputs(wheel=wheel, lock=lock, mirrors=tuple(mirror or ()), epoch=epoch)
+    if check:
+        _exit(lambda: command.check(profile, inputs, machines=as_json))
     _exit(lambda: command.run(profile, inputs, anew=anew, machines=as_json))
 
 

@@ -38,6 +38,14 @@ class Made:
     cached: bool
 
 
+@dataclass(frozen=True)
+class Compared:
+    """An image, and those of its files that a second build of the same inputs made otherwise."""
+
+    made: Made
+    differing: tuple[str, ...]
+
+
 def make_image(profile: Profile, inputs: Inputs, tell: Callable[[str], None], *, anew: bool = False) -> Made:
     """Return the image of a profile.
 
@@ -45,6 +53,37 @@ def make_image(profile: Profile, inputs: Inputs, tell: Callable[[str], None], *,
         ConfigError: nothing is built for this board, or an input is missing.
         BuildError: it cannot be made.
     """
+    return _make(profile, inputs, tell, debian.folder_of, use_kept=not anew)
+
+
+def check_image(profile: Profile, inputs: Inputs, tell: Callable[[str], None]) -> Compared:
+    """Make the image if it is not there, make it once more beside it from nothing, and compare the two.
+
+    The second one is kept only if it differs, so that one can look why.
+
+    Raises:
+        ConfigError: nothing is built for this board, or an input is missing.
+        BuildError: it cannot be made.
+    """
+    first = make_image(profile, inputs, tell)
+    beside = first.folder.with_name(f"again-{first.folder.name}")
+    tell("once more, from nothing")
+    second = _make(profile, inputs, tell, lambda _recipe: beside)
+    names = sorted({*first.manifest.files, *second.manifest.files})
+    differing = tuple(n for n in names if first.manifest.files.get(n) != second.manifest.files.get(n))
+    if not differing:
+        shutil.rmtree(beside)
+    return Compared(first, differing)
+
+
+def _make(
+    profile: Profile,
+    inputs: Inputs,
+    tell: Callable[[str], None],
+    place: Callable[[Recipe], Path],
+    *,
+    use_kept: bool = False,
+) -> Made:
     if profile.os is None:
         raise ConfigError(f"{profile.name}: no image is built for it", hint=profile.board.how)
     with tempfile.TemporaryDirectory(prefix="lineside-flash-") as scratch:
@@ -61,12 +100,12 @@ def make_image(profile: Profile, inputs: Inputs, tell: Callable[[str], None], *,
             mirrors=inputs.mirrors or default_mirrors(profile.os.suite),
             epoch=epoch,
         )
-        there = None if anew else debian.kept(profile.name, recipe.digest)
+        there = debian.kept(profile.name, recipe.digest) if use_kept else None
         if there is not None:
             return Made(there, debian.load_image(there), cached=True)
         site = folder / "site"
         wheels.unpack(found, profile.board.architecture, profile.os, site)
-        made = debian.build(recipe, found, site, tell)
+        made = debian.build(recipe, found, site, place(recipe), tell)
     return Made(made, debian.load_image(made), cached=False)
 
 

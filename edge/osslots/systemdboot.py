@@ -6,6 +6,8 @@ Rules:
   below /run/lineside that units of the system wait for.
 """
 
+import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,8 @@ BOOT = Path("/efi")
 COMMAND_LINE = Path("/proc/cmdline")
 ASKED = Path("/run/lineside")
 WELL, RESTART = "healthy", "restart"
+APPEAR_S = 3.0
+"""Longest wait for the partitions: a daemon may start before all of them are known."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ def open_slots(folder: Path, _profile: str, *, boot: Path = BOOT, board: Systemd
     """
     board = board or SystemdBoard()
     devices: dict[SlotName, Path] = {"a": board.labels / "root-a", "b": board.labels / "root-b"}
-    missing = [str(path) for path in devices.values() if not path.exists()]
+    missing = _missing(devices.values())
     if missing or not boot.is_dir():
         raise ConfigError(
             f"os.slots: {missing[0] if missing else boot} is missing: this device has no slots for two systems",
@@ -74,3 +78,13 @@ def open_slots(folder: Path, _profile: str, *, boot: Path = BOOT, board: Systemd
         )
     folder.mkdir(parents=True, exist_ok=True)
     return LoaderSlots(Places(boot, devices, folder), board)
+
+
+def _missing(devices: Collection[Path]) -> list[str]:
+    """Return which partitions are not there; those of one disk appear one after the other while a machine starts."""
+    until_s = time.monotonic() + APPEAR_S
+    while missing := [str(path) for path in devices if not path.exists()]:
+        if time.monotonic() > until_s:
+            break
+        time.sleep(0.05)
+    return missing

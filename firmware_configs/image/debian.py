@@ -90,13 +90,19 @@ def script_files() -> dict[str, Path]:
     return {path.name: path for path in sorted(HERE.glob("*.sh"))}
 
 
-def build(recipe: Recipe, wheels: list[Path], site: Path, tell: Callable[[str], None]) -> Path:
+def folder_of(recipe: Recipe) -> Path:
+    """Return where the image of a recipe is kept."""
+    return cache_folder() / f"{recipe.profile}-{recipe.digest[:16]}"
+
+
+def build(recipe: Recipe, wheels: list[Path], site: Path, final: Path, tell: Callable[[str], None]) -> Path:
     """Make the image and return its folder.
 
     Args:
         recipe: what to make.
         wheels: the wheels in it, for the bill.
         site: the folder that Python imports from.
+        final: where it appears when it is whole, on the cache's file system.
         tell: is told what happens, a line at a time.
 
     Raises:
@@ -116,7 +122,6 @@ def build(recipe: Recipe, wheels: list[Path], site: Path, tell: Callable[[str], 
         tell("bill of materials")
         _write_bill(recipe, wheels, out)
         _write_manifest(recipe, out)
-        final = cache_folder() / f"{recipe.profile}-{recipe.digest[:16]}"
         shutil.rmtree(final, ignore_errors=True)
         out.rename(final)
     return final

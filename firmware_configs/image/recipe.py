@@ -31,7 +31,7 @@ UNREAD_PATHS = (
 INITRD_BASE_MODULES = ("squashfs", "overlay", "ext4")
 MACHINES: dict[Architecture, str] = {"amd64": "x86_64", "arm64": "aarch64"}
 """The kernel's and the wheels' word for a processor."""
-GLIBC = {"bookworm": 36}
+GLIBC = {"bookworm": 36, "trixie": 41, "noble": 39}
 """Minor version of the suite's C library: wheels for a newer one do not load."""
 COMPRESSION = "zstd"
 """At its usual level, 15: Debian 12's sqfstar takes no other."""

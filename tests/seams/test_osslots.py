@@ -251,7 +251,10 @@ def test_watch_gets_slot_and_deadline_and_what_it_noted_is_read_until_the_next(r
     slots.watch_trial(None)
 
 
-def test_device_without_partitions_or_without_words_says_what_is_missing(tmp_path: Path) -> None:
+def test_device_without_partitions_or_without_words_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systemdboot, "APPEAR_S", 0)
     with pytest.raises(ConfigError, match="root-a is missing"):
         systemdboot.open_slots(tmp_path, PROFILE, boot=tmp_path, board=systemdboot.SystemdBoard(labels=tmp_path))
     rig = systemd_rig(tmp_path)

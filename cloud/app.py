@@ -14,11 +14,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from cloud import problems
 from cloud.access import AccessMiddleware, check_rules
 from cloud.callers import Callers
-from cloud.console import accounts, pages, watching
+from cloud.console import accounts, making, pages, watching
 from cloud.roles import is_for_devices
 from cloud.routes import (
     alerts,
     bundles,
+    cards,
     devices,
     drift,
     enrol,
@@ -45,7 +46,22 @@ def create_app(services: Services) -> FastAPI:
     app.state.callers = Callers(services)
     problems.add_to(app)
     app.add_middleware(AccessMiddleware, services=services)
-    for module in (health, enrol, devices, inputs, bundles, tuf, review, rollouts, session, people, pages, accounts):
+    for module in (
+        health,
+        enrol,
+        devices,
+        inputs,
+        bundles,
+        tuf,
+        review,
+        rollouts,
+        session,
+        people,
+        pages,
+        accounts,
+        cards,
+        making,
+    ):
         app.include_router(module.router)
     for module in (metrics, prometheus, drift, alerts, retraining, watching):
         app.include_router(module.router)

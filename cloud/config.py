@@ -95,7 +95,7 @@ class LimitsConfig(_Section):
     """The largest things that are taken by HTTP."""
 
     input_bytes: int = Field(default=32 * 2**20, ge=1024)
-    bundle_bytes: int = Field(default=256 * 2**20, ge=1024)
+    bundle_bytes: int = Field(default=512 * 2**20, ge=1024)
     inputs_disk_mb: int = Field(default=20_480, ge=1)
 
 
@@ -130,6 +130,15 @@ class DriftConfig(_Section):
     repeat: float = Field(default=1.0, ge=1, le=100_000)
 
 
+class CardsConfig(_Section):
+    """Cards of new devices, made by `lineside-flash` for download."""
+
+    command: list[str] = Field(default_factory=list, max_length=20)
+    keep_min: float = Field(default=30.0, gt=0, le=24 * 60)
+    max_kept: int = Field(default=4, ge=1, le=100)
+    timeout_s: float = Field(default=600.0, gt=0)
+
+
 class WatchSection(_Section):
     """What is watched, who is told, what is trained again."""
 
@@ -149,6 +158,7 @@ class CloudConfig(_Section):
     drift: DriftConfig = DriftConfig()
     watch: WatchSection = WatchSection()
     tls: TlsConfig = TlsConfig()
+    cards: CardsConfig = CardsConfig()
 
     @property
     def data_dir(self) -> Path:

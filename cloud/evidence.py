@@ -206,6 +206,9 @@ def _runs(device: FleetView, model: str) -> bool:
 
 
 def _serving(reported: Mapping[str, Any], model: str) -> dict[str, Any] | None:
+    system = reported.get("os") or {}
+    if system.get("model") == model:
+        return dict(system["serving"])
     stations = reported.get("stations", {}).values()
     return next((s["serving"] for s in stations if s["model"] == model and s.get("serving")), None)
 

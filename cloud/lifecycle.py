@@ -10,7 +10,8 @@ The table: event, state before, state after.
 | retired    | candidate, audited, approved | retired  | a person retires it                             |
 
 Rules:
-- A version may be rolled out if its audit passed, or if somebody says why it may be without: the audit log has both.
+- A version may be rolled out if its audit passed or, being an operating system, it needs none; or if somebody says why
+  it may be without: the audit log has both.
 - A retired version goes nowhere any more, and does not come back: what is mended is published as a new version.
   Devices that run it go on until they get another one; its file stays as long as one may need it (`retention`).
 """
@@ -20,7 +21,7 @@ from typing import Any, Literal
 
 State = Literal["candidate", "audited", "approved", "retired"]
 Event = Literal["audited", "approved", "overridden", "retired"]
-Audit = Literal["passed", "failed", "no_limits", "none"]
+Audit = Literal["passed", "failed", "no_limits", "none", "not_needed"]
 
 TRANSITIONS: dict[tuple[Event, State], State] = {
     ("audited", "candidate"): "audited",
@@ -37,7 +38,10 @@ AUDIT_WORDS: dict[Audit, str] = {
     "failed": "its audit failed",
     "no_limits": "its audit had no limits to pass or fail",
     "none": "it has no audit report",
+    "not_needed": "it is an operating system: devices judge it by a trial of their own",
 }
+PROVEN: tuple[Audit, ...] = ("passed", "not_needed")
+"""Answers with which a version may be rolled out and approved without a word."""
 HINT = (
     "audit it against agreed limits (`lineside-export audit BUNDLE DATA --limits FILE --out NEW`) and publish that, "
     "or say why it may go without: --unaudited REASON"
@@ -46,6 +50,8 @@ HINT = (
 
 def audit_of(manifest: Mapping[str, Any]) -> Audit:
     """Return what a bundle's own audit report says: the answer to limits that were agreed beforehand."""
+    if manifest.get("kind") == "os":
+        return "not_needed"
     report = manifest.get("audit") or {}
     if not report:
         return "none"
@@ -55,7 +61,7 @@ def audit_of(manifest: Mapping[str, Any]) -> Audit:
 
 def first_state(manifest: Mapping[str, Any]) -> State:
     """Return the state in which a version is published."""
-    return TRANSITIONS["audited", "candidate"] if audit_of(manifest) == "passed" else "candidate"
+    return TRANSITIONS["audited", "candidate"] if audit_of(manifest) in PROVEN else "candidate"
 
 
 def after(event: Event, state: State) -> State | None:

@@ -208,6 +208,25 @@ class Plan(PlanShape):
         return cls(**shape.model_dump(), model=model, version=version, digest=digest)
 
 
+def for_system(shape: PlanShape) -> PlanShape:
+    """Return the shape as it suits an operating system: without gates, because decisions name models, not systems.
+
+    What takes it back is devices that went back by themselves (`max_own_rollbacks`). A plan that names no stages gets a
+    tenth, half, all.
+
+    Raises:
+        ValueError: the plan has gates of its own, which would wait for evidence that never comes.
+    """
+    if shape.stages == default_stages(shape.strategy):
+        stages = [stage.model_copy(update={"gates": []}) for stage in shape.stages if stage.kind != "shadow"]
+        stages = [Stage(kind="shadow", share=1.0, min_s=0.0), *stages] if shape.strategy == "blue_green" else stages
+        return shape.model_copy(update={"stages": stages})
+    gated = [gate.key for stage in shape.stages for gate in stage.gates]
+    if gated:
+        raise ValueError(f"gates ({', '.join(gated)}) count decisions of a model; leave them out for a system")
+    return shape
+
+
 def default_stages(strategy: Strategy) -> list[Stage]:
     """Return the stages of a plan that names none."""
     shadow = Stage(kind="shadow", share=1.0, min_s=0.0, max_s=SHADOW_MAX_S)

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from sqlalchemy import Connection, select
 
 from cloud import archive, audit, lifecycle, tables
+from cloud.archive import AnyManifest
 from cloud.blobs import BlobStore, BlobWriter
 from cloud.clock import Clock
 from cloud.deltas import DeltaStore
@@ -27,7 +28,6 @@ from cloud.rollout_state import OPEN
 from cloud.store import CloudStore, insert_ignore
 from cloud.tuf_repository import TufRepository
 from edge.wire.base import BundleRef, target_path, version_key
-from edge.wire.manifest import Manifest
 from edge.wire.messages import Desired, DesiredBundles
 
 COPY_BYTES = 2**20
@@ -311,14 +311,14 @@ class Registry:
         finally:
             writer.discard()
 
-    def _checked(self, path: str, digest: str) -> Manifest:
+    def _checked(self, path: str, digest: str) -> AnyManifest:
         try:
             return _manifest_of(path, self.blobs.path(digest))
         except InvalidError:
             self.blobs.remove(digest)
             raise
 
-    def _keep(self, path: str, manifest: Manifest, digest: str, size_bytes: int, *, who: str) -> None:
+    def _keep(self, path: str, manifest: AnyManifest, digest: str, size_bytes: int, *, who: str) -> None:
         now_ms = self._clock.now_ms()
         row = {
             "digest": digest,
@@ -353,7 +353,7 @@ def with_default(desired: Desired, ref: BundleRef) -> Desired:
 def _check_approval(name: str, version: str, manifest: dict[str, Any], unaudited: str) -> None:
     """Make sure that a version may be approved: its audit passed, or somebody says why not."""
     found = lifecycle.audit_of(manifest)
-    if found != "passed" and not unaudited.strip():
+    if found not in lifecycle.PROVEN and not unaudited.strip():
         raise ConflictError(f"{name} {version} cannot be approved: {lifecycle.AUDIT_WORDS[found]}", hint=lifecycle.HINT)
 
 
@@ -362,7 +362,7 @@ def _locked(connection: Connection, ref: BundleRef) -> Any:
     return connection.execute(select(table).where(table.c.digest == ref.digest).with_for_update()).one()
 
 
-def _manifest_of(path: str, file: Path) -> Manifest:
+def _manifest_of(path: str, file: Path) -> AnyManifest:
     manifest = archive.read_manifest(file)
     if target_path(manifest.name, manifest.version) != path:
         raise InvalidError(f"targets name it {path}, its manifest says {manifest.name} {manifest.version}")
@@ -390,7 +390,13 @@ def _defaults(rows: Any) -> dict[str, str]:
 
 def _view(row: Any, *, is_default: bool, has_file: bool) -> BundleView:
     return BundleView(
-        ref=BundleRef(name=row.name, version=row.version, digest=row.digest, size_bytes=row.size_bytes),
+        ref=BundleRef(
+            name=row.name,
+            version=row.version,
+            digest=row.digest,
+            size_bytes=row.size_bytes,
+            kind=row.manifest.get("kind", "model"),
+        ),
         manifest=row.manifest,
         published_at_ms=row.published_at_ms,
         published_by=row.published_by,

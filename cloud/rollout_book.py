@@ -19,7 +19,7 @@ from cloud.clock import Clock
 from cloud.errors import ConflictError, InvalidError, NotFoundError
 from cloud.evidence import cohort_views
 from cloud.fleet import Fleet, desired_state
-from cloud.plans import Plan, PlanShape
+from cloud.plans import Plan, PlanShape, for_system
 from cloud.registry import Registry
 from cloud.rollout_state import (
     OPEN,
@@ -117,11 +117,13 @@ class RolloutBook:
 
         Raises:
             NotFoundError: the bundle has not been published.
-            InvalidError: no device of the cohort runs the model.
+            InvalidError: no device of the cohort runs the model, or the plan has gates, and it is an operating system.
             ConflictError: another rollout of the model is open, all devices run it already, it was retired, or its
                 audit did not pass and no reason is given.
         """
         bundle = self._registry.bundle(name, version)
+        if bundle.ref.kind == "os":
+            shape = _for_system(shape)
         plan = Plan.of(shape, model=name, version=version, digest=bundle.ref.digest)
         now_ms = self._clock.now_ms()
         self._check_cohort(plan, now_ms)
@@ -319,6 +321,13 @@ def _check_alone(connection: Connection, plan: Plan) -> None:
                 f"{other.id} is {other.state.status}, and devices may belong to both",
                 hint=f"wait for its end, or `lineside-cloud rollouts abort {other.id} --why …`",
             )
+
+
+def _for_system(shape: PlanShape) -> PlanShape:
+    try:
+        return for_system(shape)
+    except ValueError as error:
+        raise InvalidError(f"plan: {error}", hint="without a plan: a tenth, half, all") from error
 
 
 def _said(who: str, what: str, why: str) -> str:

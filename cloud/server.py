@@ -31,6 +31,7 @@ from cloud.app import DeviceDoor, create_app
 from cloud.blobs import BlobStore
 from cloud.broker import Broker, EmbeddedBroker, ExternalBroker
 from cloud.bucket import Bucket
+from cloud.cards import Cards
 from cloud.clock import Clock, SystemClock
 from cloud.collecting import COLLECTOR, Collector
 from cloud.conductor import Conductor
@@ -119,7 +120,10 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
     ingest = Ingest(store, inputs, clock, link, config.ingest)
     telemetry = TelemetryKeeper(store, clock, config)
     seat = Seat(store, clock)
+    enrolment = Enrolment(store, clock, fleet, registry, broker, security, config.broker)
+    made, root = config.data_dir / "cards", config.keys_dir / "root.json"
     services = Services(
+        cards=Cards(made, config.cards, store, clock, registry, enrolment, root),
         config=config,
         clock=clock,
         store=store,
@@ -128,7 +132,7 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
         inputs=inputs,
         registry=registry,
         collector=Collector(store, clock, registry, inputs, config.registry.keep_versions),
-        enrolment=Enrolment(store, clock, fleet, registry, broker, security, config.broker),
+        enrolment=enrolment,
         security=security,
         people=People(store, clock),
         sessions=Sessions(store, clock, operator_token),

@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 
 from cloud.alerts.rules import WatchConfig
 from cloud.blobs import BlobStore
+from cloud.cards import Cards
 from cloud.clock import Clock
 from cloud.collecting import Collector
 from cloud.config import CloudConfig
@@ -48,6 +49,7 @@ class Services:
     seat: Seat
     vitals: Vitals
     security: Security
+    cards: Cards
 
 
 def services(request: Request) -> Services:

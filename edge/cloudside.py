@@ -9,8 +9,11 @@ import asyncio
 import logging
 import random
 import ssl
+import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from edge import uplink, uploads
 from edge.addresses import is_plain, is_private
@@ -24,14 +27,18 @@ from edge.identity import Identity, broker_context, ca_file
 from edge.link import Link
 from edge.linkstate import STOPPED, LinkBook
 from edge.mqttsession import LinkTimes
+from edge.osfetch import download_system
+from edge.osupdate import Fetch as SystemFetch
 from edge.reporter import Reporter
 from edge.store import Store
 from edge.tls import context
+from edge.trust import TargetInfo, trusted_target
 from edge.update import Fetch, Updater
 from edge.uploads import UploadTimes
 from edge.values import StationSettings
 from edge.wire.base import BundleRef
 from edge.wire.messages import Reported
+from edge.wire.osimage import os_name
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +120,37 @@ def make_fetch(config: Config, cloud: CloudSection) -> Fetch:
     return fetch
 
 
+def make_system_fetch(config: Config, cloud: CloudSection, progress: Path) -> SystemFetch | None:
+    """Return the way to get an operating system into a slot; None without a trust root.
+
+    Args:
+        config, cloud: of this device.
+        progress: a file for how much is there.
+    """
+    if cloud.root is None:
+        return None
+    root, address = cloud.root, cloud.url.rstrip("/")
+
+    async def fetch(ref: BundleRef, device: BinaryIO) -> None:
+        ca, stop = ca_file(_identity_dir(config), cloud.ca), threading.Event()
+
+        def trust(target_path: str) -> TargetInfo:
+            folder, url = config.device.data / "trust", f"{address}/tuf/metadata"
+            return trusted_target(target_path, metadata_dir=folder, metadata_url=url, root=root, ca=ca)
+
+        targets = f"{address}/tuf/targets"
+        work = partial(download_system, ref, device, progress, targets_url=targets, trust=trust, ca=ca, stop=stop)
+        running = asyncio.ensure_future(asyncio.to_thread(work))
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            stop.set()  # the slot is closed only after the thread has ended
+            await asyncio.gather(running, return_exceptions=True)
+            raise
+
+    return fetch
+
+
 async def _enrolled(
     config: Config, cloud: CloudSection, clock: Clock, updater: Updater, book: LinkBook
 ) -> tuple[Identity, ssl.SSLContext | None]:
@@ -140,7 +178,7 @@ def _enrol(config: Config, cloud: CloudSection, clock: Clock) -> tuple[Identity,
         cloud.claim or "",
         profile=config.device.profile,
         site=config.device.site,
-        models=sorted({station.model for station in config.station.values()}),
+        models=sorted({*(station.model for station in config.station.values()), *_systems(config)}),
         identity_dir=folder,
         clock=clock,
         ca=cloud.ca,
@@ -148,6 +186,11 @@ def _enrol(config: Config, cloud: CloudSection, clock: Clock) -> tuple[Identity,
     )
     context(ca=ca_file(folder, cloud.ca))  # a damaged file is found now, while somebody is told
     return identity, broker_context(folder, cloud.ca) if identity.broker.tls else None
+
+
+def _systems(config: Config) -> list[str]:
+    """Return the name of the systems that this device takes, if it takes any."""
+    return [] if config.os.slots == "none" else [os_name(config.device.profile)]
 
 
 def _say_plain_text(cloud: CloudSection, identity: Identity, updater: Updater) -> None:

@@ -19,6 +19,7 @@ from edge.configcheck import driver_mistakes, port_mistakes
 from edge.errors import ConfigError
 from edge.masks import Mask, Region
 from edge.mistakes import mistakes_in, told
+from edge.osrules import WINDOW_PATTERN
 from edge.privacy import agreed_by_default
 from edge.stationrules import LineRules
 from edge.voice.settings import usual_segmenter
@@ -162,6 +163,32 @@ class ProbationSection(Section):
     bundle decides."""
 
 
+class OsSection(Section):
+    """Updates of the operating system, on devices that have slots for two."""
+
+    slots: Literal["none", "simulated", "systemd-boot"] = "none"
+    """`systemd-boot`: as `lineside-flash` writes cards. `simulated`: in a folder of `data`, for trying updates out.
+    `none`: updates are refused."""
+    tries: int = Field(default=3, ge=1, le=10)
+    """Starts that a new system has until it is confirmed; then the one before it comes back."""
+    probation_s: float = Field(default=60.0, ge=0, le=86_400)
+    """How long every station must be well without a break before a new system counts as good."""
+    deadline_s: float = Field(default=900.0, ge=1, le=86_400)
+    """A new system that is not confirmed so long after its start is left."""
+    idle_s: float = Field(default=30.0, ge=0, le=86_400)
+    """Nothing was decided for so long: then the device may restart into a new system."""
+    window: str | None = Field(default=None, pattern=WINDOW_PATTERN)
+    """Hours of the day by the device's own clock in which it may, such as `02:00-04:00`; without it, any."""
+    wait_max_s: float = Field(default=86_400.0, ge=0, le=31 * 86_400)
+    """Longest wait for quiet and hours; then it restarts between two windows all the same."""
+
+    @model_validator(mode="after")
+    def _deadline_after_probation(self) -> "OsSection":
+        if self.deadline_s <= self.probation_s:
+            raise ValueError(f"deadline_s {self.deadline_s:g} must be above probation_s {self.probation_s:g}")
+        return self
+
+
 class AskSection(Section):
     """The prediction server that is asked about what the station defers; without this table none is."""
 
@@ -262,6 +289,7 @@ class Config(Section):
     log: LogSection = LogSection()
     local: LocalSection | None = None
     probation: ProbationSection = ProbationSection()
+    os: OsSection = OsSection()
     station: dict[Name, StationSection] = Field(min_length=1)
 
     @model_validator(mode="after")

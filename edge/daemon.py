@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from edge import slots
 from edge.bundle import load
@@ -23,6 +24,8 @@ from edge.groupsync import GroupSync
 from edge.health import written_bytes
 from edge.host import LinuxHost
 from edge.keptrunning import kept_running
+from edge.osupdate import Fetch as SystemFetch
+from edge.osupdate import Systems
 from edge.overrides import StationOverrides
 from edge.processor import hold
 from edge.reload import compare
@@ -79,6 +82,7 @@ class Daemon:
         for station in self._stations:
             model = config.station[station.name].model
             self._units[model].stations.append((station.serving, station.open_bundle))
+        self._systems = self._make_systems()
 
     def listening(self) -> dict[str, Listening]:
         """Return what the stations hear now, those that hear; also from another thread."""
@@ -139,19 +143,53 @@ class Daemon:
             LinuxHost(self._config.device.profile),
             self._clock,
             self._boot_id,
+            self._systems,
         )
+
+    def _make_systems(self) -> Systems | None:
+        """Open the slots for operating systems, where this device has them; without them it decides all the same."""
+        if self._config.os.slots == "none":
+            return None
+        from edge.osdevice import Parts, make_systems
+
+        watch = TurnWatch(self._turns, self._clock)
+        parts = Parts(
+            self._config, self._stations, watch.stuck, self._store, self._clock, self._tell_system, self._system_fetch
+        )
+        try:
+            systems = make_systems(parts)
+            systems.settle()
+        except LinesideError as error:
+            self._tell("os_slots_missing", "alarm", error.for_people())
+            return None
+        return systems
+
+    def _system_fetch(self, progress: Path) -> SystemFetch | None:
+        if self._config.cloud is None:
+            return None
+        from edge.cloudside import make_system_fetch
+
+        return make_system_fetch(self._config, self._config.cloud, progress)
+
+    def _tell_system(self, name: str, severity: Severity, detail: str, data: dict[str, Any]) -> None:
+        with contextlib.suppress(LinesideError):  # as `_tell`
+            self._store.append_event(name, boot_id=self._boot_id, severity=severity, detail=detail, data=data)
 
     def _make_reporter(self, updater: Updater) -> Reporter:
         cores = self._held.cores if self._held else None
         return Reporter(
-            self._config, self._store, self._units, self._stations, updater, self._clock, self._boot_id, cores
-        )
+            self._config, self._store, self._units, self._stations, updater, self._clock, self._boot_id, cores,
+            self._systems,
+        )  # fmt: skip
 
     async def _work(self, updater: Updater, reporter: Reporter) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._kept_running("reports", reporter.run))
             tasks.create_task(self._kept_running("retention", self._keep_bounded))
             tasks.create_task(self._kept_running("switches", self._look_for_switches))
+            if self._systems is not None:
+                self._systems.refuse, self._systems.changed = updater.refuse, updater.changed.set
+                tasks.create_task(self._kept_running("operating system", self._systems.run))
             if self._config.local is not None:
                 local = self._config.local
                 tasks.create_task(self._kept_running("local page", lambda: self._local(local, reporter)))

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, Protocol, Self
 
 import urllib3
 
@@ -140,7 +140,7 @@ def download_bundle(
         StoreError: the disk has no room or fails.
     """
     limits, stop = limits or FetchLimits(), stop or threading.Event()
-    _agree(ref, trust(ref.target_path))
+    agree(ref, trust(ref.target_path))
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         if destination.exists() and _digest(destination) == ref.digest:
@@ -153,7 +153,9 @@ def download_bundle(
             way = _by_delta(ref, base, part, f"{url.removesuffix('/targets')}/deltas", ca, limits, stop)
         if not way.received_bytes:
             pool = connection_pool(read_s=SILENCE_S, ca=ca)
-            _whole(_Download(ref, part, f"{url}/{ref.digest}.{ref.target_path}", pool, limits, stop))
+            _whole(
+                part, Download(ref, _FilePart(part, ref), f"{url}/{ref.digest}.{ref.target_path}", pool, limits, stop)
+            )
         part.replace(destination)
         sync_directory(destination.parent)
     except OSError as error:
@@ -163,16 +165,161 @@ def download_bundle(
     return way
 
 
-# ── private, in call order ──────────────────────────────────────────────────────────────────────────────────────
+def agree(ref: BundleRef, signed: TargetInfo) -> None:
+    """Refuse what is asked for but was not signed as it is asked for.
 
-
-def _agree(ref: BundleRef, signed: TargetInfo) -> None:
+    Raises:
+        UpdateError: digest or size differ.
+    """
     if (signed.digest, signed.size_bytes) != (ref.digest, ref.size_bytes):
         raise UpdateError(
             f"{ref.target_path}: asked for {ref.digest[:12]}… ({ref.size_bytes} bytes), "
             f"signed is {signed.digest[:12]}… ({signed.size_bytes} bytes)",
             hint="the control plane asks for something that was not released",
         )
+
+
+class Appended(Protocol):
+    """What a download is written to: a file opened to append, or what looks like one."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: Any) -> None: ...
+
+    def tell(self) -> int: ...
+
+    def seek(self, place: int, /) -> int: ...
+
+    def truncate(self, size: int, /) -> int: ...
+
+    def write(self, data: bytes, /) -> int: ...
+
+    def flush(self) -> None: ...
+
+    def fileno(self) -> int: ...
+
+
+class Part(Protocol):
+    """Where a download comes to lie, with what an earlier attempt has left of it."""
+
+    def open(self) -> Appended:
+        """Open it behind what is there."""
+        ...
+
+    def check_space(self, more_bytes: int, limits: FetchLimits, /) -> None:
+        """Make sure that so much more finds room.
+
+        Raises:
+            StoreError: it does not.
+        """
+        ...
+
+
+class Download:
+    """One bundle's way into its part file."""
+
+    def __init__(
+        self,
+        ref: BundleRef,
+        part: Part,
+        url: str,
+        pool: urllib3.PoolManager,
+        limits: FetchLimits,
+        stop: threading.Event,
+    ) -> None:
+        self.ref = ref
+        self.part = part
+        self._url = url
+        self._limits = limits
+        self._stop = stop
+        self._give_up_s = time.monotonic() + limits.deadline_s
+        self._pool = pool
+        self._too_slow = False
+
+    def run(self) -> None:
+        """Fetch until the part has the signed size."""
+        fruitless = 0
+        with self.part.open() as file:
+            if file.tell() > self.ref.size_bytes:
+                _empty(file)
+            while (have := file.tell()) < self.ref.size_bytes:
+                self.part.check_space(self.ref.size_bytes - have, self._limits)
+                problem = self._one_connection(file)
+                fruitless = fruitless + 1 if self._too_slow or file.tell() <= have else 0
+                if problem and (fruitless >= self._limits.attempts or self._is_over()):
+                    raise LinkError(
+                        f"{self._url}: {problem} ({file.tell()} of {self.ref.size_bytes} bytes are here)",
+                        hint="the download goes on at the next attempt",
+                    )
+                if problem:
+                    self._stop.wait(self._limits.pause_s * (1 + fruitless))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _is_over(self) -> bool:
+        return self._stop.is_set() or time.monotonic() > self._give_up_s
+
+    def _one_connection(self, file: Appended) -> str:
+        """Append what one request gives; return what ended it early, or nothing."""
+        self._too_slow = False
+        headers = {"Accept-Encoding": "identity"}
+        if file.tell():
+            headers["Range"] = f"bytes={file.tell()}-"
+        try:
+            with self._pool.request("GET", self._url, headers=headers, preload_content=False) as answer:
+                if problem := self._begin(answer, file):
+                    return problem
+                return self._receive(answer, file)
+        except urllib3.exceptions.LocationValueError as error:
+            raise LinkError(f"{self._url} is not an address: {error}", retry=False) from error
+        except urllib3.exceptions.HTTPError as error:
+            return for_people(error)
+
+    def _begin(self, answer: urllib3.BaseHTTPResponse, file: Appended) -> str:
+        """Bring the part to where the answer begins; return why it cannot be used, or nothing."""
+        self._agree_on_size(answer)
+        if answer.status == 200:
+            _empty(file)
+        elif answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {file.tell()}-"):
+            return ""
+        elif answer.status in (206, 416):
+            got = answer.headers.get("Content-Range", "no range")
+            _empty(file)
+            return f"the server answered {answer.status} with {got!r}"
+        else:
+            return f"the server answered {answer.status}"
+        return ""
+
+    def _agree_on_size(self, answer: urllib3.BaseHTTPResponse) -> None:
+        """Refuse a file that has another size at the server: no number of attempts would complete it."""
+        stated = _stated_size(answer)
+        if stated is not None and stated != self.ref.size_bytes:
+            raise UpdateError(
+                f"{self.ref.target_path}: expected {self.ref.size_bytes} bytes, the server has {stated}",
+                hint="it was cut short or replaced on the server",
+            )
+
+    def _receive(self, answer: urllib3.BaseHTTPResponse, file: Appended) -> str:
+        looked_s, looked_at = time.monotonic(), file.tell()
+        while chunk := answer.read1(CHUNK_BYTES, decode_content=False):
+            if file.tell() + len(chunk) > self.ref.size_bytes:
+                raise UpdateError(
+                    f"{self.ref.target_path}: expected {self.ref.size_bytes} bytes, got more",
+                    hint="something altered it on the way or on the server",
+                )
+            file.write(chunk)
+            if self._is_over():
+                return "stopped" if self._stop.is_set() else f"not done within {self._limits.deadline_s:g} s"
+            now_s = time.monotonic()
+            if now_s - looked_s >= self._limits.slow_s:
+                if file.tell() - looked_at < self._limits.min_bytes_per_s * (now_s - looked_s):
+                    self._too_slow = True
+                    return f"slower than {self._limits.min_bytes_per_s:g} bytes/s"
+                looked_s, looked_at = now_s, file.tell()
+        return "" if file.tell() == self.ref.size_bytes else "the connection ended early"
+
+
+# ── private, in call order ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def _has_much(part: Path, ref: BundleRef) -> bool:
@@ -205,26 +352,40 @@ def _by_delta(
     return way
 
 
-def _whole(download: "_Download") -> None:
+def _whole(part: Path, download: Download) -> None:
     try:
-        _complete(download)
+        _complete(part, download)
     except UpdateError:
-        download.part.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
 
 
-def _complete(download: "_Download") -> None:
+def _complete(part: Path, download: Download) -> None:
     """Bring a part to the whole bundle, proven; one that an earlier attempt has left is dropped if it is wrong."""
-    left_over = download.part.exists() and download.part.stat().st_size > 0
+    left_over = part.exists() and part.stat().st_size > 0
     download.run()
     try:
-        _prove(download.ref, download.part)
+        _prove(download.ref, part)
     except UpdateError:
         if not left_over:
             raise
-        download.part.unlink()
+        part.unlink()
         download.run()
-        _prove(download.ref, download.part)
+        _prove(download.ref, part)
+
+
+@dataclass(frozen=True)
+class _FilePart:
+    """A part in a file of its own."""
+
+    path: Path
+    ref: BundleRef
+
+    def open(self) -> Appended:
+        return self.path.open("ab")
+
+    def check_space(self, more_bytes: int, limits: FetchLimits) -> None:
+        _check_room(self.path, self.ref, more_bytes, limits)
 
 
 def _check_room(part: Path, ref: BundleRef, more_bytes: int, limits: FetchLimits) -> None:
@@ -235,114 +396,6 @@ def _check_room(part: Path, ref: BundleRef, more_bytes: int, limits: FetchLimits
             f"no room for {ref.target_path}: expected {needed} free bytes, got {free}",
             hint=f"free space on the disk that holds {part.parent}",
         )
-
-
-class _Download:
-    """One bundle's way into its part file."""
-
-    def __init__(
-        self,
-        ref: BundleRef,
-        part: Path,
-        url: str,
-        pool: urllib3.PoolManager,
-        limits: FetchLimits,
-        stop: threading.Event,
-    ) -> None:
-        self.ref = ref
-        self.part = part
-        self._url = url
-        self._limits = limits
-        self._stop = stop
-        self._give_up_s = time.monotonic() + limits.deadline_s
-        self._pool = pool
-        self._too_slow = False
-
-    def run(self) -> None:
-        """Fetch until the part has the signed size."""
-        fruitless = 0
-        with self._open() as file:
-            while (have := file.tell()) < self.ref.size_bytes:
-                _check_room(self.part, self.ref, self.ref.size_bytes - have, self._limits)
-                problem = self._one_connection(file)
-                fruitless = fruitless + 1 if self._too_slow or file.tell() <= have else 0
-                if problem and (fruitless >= self._limits.attempts or self._is_over()):
-                    raise LinkError(
-                        f"{self._url}: {problem} ({file.tell()} of {self.ref.size_bytes} bytes are here)",
-                        hint="the download goes on at the next attempt",
-                    )
-                if problem:
-                    self._stop.wait(self._limits.pause_s * (1 + fruitless))
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _open(self) -> BinaryIO:
-        file = self.part.open("ab")
-        if file.tell() > self.ref.size_bytes:
-            _empty(file)
-        return file
-
-    def _is_over(self) -> bool:
-        return self._stop.is_set() or time.monotonic() > self._give_up_s
-
-    def _one_connection(self, file: BinaryIO) -> str:
-        """Append what one request gives; return what ended it early, or nothing."""
-        self._too_slow = False
-        headers = {"Accept-Encoding": "identity"}
-        if file.tell():
-            headers["Range"] = f"bytes={file.tell()}-"
-        try:
-            with self._pool.request("GET", self._url, headers=headers, preload_content=False) as answer:
-                if problem := self._begin(answer, file):
-                    return problem
-                return self._receive(answer, file)
-        except urllib3.exceptions.LocationValueError as error:
-            raise LinkError(f"{self._url} is not an address: {error}", retry=False) from error
-        except urllib3.exceptions.HTTPError as error:
-            return for_people(error)
-
-    def _begin(self, answer: urllib3.BaseHTTPResponse, file: BinaryIO) -> str:
-        """Bring the part to where the answer begins; return why it cannot be used, or nothing."""
-        self._agree_on_size(answer)
-        if answer.status == 200:
-            _empty(file)
-        elif answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {file.tell()}-"):
-            return ""
-        elif answer.status in (206, 416):
-            got = answer.headers.get("Content-Range", "no range")
-            _empty(file)
-            return f"the server answered {answer.status} with {got!r}"
-        else:
-            return f"the server answered {answer.status}"
-        return ""
-
-    def _agree_on_size(self, answer: urllib3.BaseHTTPResponse) -> None:
-        """Refuse a file that has another size at the server: no number of attempts would complete it."""
-        stated = _stated_size(answer)
-        if stated is not None and stated != self.ref.size_bytes:
-            raise UpdateError(
-                f"{self.ref.target_path}: expected {self.ref.size_bytes} bytes, the server has {stated}",
-                hint="it was cut short or replaced on the server",
-            )
-
-    def _receive(self, answer: urllib3.BaseHTTPResponse, file: BinaryIO) -> str:
-        looked_s, looked_at = time.monotonic(), file.tell()
-        while chunk := answer.read1(CHUNK_BYTES, decode_content=False):
-            if file.tell() + len(chunk) > self.ref.size_bytes:
-                raise UpdateError(
-                    f"{self.ref.target_path}: expected {self.ref.size_bytes} bytes, got more",
-                    hint="something altered it on the way or on the server",
-                )
-            file.write(chunk)
-            if self._is_over():
-                return "stopped" if self._stop.is_set() else f"not done within {self._limits.deadline_s:g} s"
-            now_s = time.monotonic()
-            if now_s - looked_s >= self._limits.slow_s:
-                if file.tell() - looked_at < self._limits.min_bytes_per_s * (now_s - looked_s):
-                    self._too_slow = True
-                    return f"slower than {self._limits.min_bytes_per_s:g} bytes/s"
-                looked_s, looked_at = now_s, file.tell()
-        return "" if file.tell() == self.ref.size_bytes else "the connection ended early"
 
 
 def _stated_size(answer: urllib3.BaseHTTPResponse) -> int | None:
@@ -356,7 +409,7 @@ def _stated_size(answer: urllib3.BaseHTTPResponse) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
 
 
-def _empty(file: BinaryIO) -> None:
+def _empty(file: Appended) -> None:
     file.truncate(0)
     file.seek(0)
 

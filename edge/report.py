@@ -12,7 +12,7 @@ from edge.pipeline import Pipeline
 from edge.serving import Serving
 from edge.slots import Book
 from edge.values import StationSettings
-from edge.wire.messages import Health, Refusal, Reported, SlotReport, StationReport
+from edge.wire.messages import Health, OsReport, Refusal, Reported, SlotReport, StationReport
 
 REPORTED_META = "reported"
 """Where the last report lies in the store."""
@@ -57,6 +57,7 @@ def report(
     stations: dict[str, StationView],
     refusals: Iterable[Refusal],
     health: Health,
+    os: OsReport | None = None,
 ) -> Reported:
     """Return the device's full state."""
     return Reported(
@@ -71,6 +72,7 @@ def report(
         slots={model: slot_reports(book) for model, book in books.items()},
         stations={name: station_report(view) for name, view in stations.items()},
         refusals=list(refusals),
+        os=os,
         health=health,
         interval_s=who.interval_s,
     )

@@ -15,8 +15,10 @@ from edge.clock import Clock
 from edge.config import Config
 from edge.errors import LinkError, StoreError
 from edge.health import measure
+from edge.osupdate import Systems
 from edge.processor import Meter
 from edge.report import REPORTED_META, Who, report
+from edge.slots import Book
 from edge.station import Station, store_path
 from edge.store import Store
 from edge.update import Unit, Updater
@@ -41,7 +43,9 @@ class Reporter:
         clock: Clock,
         boot_id: str,
         cores: Collection[int] | None,
+        systems: Systems | None = None,
     ) -> None:
+        self._systems = systems
         self._config = config
         self._store = store
         self._units = units
@@ -110,11 +114,16 @@ class Reporter:
             self._who,
             self._clock.now_ms(),
             self._updater.applied,
-            {model: unit.slot_file.book for model, unit in self._units.items()},
+            self._books(),
             {station.name: station.view() for station in self._stations},
             self._updater.refusals,
             health,
+            self._systems.report() if self._systems else None,
         )
+
+    def _books(self) -> dict[str, Book]:
+        books = {model: unit.slot_file.book for model, unit in self._units.items()}
+        return books | ({self._systems.name: self._systems.slot_file.book} if self._systems else {})
 
     def _state(self) -> Any:
         """What a report is about, without what changes all the time."""
@@ -122,5 +131,5 @@ class Reporter:
         stations = {
             n: (v.settings.mode, v.serving.serving, v.serving.problem, v.source_problem) for n, v in views.items()
         }
-        books = {model: unit.slot_file.book for model, unit in self._units.items()}
-        return self._updater.applied, stations, books, len(self._updater.refusals), self.publish is None
+        system = self._systems.report() if self._systems else None
+        return self._updater.applied, stations, self._books(), system, len(self._updater.refusals), self.publish is None

@@ -27,7 +27,7 @@ from edge.overrides import OverrideStore, StationOverrides
 from edge.serving import Serving
 from edge.slotfile import SlotFile
 from edge.wire.base import BundleRef, version_key
-from edge.wire.messages import Desired, Refusal
+from edge.wire.messages import Desired, DesiredBundles, Refusal
 
 MAX_REFUSALS = 16
 """Refusals that are remembered and reported; older ones are in the log."""
@@ -61,6 +61,12 @@ class Unit:
     stations: list[tuple[Serving, Callable[[Bundle], Engine]]] = field(default_factory=list)
 
 
+class SystemsWanted(Protocol):
+    """Takes what is wanted of the operating system (`edge.osupdate`)."""
+
+    def want(self, active: BundleRef | None, candidate: BundleRef | None) -> None: ...
+
+
 class Updater:
     """Applies `desired` documents. Belongs to one asyncio task."""
 
@@ -73,7 +79,9 @@ class Updater:
         host: Host,
         clock: Clock,
         boot_id: str,
+        systems: SystemsWanted | None = None,
     ) -> None:
+        self._systems = systems
         self._units = units
         self._overrides = overrides
         self._store = store
@@ -122,6 +130,8 @@ class Updater:
                     await self._serve(unit, wanted.active)
                 if unit is not None and wanted.candidate is not None:
                     await self._stage(unit, wanted.candidate)
+                if unit is None:
+                    self._want_system(wanted)
             self._store.set_meta(_APPLIED, str(desired.config_version))
         except (LinkError, StoreError) as error:
             self.tell_once("update_waiting", "warning", str(error))
@@ -130,6 +140,22 @@ class Updater:
             self.changed.set()
         self.applied = desired.config_version
         return True
+
+    def refuse(self, ref: BundleRef, reason: str) -> None:
+        """Note that something is not taken, and why."""
+        self._refuse(ref, reason)
+        self.changed.set()
+
+    def _want_system(self, wanted: DesiredBundles) -> None:
+        asked = [ref for ref in (wanted.active, wanted.candidate) if ref is not None and ref.kind == "os"]
+        if self._systems is not None and asked:
+            self._systems.want(wanted.active, wanted.candidate)
+            return
+        for ref in asked:
+            self._refuse(
+                ref,
+                "this device has no slots for two operating systems: it takes no updates of the system ([os] slots)",
+            )
 
     async def _serve(self, unit: Unit, ref: BundleRef) -> None:
         before = unit.slot_file.book

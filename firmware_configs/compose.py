@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge.osslots.entries import system_words
+from edge.wire.base import BundleRef
 from firmware_configs.errors import BuildError
 from firmware_configs.image.debian import ImageManifest, need_tools
 from firmware_configs.layout import (
@@ -82,6 +84,7 @@ def compose(
     device: str,
     total: int,
     work: Path,
+    system: BundleRef,
     more: str = "",
 ) -> Composed:
     """Return the regions of a disk of `total` bytes; files that they are read from lie in `work` and `folder`.
@@ -94,6 +97,7 @@ def compose(
         device: its name.
         total: size of the disk.
         work: an empty folder that lasts as long as the regions.
+        system: the image as it would be rolled out: what the device says it runs.
         more: words for the kernel's command line besides the usual ones.
 
     Raises:
@@ -103,7 +107,7 @@ def compose(
     need_tools(TOOLS)
     root = image.root
     disk = layout(seed.identity, profile.board.architecture, total, root.size_bytes, boot_files_bytes(image, seed))
-    options = kernel_options(disk, device, profile.board.console, more=more)
+    options = kernel_options(disk, device, profile.board.console, system_words("a", system), more=more)
     boot = disk.partition(BOOT_LABEL)
     volume = _boot_volume(work, boot.size, seed, _tree(profile, folder, seed, options), image.epoch)
     table = _table(work, disk)

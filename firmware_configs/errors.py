@@ -5,19 +5,13 @@ Rules:
 - Drivers wrap whatever a tool or the kernel says into one of these; only `__main__` makes exit codes.
 """
 
+from edge.errors import LinesideError
 
-class FlashError(Exception):
+
+class FlashError(LinesideError):
     """Base of all errors that flashing raises on purpose."""
 
     exit_code = 1
-
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
-
-    def for_people(self) -> str:
-        """Return the message and, if there is one, what to do."""
-        return f"{self}\n  → {self.hint}" if self.hint else str(self)
 
 
 class ConfigError(FlashError):

@@ -100,12 +100,12 @@ def table_script(disk: Layout) -> str:
     return "\n".join(lines) + "\n"
 
 
-def kernel_options(disk: Layout, device: str, console: str, slot: str = "a", more: str = "") -> str:
-    """Return the kernel's command line for a slot."""
+def kernel_options(disk: Layout, device: str, console: str, system: list[str], slot: str = "a", more: str = "") -> str:
+    """Return the kernel's command line for a slot; `system` are the words that say which system it starts."""
     root, hostname = disk.partition(f"root-{slot}").uuid.lower(), device.replace("_", "-")
     words = [
         f"root=PARTUUID={root}", "rootfstype=squashfs", "ro", "quiet", "console=tty0", f"console={console}", "panic=10",
-        "fsck.repair=yes", f"systemd.machine_id={disk.machine_id}", f"systemd.hostname={hostname}", more,
+        "fsck.repair=yes", f"systemd.machine_id={disk.machine_id}", f"systemd.hostname={hostname}", more, *system,
     ]  # fmt: skip
     return " ".join(word for word in words if word)
 

@@ -51,6 +51,8 @@ class Receipt(_Part):
     claim_sha256: Digest | None = None
     bundles: dict[str, Digest] = Field(default_factory=dict)
     machine_id: str
+    disk: str = ""
+    """Identity of its partition table, by which a card is known again."""
     medium: Medium
     regions: list[WrittenRegion]
     written_at: str

@@ -92,7 +92,13 @@ def configuration(profile: Profile, wanted: Wanted) -> str:
     cloud = [CLAIM_PLACE.strip(), f'url = "{wanted.cloud}"'] if wanted.cloud else []
     cloud += ['root = "root.json"'] if wanted.cloud and wanted.root is not None else []
     stations = wanted.stations if wanted.stations is not None else _usual_stations(profile, wanted)
-    return "\n".join([*device, *cloud, "", stations.strip(), ""])
+    return "\n".join([*device, *cloud, "", *_system(profile, stations), stations.strip(), ""])
+
+
+def _system(profile: Profile, stations: str) -> list[str]:
+    """Return the table that says how the system is updated, unless the person's own says it."""
+    own = any(line.strip().startswith("[os]") for line in stations.splitlines())
+    return ["[os]", 'slots = "systemd-boot"', ""] if profile.board.boot == "uefi" and not own else []
 
 
 def _usual_stations(profile: Profile, wanted: Wanted) -> str:

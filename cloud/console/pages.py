@@ -171,14 +171,19 @@ def favicon(request: Request) -> Response:
 
 
 def live_page(
-    request: Request, parts: Parts, template: str, here: str, values: Callable[[Connection, int], Values]
+    request: Request,
+    parts: Parts,
+    template: str,
+    here: str,
+    values: Callable[[Connection, int], Values],
+    more: str = "",
 ) -> Response:
-    """Return a page as its caller may see it; 304 while nothing of it has changed."""
+    """Return a page as its caller may see it; 304 while nothing of it, nor `more`, has changed."""
     renderer: Renderer = request.app.state.console
     now_ms = parts.clock.now_ms()
     who = caller(request)
     with parts.store.read() as connection:
-        tag = live.tag(connection, now_ms, f"{renderer.code} {who}")
+        tag = live.tag(connection, now_ms, f"{renderer.code} {who} {more}")
         if request.headers.get("if-none-match") == f'"{tag}"':
             return Response(status_code=304, headers=renderer.headers(now_ms, tag))
         found = values(connection, now_ms)

@@ -5,15 +5,19 @@ Rules:
 - Digests are SHA-256 in lower-case hexadecimal; times are Unix milliseconds in UTC.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$"
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Version = Annotated[str, StringConstraints(pattern=r"^(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})$")]
+
+
+Kind = Literal["model", "os"]
+"""What a bundle holds: a model, or the operating system of a device."""
 
 
 class WireModel(BaseModel):
@@ -29,6 +33,8 @@ class BundleRef(WireModel):
     version: Version
     digest: Digest
     size_bytes: int
+    kind: Kind = Field(default="model", exclude_if=lambda kind: kind == "model")
+    """Not said of a model, as before there was anything else."""
 
     @property
     def target_path(self) -> str:

@@ -336,6 +336,7 @@ class Manifest(WireModel):
     """`manifest.json` of a bundle."""
 
     format: Literal[1] = FORMAT
+    kind: Literal["model"] = "model"
     name: Name
     version: Version
     task: Task

@@ -78,6 +78,20 @@ class Refusal(WireModel):
     reason: str
 
 
+class OsReport(WireModel):
+    """Which operating system runs, of a device that has slots for two; what became of others is in `slots`."""
+
+    model: Name
+    """Under which name its systems are published and stand in `slots`."""
+    serving: BundleRef
+    """The one that runs now."""
+    slot: Literal["a", "b"]
+    waits_for: str | None = None
+    """What keeps it from starting another one that is in place, in words for a person."""
+    problem: str | None = None
+    """What went wrong the last time, if anything."""
+
+
 class Health(WireModel):
     """The device's own state; sizes in bytes, memory of the daemon and its children together."""
 
@@ -111,6 +125,8 @@ class Reported(WireModel):
     slots: dict[Name, list[SlotReport]] = Field(default_factory=dict)
     stations: dict[Name, StationReport] = Field(default_factory=dict)
     refusals: list[Refusal] = Field(default_factory=list)
+    os: OsReport | None = None
+    """None for a device whose operating system is not ours to replace."""
     health: Health
     interval_s: float
     """How often this message is sent at least: silence for three of these is `stale`."""

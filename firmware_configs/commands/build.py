@@ -3,8 +3,24 @@
 import time
 
 from firmware_configs.commands.shared import as_json, note, say
-from firmware_configs.image.make import Inputs, make_image
+from firmware_configs.image.make import Inputs, check_image, make_image
 from firmware_configs.profile import find_profile
+
+
+def check(profile: str, inputs: Inputs, *, machines: bool) -> int:
+    """Build the image twice and say whether both are the same; return 0 if they are, 1 if not."""
+    began_s = time.monotonic()
+    compared = check_image(find_profile(profile), inputs, lambda words: note(f"{words} …"))
+    root, seconds = compared.made.manifest.root.sha256, time.monotonic() - began_s
+    if machines:
+        facts = {"folder": str(compared.made.folder), "seconds": round(seconds, 1)}
+        say(as_json({**facts, "same": not compared.differing, "differing": compared.differing, "root": root}))
+    elif compared.differing:
+        folder = compared.made.folder
+        say(f"two builds differ in {', '.join(compared.differing)}: {folder} and again-{folder.name} beside it")
+    else:
+        say(f"two builds of the same inputs are the same: root {root}, in {seconds:.0f} s")
+    return 1 if compared.differing else 0
 
 
 def run(profile: str, inputs: Inputs, *, anew: bool, machines: bool) -> int:

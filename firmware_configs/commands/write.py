@@ -27,6 +27,7 @@ from firmware_configs.disks import Disk, find_disk, refusals
 from firmware_configs.errors import ConfigError, RefusedError
 from firmware_configs.image.debian import ImageManifest, kept, load_image
 from firmware_configs.layout import needed_bytes
+from firmware_configs.pack import ref_of
 from firmware_configs.profile import Profile, find_profile
 from firmware_configs.receipt import Medium as MediumNote
 from firmware_configs.receipt import Receipt, WrittenRegion
@@ -79,7 +80,7 @@ def write_card(order: Order) -> Receipt | dict[str, object]:
         MediumError: the medium does not take or give back what is written.
     """
     profile = find_profile(order.profile)
-    folder = _image_of(profile, order.image)
+    folder = image_of(profile, order.image)
     image, seed = load_image(folder), make_seed(profile, wanted(order))
     if image.profile != profile.name:
         raise ConfigError(f"{folder} is an image of {image.profile}, not of {profile.name}")
@@ -88,8 +89,8 @@ def write_card(order: Order) -> Receipt | dict[str, object]:
     )
     total, disk = _target(order, need)
     with tempfile.TemporaryDirectory(prefix="lineside-flash-") as scratch:
-        more = order.kernel_options
-        composed = compose(profile, image, folder, seed, order.device, total, Path(scratch), more)
+        more, system = order.kernel_options, ref_of(image, folder, image.version)
+        composed = compose(profile, image, folder, seed, order.device, total, Path(scratch), system, more)
         if order.dry_run:
             return _plan(order, composed)
         if disk is not None:
@@ -128,6 +129,20 @@ def wanted(order: Order) -> Wanted:
     )
 
 
+def image_of(profile: Profile, said: Path | None) -> Path:
+    """Return the folder of the image that is meant: what was said, or the newest of the profile.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if profile.os is None:
+        raise ConfigError(f"{profile.name}: nothing is written for it", hint=profile.board.how)
+    folder = said or kept(profile.name)
+    if folder is None:
+        raise ConfigError(f"there is no image of {profile.name} yet", hint=f"lineside-flash build {profile.name}")
+    return folder
+
+
 def model_of(path: Path, content: bytes) -> str:
     """Return the name of a bundle's model.
 
@@ -139,15 +154,6 @@ def model_of(path: Path, content: bytes) -> str:
             return Manifest.model_validate_json(archive.read(MANIFEST_NAME)).name
     except (zipfile.BadZipFile, KeyError, ValidationError, OSError) as error:
         raise ConfigError(f"{path} is no bundle: {error}") from error
-
-
-def _image_of(profile: Profile, said: Path | None) -> Path:
-    if profile.os is None:
-        raise ConfigError(f"{profile.name}: nothing is written for it", hint=profile.board.how)
-    folder = said or kept(profile.name)
-    if folder is None:
-        raise ConfigError(f"there is no image of {profile.name} yet", hint=f"lineside-flash build {profile.name}")
-    return folder
 
 
 def _target(order: Order, need: int) -> tuple[int, Disk | None]:
@@ -236,6 +242,7 @@ def _receipt(
         claim_sha256=hashlib.sha256(claim.encode()).hexdigest() if claim else None,
         bundles={path.name: hashlib.sha256(_bytes(path)).hexdigest() for path in order.bundles},
         machine_id=composed.layout.machine_id,
+        disk=composed.layout.disk_uuid,
         medium=medium,
         regions=[WrittenRegion(name=w.name, offset=w.offset, size=w.size, sha256=w.sha256) for w in written],
         written_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from edge.wire.base import Digest
+from edge.wire.base import Digest, Version
 from firmware_configs.errors import BuildError
 from firmware_configs.image import bill
 from firmware_configs.image.recipe import Recipe, bootstrap_command, initrd_modules, squash_command
@@ -55,6 +55,8 @@ class ImageManifest(BaseModel):
     architecture: str
     recipe: Digest
     epoch: int
+    version: Version = "0.0.0"
+    """Of the program in it: under which it is rolled out unless another one is said."""
     files: dict[str, ImageFile]
 
     @property
@@ -88,13 +90,19 @@ def script_files() -> dict[str, Path]:
     return {path.name: path for path in sorted(HERE.glob("*.sh"))}
 
 
-def build(recipe: Recipe, wheels: list[Path], site: Path, tell: Callable[[str], None]) -> Path:
+def folder_of(recipe: Recipe) -> Path:
+    """Return where the image of a recipe is kept."""
+    return cache_folder() / f"{recipe.profile}-{recipe.digest[:16]}"
+
+
+def build(recipe: Recipe, wheels: list[Path], site: Path, final: Path, tell: Callable[[str], None]) -> Path:
     """Make the image and return its folder.
 
     Args:
         recipe: what to make.
         wheels: the wheels in it, for the bill.
         site: the folder that Python imports from.
+        final: where it appears when it is whole, on the cache's file system.
         tell: is told what happens, a line at a time.
 
     Raises:
@@ -114,7 +122,6 @@ def build(recipe: Recipe, wheels: list[Path], site: Path, tell: Callable[[str], 
         tell("bill of materials")
         _write_bill(recipe, wheels, out)
         _write_manifest(recipe, out)
-        final = cache_folder() / f"{recipe.profile}-{recipe.digest[:16]}"
         shutil.rmtree(final, ignore_errors=True)
         out.rename(final)
     return final
@@ -241,6 +248,7 @@ def _write_manifest(recipe: Recipe, out: Path) -> None:
         architecture=recipe.architecture,
         recipe=recipe.digest,
         epoch=recipe.epoch,
+        version=recipe.version,
         files=files,
     )
     (out / "manifest.json").write_text(manifest.model_dump_json(indent=1) + "\n")

@@ -8,10 +8,23 @@ in_root() { chroot "$root" env LC_ALL=C PYTHONHASHSEED=0 SOURCE_DATE_EPOCH="$SOU
 in_root systemd-sysusers
 in_root usermod -p '*' root
 in_root systemctl -q enable systemd-networkd systemd-resolved systemd-timesyncd lineside lineside-datadirs \
-    lineside-firstboot lineside-claim.path lineside-healthy lineside-announce lineside-wifi
+    lineside-firstboot lineside-claim.path lineside-healthy lineside-trial lineside-restart.path lineside-announce \
+    lineside-coldplug lineside-clock.timer lineside-wifi
 in_root systemctl -q mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer \
-    e2scrub_reap.service getty@tty1.service serial-getty@.service systemd-networkd-wait-online.service \
-    systemd-pcrphase.service systemd-pcrphase-sysinit.service systemd-update-utmp.service
+    e2scrub_reap.service getty@tty1.service serial-getty@.service getty-static.service \
+    systemd-networkd-wait-online.service systemd-network-generator.service systemd-pcrphase.service \
+    systemd-pcrphase-sysinit.service systemd-boot-system-token.service systemd-update-utmp.service \
+    systemd-ask-password-console.path systemd-ask-password-wall.path remote-fs.target cryptsetup.target \
+    integritysetup.target veritysetup.target
+# What a box that decides has no use for, and what a read-only root has had done to it here: each is a process at the start.
+in_root systemctl -q mask dev-hugepages.mount dev-mqueue.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
+    sys-kernel-config.mount sys-fs-fuse-connections.mount proc-sys-fs-binfmt_misc.automount systemd-binfmt.service \
+    modprobe@.service systemd-modules-load.service systemd-pstore.service systemd-remount-fs.service \
+    systemd-sysusers.service systemd-firstboot.service systemd-machine-id-commit.service
+mkdir -p "$root/etc/systemd/system-generators"
+for name in cryptsetup getty gpt-auto hibernate-resume integritysetup rc-local run system-update sysv veritysetup; do
+    ln -s /dev/null "$root/etc/systemd/system-generators/systemd-$name-generator"
+done
 
 mkdir -p "$root/data" "$root/efi" "$root/boot"
 : > "$root/etc/machine-id"

@@ -16,7 +16,7 @@ from pathlib import Path
 from firmware_configs.errors import BuildError, ConfigError
 from firmware_configs.image import debian, wheels
 from firmware_configs.image.recipe import Recipe, default_mirrors
-from firmware_configs.profile import Profile
+from firmware_configs.profile import Architecture, Profile
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,14 @@ class Made:
     cached: bool
 
 
+@dataclass(frozen=True)
+class Compared:
+    """An image, and those of its files that a second build of the same inputs made otherwise."""
+
+    made: Made
+    differing: tuple[str, ...]
+
+
 def make_image(profile: Profile, inputs: Inputs, tell: Callable[[str], None], *, anew: bool = False) -> Made:
     """Return the image of a profile.
 
@@ -45,13 +53,44 @@ def make_image(profile: Profile, inputs: Inputs, tell: Callable[[str], None], *,
         ConfigError: nothing is built for this board, or an input is missing.
         BuildError: it cannot be made.
     """
+    return _make(profile, inputs, tell, debian.folder_of, use_kept=not anew)
+
+
+def check_image(profile: Profile, inputs: Inputs, tell: Callable[[str], None]) -> Compared:
+    """Make the image if it is not there, make it once more beside it from nothing, and compare the two.
+
+    The second one is kept only if it differs, so that one can look why.
+
+    Raises:
+        ConfigError: nothing is built for this board, or an input is missing.
+        BuildError: it cannot be made.
+    """
+    first = make_image(profile, inputs, tell)
+    beside = first.folder.with_name(f"again-{first.folder.name}")
+    tell("once more, from nothing")
+    second = _make(profile, inputs, tell, lambda _recipe: beside)
+    names = sorted({*first.manifest.files, *second.manifest.files})
+    differing = tuple(n for n in names if first.manifest.files.get(n) != second.manifest.files.get(n))
+    if not differing:
+        shutil.rmtree(beside)
+    return Compared(first, differing)
+
+
+def _make(
+    profile: Profile,
+    inputs: Inputs,
+    tell: Callable[[str], None],
+    place: Callable[[Recipe], Path],
+    *,
+    use_kept: bool = False,
+) -> Made:
     if profile.os is None:
         raise ConfigError(f"{profile.name}: no image is built for it", hint=profile.board.how)
     with tempfile.TemporaryDirectory(prefix="lineside-flash-") as scratch:
         folder = Path(scratch)
-        wheel, lock, epoch = _inputs(inputs, folder)
+        wheel, lock, epoch = gather(inputs, folder)
         tell("wheels")
-        found = _wheels(profile, wheel, lock, folder)
+        found = wheels_for(profile.board.architecture, profile.os, wheel, lock, folder)
         recipe = Recipe(
             profile=profile.name,
             architecture=profile.board.architecture,
@@ -61,16 +100,22 @@ def make_image(profile: Profile, inputs: Inputs, tell: Callable[[str], None], *,
             mirrors=inputs.mirrors or default_mirrors(profile.os.suite),
             epoch=epoch,
         )
-        there = None if anew else debian.kept(profile.name, recipe.digest)
+        there = debian.kept(profile.name, recipe.digest) if use_kept else None
         if there is not None:
             return Made(there, debian.load_image(there), cached=True)
         site = folder / "site"
         wheels.unpack(found, profile.board.architecture, profile.os, site)
-        made = debian.build(recipe, found, site, tell)
+        made = debian.build(recipe, found, site, place(recipe), tell)
     return Made(made, debian.load_image(made), cached=False)
 
 
-def _inputs(inputs: Inputs, scratch: Path) -> tuple[Path, Path, int]:
+def gather(inputs: Inputs, scratch: Path) -> tuple[Path, Path, int]:
+    """Return the project's wheel, the lock file, and the moment that no file is newer than.
+
+    Raises:
+        ConfigError: one was not said and is not here.
+        BuildError: the wheel cannot be made.
+    """
     root = wheels.project_root()
     lock = inputs.lock or (root / "requirements.lock" if root else None)
     if lock is None or (inputs.wheel is None and root is None):
@@ -82,17 +127,18 @@ def _inputs(inputs: Inputs, scratch: Path) -> tuple[Path, Path, int]:
     return wheel, lock, _epoch(inputs.epoch, lock)
 
 
-def _wheels(profile: Profile, wheel: Path, lock: Path, scratch: Path) -> list[Path]:
-    """Return the wheels, from the cache if they were downloaded for the same lock file before."""
-    assert profile.os is not None
-    words = "-".join(
-        [profile.board.architecture, profile.os.python, *sorted(profile.os.extras), wheels.sha256(lock)[:16]]
-    )
+def wheels_for(architecture: Architecture, target: wheels.Target, wheel: Path, lock: Path, scratch: Path) -> list[Path]:
+    """Return the wheels, from the cache if they were downloaded for the same lock file before.
+
+    Raises:
+        BuildError: one is not there for the target, or is not the one that the lock names.
+    """
+    words = "-".join([architecture, target.python, *sorted(target.extras), wheels.sha256(lock)[:16]])
     store = debian.cache_folder() / "wheels" / words
     if not store.is_dir():
         fresh = scratch / "wheels"
         fresh.mkdir()
-        for path in wheels.download(wheel, lock, profile.board.architecture, profile.os, fresh):
+        for path in wheels.download(wheel, lock, architecture, target, fresh):
             if path.name == wheel.name:
                 path.unlink()
         store.parent.mkdir(parents=True, exist_ok=True)

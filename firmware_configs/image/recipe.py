@@ -7,6 +7,8 @@ Rules:
 
 import hashlib
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from firmware_configs.profile import Architecture, Os
@@ -29,7 +31,7 @@ UNREAD_PATHS = (
 INITRD_BASE_MODULES = ("squashfs", "overlay", "ext4")
 MACHINES: dict[Architecture, str] = {"amd64": "x86_64", "arm64": "aarch64"}
 """The kernel's and the wheels' word for a processor."""
-GLIBC = {"bookworm": 36}
+GLIBC = {"bookworm": 36, "trixie": 41, "noble": 39}
 """Minor version of the suite's C library: wheels for a newer one do not load."""
 COMPRESSION = "zstd"
 """At its usual level, 15: Debian 12's sqfstar takes no other."""
@@ -51,10 +53,21 @@ class Recipe:
     """Seconds since 1970: no file of the image is newer."""
 
     @property
+    def version(self) -> str:
+        """Version of the program in it."""
+        return program_version(self.wheels)
+
+    @property
     def digest(self) -> str:
         """SHA-256 over the recipe: the name of its image in the cache."""
         whole = {"format": FORMAT, **asdict(self), "os": self.os.model_dump(), "compression": COMPRESSION}
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def program_version(wheels: Iterable[tuple[str, str]]) -> str:
+    """Return the version of the project's own wheel; 0.0.0 for one that is none of three numbers, or not there."""
+    own = next((name.split("-")[1] for name, _ in wheels if name.startswith("lineside-")), "")
+    return own if re.fullmatch(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)", own) else "0.0.0"
 
 
 def packages(os: Os) -> list[str]:

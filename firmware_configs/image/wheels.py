@@ -10,16 +10,34 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from firmware_configs.errors import BuildError
 from firmware_configs.image.recipe import wheel_platforms
-from firmware_configs.profile import Architecture, Os
+from firmware_configs.profile import Architecture
 
 OWN = "lineside"
 NOT_ON_DEVICES = ("cloud", "export", "benchmarks")
 """Packages of the wheel that are for other machines."""
 TIMEOUT_S = 900
+
+
+class Target(Protocol):
+    """What wheels are for, besides the processor."""
+
+    @property
+    def suite(self) -> str:
+        """The system's name, for its C library."""
+
+    @property
+    def python(self) -> str:
+        """Its Python, such as 3.11."""
+
+    @property
+    def extras(self) -> Sequence[str]:
+        """Of the project."""
 
 
 def project_root() -> Path | None:
@@ -50,7 +68,7 @@ def locked(text: str) -> dict[str, tuple[str, frozenset[str]]]:
     return found
 
 
-def download(wheel: Path, lock: Path, architecture: Architecture, os: Os, out: Path) -> list[Path]:
+def download(wheel: Path, lock: Path, architecture: Architecture, os: Target, out: Path) -> list[Path]:
     """Bring the wheels that a device needs into `out`, and return them with the project's own, sorted by name.
 
     Raises:
@@ -73,7 +91,7 @@ def download(wheel: Path, lock: Path, architecture: Architecture, os: Os, out: P
     return found
 
 
-def unpack(wheels: list[Path], architecture: Architecture, os: Os, out: Path) -> None:
+def unpack(wheels: list[Path], architecture: Architecture, os: Target, out: Path) -> None:
     """Lay the wheels out in one folder as they are imported from, without tests and what is not for devices.
 
     Raises:
@@ -104,7 +122,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _target(architecture: Architecture, os: Os) -> list[str]:
+def _target(architecture: Architecture, os: Target) -> list[str]:
     tag = f"cp{os.python.replace('.', '')}"
     platforms = [word for name in wheel_platforms(architecture, os.suite) for word in ("--platform", name)]
     abis = [word for name in (tag, "abi3", "none") for word in ("--abi", name)]

@@ -1,6 +1,7 @@
 """`python -m firmware_configs.prove`: proofs of an image that need no hardware, as commands of their own."""
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -53,6 +54,39 @@ def boot(
             note(f"prove: {error.for_people()}")
             raise typer.Exit(error.exit_code) from error
     say(as_json(proof.as_document(story)))
+
+
+@app.command("os-update")
+def os_update(
+    bundle: Annotated[Path, typer.Option(help="What the device decides with.")],
+    inputs: Annotated[Path, typer.Option(help="Folder with pictures that it finds.")],
+    profile: Annotated[str, typer.Option(help="Which image.")] = "x86-box",
+    name: Annotated[str, typer.Option(help="The device's name.")] = "virtual-1",
+    image: Annotated[Path | None, typer.Option(help="Folder of `build`; without, the newest of the profile.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Keep disk, console and control plane here.")] = None,
+) -> None:
+    """Roll a good and a broken system out to a virtual device: it keeps the one, leaves the other, and says why."""
+    from firmware_configs.prove import os_update as proof
+
+    with tempfile.TemporaryDirectory(prefix="lineside-prove-") as scratch:
+        place = folder or Path(scratch)
+        place.mkdir(parents=True, exist_ok=True)
+        order = Order(
+            profile=profile,
+            to=place / "disk.img",
+            device=name,
+            site="here",
+            bundles=[bundle],
+            inputs=inputs,
+            image=image,
+            receipt=place / "receipt.json",
+        )
+        try:
+            story = proof.os_update(order, place, note)
+        except FlashError as error:
+            note(f"prove: {error.for_people()}")
+            raise typer.Exit(error.exit_code) from error
+    say(as_json(asdict(story)))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,15 @@ COMMAND = [sys.executable, "-m", "cloud"]
 START_S = 120.0
 STOP_S = 20.0
 TIMEOUT_S = 120.0
+PLAN = """
+strategy = "staged"
+[[stages]]
+kind = "ramp"
+share = 1.0
+min_s = 1
+gates = []
+"""
+"""One stage without a gate: what is proved is that a version arrives, not when it may."""
 
 
 class ControlPlane:
@@ -60,11 +69,20 @@ class ControlPlane:
         """Return a token with which this device may enrol."""
         return str(self.ask("/v1/claims", {"device": device})["token"])
 
-    def publish(self, bundle: Path) -> None:
-        """Publish a bundle and make it what new devices get."""
-        keys = str(self.folder / "keys")
-        words = ["models", "publish", str(bundle), "--keys", keys, "--default", "--server", self.url]
-        _run([*COMMAND, *words, "--token-file", str(self._token_file)])
+    def publish(self, bundle: Path, *, default: bool) -> dict[str, Any]:
+        """Publish a bundle, as what new devices get if asked; return what it is now known as."""
+        words = ["models", "publish", str(bundle), "--keys", str(self.folder / "keys"), "--server", self.url, "--json"]
+        told = _run([*COMMAND, *words, "--token-file", str(self._token_file), *(["--default"] if default else [])])
+        return dict(json.loads(told))
+
+    def roll_out(self, model: str, version: str) -> str:
+        """Give a version to every device at once, and return the rollout's id."""
+        asked = {"model": model, "version": version, "plan": PLAN, "why": "proof", "unaudited": "proof"}
+        return str(self.ask("/v1/rollouts", asked)["id"])
+
+    def rollout(self, number: str) -> dict[str, Any]:
+        """Return how a rollout stands."""
+        return dict(self.ask(f"/v1/rollouts/{number}"))
 
     def device(self, name: str) -> dict[str, Any] | None:
         """Return what the control plane knows of a device; None as long as it has not enrolled."""

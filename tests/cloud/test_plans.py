@@ -6,7 +6,7 @@ import pytest
 
 import cloud
 from cloud.errors import ConfigError
-from cloud.plans import Cohort, Plan, PlanShape, Stage, parse_plan
+from cloud.plans import Cohort, Plan, PlanShape, Stage, for_system, parse_plan
 
 DEMO = Path(cloud.__file__).parent / "demo_plan.toml"
 
@@ -189,3 +189,18 @@ def test_the_plan_in_the_readme_can_be_read() -> None:
     assert [stage.kind for stage in plan.stages] == ["shadow", "canary", "ramp"]
     assert plan.stages[1].window is not None
     assert plan.fail_error(plan.stages[1].gates[0]) == 0.02
+
+
+def test_plan_of_a_system_has_no_gates_that_decisions_would_have_to_answer() -> None:
+    usual = for_system(parse_plan(""))
+    assert [(stage.kind, stage.share, stage.gates) for stage in usual.stages] == [
+        ("canary", 0.1, []),
+        ("ramp", 0.5, []),
+        ("ramp", 1.0, []),
+    ]
+    both = for_system(parse_plan('{"strategy": "blue_green"}'))
+    assert [(stage.kind, stage.gates) for stage in both.stages] == [("shadow", []), ("switch", [])]
+    own = parse_plan('[[stages]]\nkind = "ramp"\nshare = 1.0')
+    assert for_system(own) == own
+    with pytest.raises(ValueError, match=r"gates \(wrong, deferral, errors"):
+        for_system(parse_plan(DEMO.read_text()))

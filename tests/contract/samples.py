@@ -4,12 +4,14 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 import edge.wire
-from edge.wire import delta, http, manifest, messages, rows
+from edge.wire import delta, http, manifest, messages, osimage, rows
 from edge.wire.base import BundleRef, WireModel
 
 DIGEST = "ab" * 32
 AT_MS = 1_763_900_000_123
 REF = BundleRef(name="phone_glass", version="1.2.0", digest=DIGEST, size_bytes=345_678)
+OS_REF = BundleRef(name="os-x86-box", version="1.1.0", digest=DIGEST, size_bytes=250_000_000, kind="os")
+OS_REPORT = messages.OsReport(model="os-x86-box", serving=OS_REF, slot="b", waits_for="its hours, 02:00-04:00")
 INPUT = rows.InputRef(
     source="folder",
     name="in/0001.jpg",
@@ -163,6 +165,7 @@ SAMPLES: list[WireModel] = [
         slots={"phone_glass": [SLOT]},
         stations={"glass": STATION},
         refusals=[REFUSAL],
+        os=OS_REPORT,
         health=HEALTH,
         interval_s=5.0,
     ),
@@ -215,6 +218,18 @@ SAMPLES: list[WireModel] = [
         audit={"passed": True},
         files={"m.onnx": FILE, "in.npy": FILE, "out.npy": FILE},
     ),
+    osimage.OsManifest(
+        kind="os",
+        name="os-x86-box",
+        version="1.1.0",
+        created_at="2026-11-28T12:00:00Z",
+        profile="x86-box",
+        architecture="amd64",
+        root=FILE,
+        files={"vmlinuz": FILE, "initrd": FILE},
+        lineage={"recipe": DIGEST},
+    ),
+    OS_REPORT,
 ]
 
 

@@ -249,3 +249,18 @@ def test_what_decides_is_offered_as_the_base_of_a_delta_and_a_refused_delta_is_o
     assert box.serve() == "1.1.0"
     told = [row.detail for row in box.store.rows(kind="event") if row.name == "delta_refused"]  # type: ignore[union-attr]
     assert told == ["brightness 1.1.0: the delta from 0123 cannot be used: it ends early; the whole came"]
+
+
+def test_device_without_slots_refuses_an_operating_system_and_says_why(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    ref = BundleRef(name="os-x86-box", version="1.1.0", digest="0c" * 32, size_bytes=1000, kind="os")
+    wish = {"os-x86-box": DesiredBundles(active=ref), "another_model": DesiredBundles(active=_of_another_model())}
+    document = Desired(device="box-1", config_version=1, issued_at_ms=0, bundles=wish)
+    assert asyncio.run(box.updater.apply(document)) and asyncio.run(box.updater.apply(document))
+    (refusal,) = box.updater.refusals
+    assert refusal.bundle == ref and "no slots for two operating systems" in refusal.reason
+    assert box.fetched == []
+
+
+def _of_another_model() -> BundleRef:
+    return BundleRef(name="another_model", version="1.0.0", digest="0d" * 32, size_bytes=1000)

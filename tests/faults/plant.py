@@ -127,6 +127,9 @@ class Device:
     """Stations beside `main` by name; each with its own source, model, bundle, and a log of its actions."""
     link: dict[str, Any] = field(default_factory=dict)
     probation: dict[str, Any] = field(default_factory=dict)
+    profile: str = "generic"
+    os: dict[str, Any] = field(default_factory=dict)
+    """How its operating system is updated; not at all unless said."""
     _process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
@@ -289,6 +292,10 @@ class Device:
         except FileNotFoundError:
             return 0
 
+    def ended(self, timeout_s: float = START_S) -> int:
+        """Wait until it ends by itself, as it does to restart into another system; return its exit code."""
+        return self._ended(timeout_s)
+
     def _ended(self, timeout_s: float) -> int:
         assert self._process is not None
         try:
@@ -301,7 +308,7 @@ class Device:
 
     def _settings(self) -> str:
         sections: dict[str, dict[str, Any]] = {
-            "device": {"name": self.name, "data": str(self.data_dir)},
+            "device": {"name": self.name, "data": str(self.data_dir), "profile": self.profile},
             "store": {"durability": self.durability},
             "link": {"report_interval_s": 1, "telemetry_window_s": 2, "reconnect_max_s": 1, **self.link},
             "probation": {"windows": 10, "seconds": 0, **self.probation},
@@ -314,6 +321,8 @@ class Device:
                 **self.station,
             },
         }
+        if self.os:
+            sections["os"] = self.os
         for name, section in self.more_stations.items():
             actuator = {"kind": "log", "path": _actions_name(name)}
             sections[f"station.{name}"] = {"deadline_ms": 5000, "actuator": actuator, **section}

@@ -153,7 +153,7 @@ class _Watch:
         """Stand in for `io.open`, which `pathlib` uses."""
         file = self._real_open_file(path, mode, *rest, **named)
         name = os.fspath(path) if not isinstance(path, int) else ""
-        if not isinstance(name, str) or not name.startswith(self._root) or mode == "rb":
+        if not isinstance(name, str) or not name.startswith(self._root) or mode in ("r", "rb"):
             return file
         assert mode in ("ab", "wb"), f"opening with {mode!r} is not recorded"
         self._paths[file.fileno()] = name

@@ -2,7 +2,10 @@
 
 import configparser
 import hashlib
+import json
+import os
 import re
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from firmware_configs.errors import BuildError
-from firmware_configs.image import bill, debian, wheels
-from firmware_configs.image.recipe import Recipe, bootstrap_command, packages, wheel_platforms
+from firmware_configs.image import bill, debian, make, wheels
+from firmware_configs.image.recipe import Recipe, bootstrap_command, packages, squash_command, wheel_platforms
 from firmware_configs.profile import find_profile
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +45,85 @@ def test_wheels_for_a_newer_c_library_than_the_suites_are_not_taken() -> None:
     assert tags[0] == "manylinux_2_36_aarch64"
     assert "manylinux_2_17_aarch64" in tags
     assert not [tag for tag in tags if "2_37" in tag or "x86_64" in tag]
+
+
+def test_same_files_with_other_times_and_another_order_are_packed_to_the_same_bytes(
+    tmp_path: Path, recipe: Recipe
+) -> None:
+    def packed(name: str, modules: list[str], moment: int) -> list[str]:
+        site = tmp_path / name
+        for module in modules:
+            (site / module).parent.mkdir(parents=True, exist_ok=True)
+            (site / module).write_text(f"# {module}")
+            os.utime(site / module, (moment, moment))
+        archives = tmp_path / f"{name}-early.tar", tmp_path / f"{name}-overlay.tar"
+        debian._write_early(archives[0], recipe)
+        debian._write_overlay(archives[1], recipe, site)
+        return [wheels.sha256(path) for path in archives]
+
+    files = ["a/one.py", "a/two.py", "b/three.py"]
+    first, again = packed("first", files, 1), packed("again", files[::-1], 10**9)
+    assert first == again
+    assert packed("other", files[:2], 1)[1] != first[1]
+
+
+@pytest.mark.skipif(shutil.which("sqfstar") is None, reason="apt-get install squashfs-tools")
+def test_same_archive_is_squashed_to_the_same_bytes(tmp_path: Path, recipe: Recipe) -> None:
+    archive = tmp_path / "early.tar"
+    debian._write_early(archive, recipe)
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": str(recipe.epoch)}
+
+    def squashed(name: str) -> str:
+        with archive.open("rb") as source:
+            command = squash_command(str(tmp_path / name))
+            subprocess.run(command, stdin=source, env=environment, check=True, capture_output=True)
+        return wheels.sha256(tmp_path / name)
+
+    assert squashed("first") == squashed("again")
+
+
+def test_first_program_of_a_start_leaves_what_it_does_not_know_to_the_usual_one() -> None:
+    early = ROOT / "firmware_configs/rootfs/etc/initramfs-tools"
+    subprocess.run(["sh", "-n", str(early / "lineside-init")], check=True)
+    assert os.access(early / "hooks/lineside", os.X_OK), "initramfs-tools runs executable hooks only"
+    text = (early / "lineside-init").read_text()
+    assert text.count("|| usual") == 2
+    assert text.rstrip().splitlines()[-1].startswith("exec run-init")
+
+
+@pytest.mark.parametrize("differs", [False, True])
+def test_second_build_that_differs_is_told_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image_folder: Path, differs: bool
+) -> None:
+    from typer.testing import CliRunner
+
+    from firmware_configs.__main__ import app
+
+    monkeypatch.setenv("LINESIDE_FLASH_CACHE", str(tmp_path))
+    lock = tmp_path / "requirements.lock"
+    lock.touch()
+    for name in ("site", "wheels"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(make, "gather", lambda *_: (lock, lock, 1))
+    monkeypatch.setattr(make, "wheels_for", lambda *_: [])
+    monkeypatch.setattr(wheels, "unpack", lambda *_: None)
+    built: list[Path] = []
+
+    def build(_recipe: object, _wheels: object, _site: object, final: Path, _tell: object) -> Path:
+        shutil.copytree(image_folder, final)
+        if built and differs:
+            (final / "initrd").write_bytes(b"other")
+            document = json.loads((final / "manifest.json").read_text())
+            document["files"]["initrd"] = {"size_bytes": 5, "sha256": wheels.sha256(final / "initrd")}
+            (final / "manifest.json").write_text(json.dumps(document))
+        built.append(final)
+        return final
+
+    monkeypatch.setattr(debian, "build", build)
+    done = CliRunner().invoke(app, ["build", "x86-box", "--check"])
+    assert len(built) == 2, done.output
+    assert (done.exit_code, built[1].exists()) == ((1, True) if differs else (0, False))
+    assert ("initrd" in done.stdout) == differs
 
 
 def test_root_has_no_password_and_the_packages_that_a_start_needs(recipe: Recipe) -> None:

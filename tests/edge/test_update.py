@@ -1,5 +1,6 @@
 """Updates: what is checked before a bundle is activated, what is refused, and what is tried again."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from edge.bundle import parse
 from edge.overrides import StationOverrides
 from edge.update import Updater
 from edge.values import StationSettings
-from edge.wire.messages import DesiredStation
+from edge.wire.base import BundleRef
+from edge.wire.messages import Desired, DesiredBundles, DesiredStation
 from edge.wire.rows import EventRow
 from tests.bundles import bundle_bytes
 from tests.edge.updatebox import Box

@@ -216,6 +216,21 @@ def test_scripts_of_the_build_are_sound_shell() -> None:
         assert path.stat().st_mode & 0o100, f"{path.name} is not executable"
 
 
+def test_cleaning_a_root_leaves_the_settings_by_which_apt_knows_that_it_works_there(tmp_path: Path) -> None:
+    for name in (
+        "tmp/mmdebstrap.apt.conf.X1",
+        "tmp/left",
+        "var/log/apt.log",
+        "etc/passwd-",
+        "usr/lib/modules/6.1/kept",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    subprocess.run([debian.script_files()["clean.sh"], str(tmp_path)], check=True)
+    kept = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert kept == ["tmp/mmdebstrap.apt.conf.X1", "usr/lib/modules/6.1/kept"]
+
+
 def test_board_without_an_image_of_ours_says_what_a_person_does() -> None:
     from typer.testing import CliRunner
 

@@ -210,6 +210,24 @@ def test_unit_of_the_image_is_enabled_and_runs_what_is_in_the_wheel(path: Path) 
         assert (ROOT / f"{module[1].replace('.', '/')}.py").is_file()
 
 
+def test_unit_that_reads_the_boot_partition_does_not_end_when_that_is_unmounted() -> None:
+    readers = [path for path in UNITS if "/efi/" in path.read_text()]
+    assert {path.stem for path in readers} == {"lineside-firstboot", "lineside-claim"}
+    for path in readers:
+        text = path.read_text()
+        assert "Wants=efi.mount" in text and re.search(r"^After=.*\befi\.mount", text, re.MULTILINE), path.name
+        assert not re.search(r"^(Requires|BindsTo|RequiresMountsFor)=.*efi", text, re.MULTILINE), path.name
+
+
+def test_daemon_that_opens_a_bundle_slowly_twice_is_not_taken_for_hung() -> None:
+    from edge.engines import START_TIMEOUT_S
+    from edge.systemd import FEEDS_PER_TIMEOUT
+
+    text = (ROOT / "firmware_configs/rootfs/etc/systemd/system/lineside.service.d/10-image.conf").read_text()
+    watchdog_s = float(re.findall(r"^WatchdogSec=(\d+)$", text, re.MULTILINE)[0])
+    assert watchdog_s - watchdog_s / FEEDS_PER_TIMEOUT > 1.5 * START_TIMEOUT_S
+
+
 def test_scripts_of_the_build_are_sound_shell() -> None:
     for path in debian.script_files().values():
         subprocess.run(["sh", "-n", str(path)], check=True)

@@ -27,7 +27,7 @@ def boot(
     name: Annotated[str, typer.Option(help="The device's name.")] = "virtual-1",
     image: Annotated[Path | None, typer.Option(help="Folder of `build`; without, the newest of the profile.")] = None,
     clock: Annotated[
-        str | None, typer.Option(help="What its clock shows at first, as after years without a battery: 2001-01-01.")
+        str | None, typer.Option(help="What its clock shows at first: 2035-01-01T00:00:00; without, the right time.")
     ] = None,
     folder: Annotated[Path | None, typer.Option(help="Keep disk, console and control plane here.")] = None,
 ) -> None:

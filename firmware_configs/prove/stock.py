@@ -34,7 +34,7 @@ MIB = 2**20
 BOOT_MIB = 96
 ROOT_MIB = 2560
 """A cloud image's own size is about this; the wheels take a third of a gigabyte of it."""
-OPTIONS = "root=PARTLABEL=root rw quiet console=tty0 console=ttyS0,115200 panic=10"
+OPTIONS = "root=PARTLABEL=root rw console=tty0 console=ttyS0,115200 panic=10"
 TAKEN_IN = "took the payload in"
 MAKING_S = 3600
 

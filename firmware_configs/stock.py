@@ -27,6 +27,7 @@ MOUNTED_AT = "/efi"
 """Where the units of `rootfs/` look for the seed."""
 UNITS = (
     "opt/lineside/bin/lineside-edge",
+    "etc/systemd/resolved.conf.d/50-lineside.conf",
     "etc/systemd/system/lineside.service.d/10-image.conf",
     "usr/lib/sysusers.d/lineside.conf",
     "usr/lib/systemd/system/lineside.service",

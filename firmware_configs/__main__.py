@@ -1,5 +1,6 @@
 """`lineside-flash`: reads the arguments, hands them to `firmware_configs.commands`, makes exit codes of errors."""
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -234,6 +235,7 @@ def verify(
 
 def main() -> None:
     """Entry point of the console script."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is half made is cleared away then too
     app()
 
 

@@ -4,6 +4,7 @@ Rules:
 - Pure: what the image is and what a person says in, files out.
 - cloud-init does one thing at every start: it lets `install.sh` of the seed see to it that all is in place. What
   cloud-init does once is marked as done before it is, so a power cut would leave half of it for good.
+- It does so before there is a network (`dsmode: local`), so that the first decision does not wait for one.
 - The seed is on one partition, known by its number, wherever the system mounts it besides.
 - JSON is YAML (1.2), and needs no library that writes it.
 """
@@ -26,6 +27,7 @@ MOUNTED_AT = "/efi"
 """Where the units of `rootfs/` look for the seed."""
 UNITS = (
     "opt/lineside/bin/lineside-edge",
+    "etc/systemd/resolved.conf.d/50-lineside.conf",
     "etc/systemd/system/lineside.service.d/10-image.conf",
     "usr/lib/sysusers.d/lineside.conf",
     "usr/lib/systemd/system/lineside.service",
@@ -37,7 +39,12 @@ UNITS = (
     "usr/lib/systemd/system/lineside-firstboot.service",
 )
 """What of our own image's root a stock system gets as well."""
-ENABLED = ("lineside", "lineside-firstboot", "lineside-announce", "lineside-claim.path", "lineside-clock.timer")
+COMPILING = "usr/lib/systemd/system/lineside-compile.service"
+"""Of stock systems only: our own image's code is compiled where it is made."""
+ENABLED = (
+    "lineside", "lineside-firstboot", "lineside-announce", "lineside-compile", "lineside-claim.path",
+    "lineside-clock.timer",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -145,8 +152,9 @@ def enabled_links(units: Sequence[str] = ENABLED) -> dict[str, str]:
 
 
 def _network(wanted: Wanted) -> dict[str, object]:
-    # optional: a start does not wait for a network that is not there.
-    wired = {"match": {"name": "e*"}, "dhcp4": True, "optional": True}
+    # Not optional: only where some link is required does cloud-init go on as soon as there is one. Deciding waits for
+    # neither: what is installed once starts by itself.
+    wired = {"match": {"name": "e*"}, "dhcp4": True}
     found: dict[str, object] = {"version": 2, "ethernets": {"wired": wired}}
     if wanted.wifi is not None:
         name, passphrase = wanted.wifi

@@ -21,6 +21,7 @@ from firmware_configs.image.make import Inputs, gather, wheels_for
 from firmware_configs.profile import find_profile
 from firmware_configs.seed import Seed, Wanted
 from firmware_configs.stock import (
+    COMPILING,
     SEED_FOLDER,
     SEED_LABEL,
     UNITS,
@@ -45,7 +46,7 @@ from firmware_configs.stockimage import (
     volume_number,
 )
 
-INSTALL = Path(__file__).parents[1] / "stockfs" / "install.sh"
+STOCKFS = Path(__file__).parents[1] / "stockfs"
 MIB = 2**20
 VOLUME_MIN_BYTES = 64 * MIB
 """A FAT32 wants 65,525 clusters."""
@@ -115,7 +116,10 @@ def _payload(injection: Injection, target: Target, stock: Stock, seed: Seed, scr
     wheel, lock, _ = gather(injection.inputs, scratch)
     found = {f"wheels/{path.name}": path for path in wheels_for(stock.architecture, target, wheel, lock, scratch)}
     placed = {name: _kept(scratch / "seed" / name, content) for name, content in seed.files.items()}
-    return {f"{SEED_FOLDER}/{name}": path for name, path in {**found, **placed, "install.sh": INSTALL}.items()}
+    return {
+        f"{SEED_FOLDER}/{name}": path
+        for name, path in {**found, **placed, "install.sh": STOCKFS / "install.sh"}.items()
+    }
 
 
 def _onto_image(
@@ -163,6 +167,7 @@ def _archive(volume: str) -> bytes:
         for name in UNITS:
             mode = 0o755 if "/bin/" in name else 0o644
             _add(archive, tarfile.TarInfo(name), mode, units[name].read_bytes())
+        _add(archive, tarfile.TarInfo(COMPILING), 0o644, (STOCKFS / Path(COMPILING).name).read_bytes())
         _add(archive, tarfile.TarInfo("etc/systemd/system/efi.mount"), 0o644, seed_mount(volume).encode())
         for name, target in {**enabled_links(), "etc/lineside": "/data/lineside"}.items():
             link = tarfile.TarInfo(name)

@@ -28,7 +28,7 @@ def boot(
     name: Annotated[str, typer.Option(help="The device's name.")] = "virtual-1",
     image: Annotated[Path | None, typer.Option(help="Folder of `build`; without, the newest of the profile.")] = None,
     clock: Annotated[
-        str | None, typer.Option(help="What its clock shows at first, as after years without a battery: 2001-01-01.")
+        str | None, typer.Option(help="What its clock shows at first: 2035-01-01T00:00:00; without, the right time.")
     ] = None,
     folder: Annotated[Path | None, typer.Option(help="Keep disk, console and control plane here.")] = None,
 ) -> None:
@@ -87,6 +87,37 @@ def os_update(
             note(f"prove: {error.for_people()}")
             raise typer.Exit(error.exit_code) from error
     say(as_json(asdict(story)))
+
+
+@app.command()
+def stock(
+    bundle: Annotated[Path, typer.Option(help="What the device decides with.")],
+    inputs: Annotated[Path, typer.Option(help="Folder with pictures that it finds.")],
+    name: Annotated[str, typer.Option(help="The device's name.")] = "virtual-1",
+    size: Annotated[str, typer.Option(help="Of the disk.")] = "4G",
+    folder: Annotated[Path | None, typer.Option(help="Keep images, console and control plane here.")] = None,
+) -> None:
+    """Make a stock Debian with cloud-init, inject a device into it, start it: tell what was observed, as JSON."""
+    from firmware_configs.prove import stock as proof
+
+    with tempfile.TemporaryDirectory(prefix="lineside-prove-") as scratch:
+        place = (folder or Path(scratch)).resolve()
+        place.mkdir(parents=True, exist_ok=True)
+        order = Order(
+            profile="x86-box",
+            to=place / "disk.img",
+            device=name,
+            site="here",
+            bundles=[bundle],
+            inputs=inputs,
+            size=size,
+        )
+        try:
+            story = proof.stock(order, place, note)
+        except FlashError as error:
+            note(f"prove: {error.for_people()}")
+            raise typer.Exit(error.exit_code) from error
+    say(as_json(proof.as_document(story)))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ take_in() {
     rm -rf "$new"
     mkdir -p "$new"
     for wheel in "$seed"/wheels/*.whl; do python3 -m zipfile -e "$wheel" "$new"; done
-    python3 -m compileall -q --invalidation-mode unchecked-hash "$new" >/dev/null || true
     tar -xf "$seed/system.tar" -C "$root/"
     mkdir -p "$root/data" "$root/efi"
     # Our clock never begins before this system was put together.
@@ -36,4 +35,4 @@ systemd-sysusers /usr/lib/sysusers.d/lineside.conf
 mkdir -p /data/lineside
 chown lineside: /data/lineside
 systemctl daemon-reload
-systemctl start --no-block lineside-firstboot lineside-announce lineside lineside-claim.path lineside-clock.timer
+systemctl start --no-block lineside-firstboot lineside-announce lineside lineside-claim.path lineside-clock.timer lineside-compile

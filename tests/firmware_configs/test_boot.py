@@ -1,7 +1,7 @@
-"""The built image boots in QEMU, decides without a network, enrols, and the console shows it.
+"""The built image boots in QEMU with a wrong clock, decides without a network, enrols, gets a rollout, and is shown.
 
 The image takes minutes to build, so it is not built here: where there is none, this is skipped and says what to type.
-`python -m firmware_configs.prove boot` is the same by hand, and has the device take a newer bundle with `--publish`.
+`python -m firmware_configs.prove boot` is the same by hand.
 """
 
 import json
@@ -19,9 +19,12 @@ from tests.firmware_configs.cards import MISSING, WHY
 ROOT = Path(__file__).parents[2]
 IMAGE = kept("x86-box")
 LACKING = missing("amd64")
-BUNDLE = ROOT / "models/phone_glass/phone_glass-1.0.0.lsb"
+BUNDLE, NEWER = (ROOT / f"models/phone_glass/phone_glass-{version}.lsb" for version in ("1.0.0", "1.1.0"))
 MAX_ROOT_BYTES = 350 * 2**20
-LONGEST_S = 600
+YEARS_AHEAD = "2035-01-01T00:00:00"
+"""The harder one: from a clock that is behind systemd goes to the moment of the build by itself, while for one that is
+ahead every certificate of the control plane has run out."""
+LONGEST_S = 900
 """On a busy machine; a quiet one needs a tenth."""
 
 needs_image = pytest.mark.skipif(IMAGE is None, reason="there is no image: `lineside-flash build x86-box` makes one")
@@ -49,8 +52,19 @@ def test_blank_disk_becomes_a_device_that_decides_alone_then_enrols(tmp_path: Pa
     pictures = tmp_path / "pictures"
     draw = [sys.executable, "-m", "models.phone_glass.generate", "--out", str(pictures), "--count", "6"]
     subprocess.run(draw, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    words = [
+        "boot",
+        "--bundle",
+        str(BUNDLE),
+        "--inputs",
+        str(pictures),
+        "--publish",
+        str(NEWER),
+        "--clock",
+        YEARS_AHEAD,
+    ]
     done = subprocess.run(
-        [sys.executable, "-m", "firmware_configs.prove", "boot", "--bundle", str(BUNDLE), "--inputs", str(pictures)],
+        [sys.executable, "-m", "firmware_configs.prove", *words],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -62,6 +76,9 @@ def test_blank_disk_becomes_a_device_that_decides_alone_then_enrols(tmp_path: Pa
     print(done.stderr)
     assert story["decisions_before_network"] >= 1
     assert story["decisions_at_console"] == 6
+    assert story["clock_off_s"] > 86_400 * 365, "the record does not say what the clock showed"
+    assert story["clock_set_s"] > 86_400 * 365
+    assert story["bundle_from_plane"].startswith("1.1.0 ")
     assert story["claim_wiped"]
     assert story["listening"] == []
     assert story["system_memory_mb"] <= SYSTEM_MEMORY_MB

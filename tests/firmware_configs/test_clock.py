@@ -111,6 +111,15 @@ def test_clock_that_is_years_behind_is_set_by_the_control_plane_of_the_claim(
     assert claim_parts(plane.claim)[0] not in told
 
 
+def test_clock_that_is_years_ahead_is_set_back(
+    home: Path, set_to: list[float], plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: LATER.timestamp() + 10 * 365 * 86_400)
+    code, told = run(home)
+    assert (code, set_to) == (0, [LATER.timestamp()])
+    assert "ahead" in told
+
+
 def test_clock_after_enrolment_is_set_by_what_enrolment_left(home: Path, set_to: list[float], plane: Plane) -> None:
     (home / "box.toml").write_text(f'[cloud]\nurl = "{plane.url}"\n')
     (home / clock.PINNED).parent.mkdir(parents=True)

@@ -210,10 +210,43 @@ def test_unit_of_the_image_is_enabled_and_runs_what_is_in_the_wheel(path: Path) 
         assert (ROOT / f"{module[1].replace('.', '/')}.py").is_file()
 
 
+def test_unit_that_reads_the_boot_partition_does_not_end_when_that_is_unmounted() -> None:
+    readers = [path for path in UNITS if "/efi/" in path.read_text()]
+    assert {path.stem for path in readers} == {"lineside-firstboot", "lineside-claim"}
+    for path in readers:
+        text = path.read_text()
+        assert "Wants=efi.mount" in text and re.search(r"^After=.*\befi\.mount", text, re.MULTILINE), path.name
+        assert not re.search(r"^(Requires|BindsTo|RequiresMountsFor)=.*efi", text, re.MULTILINE), path.name
+
+
+def test_daemon_that_opens_a_bundle_slowly_twice_is_not_taken_for_hung() -> None:
+    from edge.engines import START_TIMEOUT_S
+    from edge.systemd import FEEDS_PER_TIMEOUT
+
+    text = (ROOT / "firmware_configs/rootfs/etc/systemd/system/lineside.service.d/10-image.conf").read_text()
+    watchdog_s = float(re.findall(r"^WatchdogSec=(\d+)$", text, re.MULTILINE)[0])
+    assert watchdog_s - watchdog_s / FEEDS_PER_TIMEOUT > 1.5 * START_TIMEOUT_S
+
+
 def test_scripts_of_the_build_are_sound_shell() -> None:
     for path in debian.script_files().values():
         subprocess.run(["sh", "-n", str(path)], check=True)
         assert path.stat().st_mode & 0o100, f"{path.name} is not executable"
+
+
+def test_cleaning_a_root_leaves_the_settings_by_which_apt_knows_that_it_works_there(tmp_path: Path) -> None:
+    for name in (
+        "tmp/mmdebstrap.apt.conf.X1",
+        "tmp/left",
+        "var/log/apt.log",
+        "etc/passwd-",
+        "usr/lib/modules/6.1/kept",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    subprocess.run([debian.script_files()["clean.sh"], str(tmp_path)], check=True)
+    kept = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert kept == ["tmp/mmdebstrap.apt.conf.X1", "usr/lib/modules/6.1/kept"]
 
 
 def test_board_without_an_image_of_ours_says_what_a_person_does() -> None:

@@ -162,7 +162,7 @@ def test_boot_partition_with_a_seed_and_room_takes_everything_and_the_rest_stays
         "meta-data", "network-config", "user-data",
     ]  # fmt: skip
     network = json.loads(read_in(volume, "network-config"))["network"]
-    assert network["ethernets"]["wired"]["optional"]
+    assert network["ethernets"]["wired"]["dhcp4"]
     assert network["wifis"]["wlan0"]["access-points"] == {"hall": {"password": "passphrase"}}
     assert CLAIM not in done.output and CLAIM not in read_in(volume, "user-data")
     number = run("blkid", "-p", "-s", "UUID", "-o", "value", str(volume)).strip()

@@ -35,7 +35,7 @@ from cloud.store import CloudStore
 log = logging.getLogger(__name__)
 
 COMMAND = (sys.executable, "-m", "firmware_configs")
-LIST_TIMEOUT_S = 30.0
+LIST_TIMEOUT_S = 60.0
 LIST_KEPT_S = 20.0
 """Asking takes half a second of a core: a page that is drawn again does not ask."""
 CLAIM_S = 14 * 86_400.0

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +35,7 @@ from cloud.store import CloudStore
 log = logging.getLogger(__name__)
 
 COMMAND = (sys.executable, "-m", "firmware_configs")
-LIST_TIMEOUT_S = 30.0
+LIST_TIMEOUT_S = 60.0
 LIST_KEPT_S = 20.0
 """Asking takes half a second of a core: a page that is drawn again does not ask."""
 CLAIM_S = 14 * 86_400.0
@@ -104,6 +104,15 @@ class Profile:
     """What to do where no image can be made here."""
 
 
+@dataclass(frozen=True)
+class Known:
+    """What can be made here."""
+
+    profiles: list[Profile]
+    problem: str = ""
+    """Why nothing can."""
+
+
 @dataclass
 class _Kept:
     cards: dict[str, Card] = field(default_factory=dict)
@@ -132,9 +141,23 @@ class Cards:
         self._root = root
         self._lock = threading.Lock()
         self._kept = _Kept()
+        self._looker: ThreadPoolExecutor | None = None
+        self._looking: Future[None] | None = None
+        self._found: Known | None = None
         self._seen: tuple[float, list[Profile]] = (0.0, [])
         self._maker: ThreadPoolExecutor | None = None
         shutil.rmtree(folder, ignore_errors=True)
+
+    def known(self) -> Known | None:
+        """Return what was found last of what can be made here, without waiting; None as long as nothing was.
+
+        It is looked for anew in a thread of its own, if that is some time ago.
+        """
+        with self._lock:
+            if self._looking is None or (self._looking.done() and time.monotonic() - self._seen[0] > LIST_KEPT_S):
+                self._looker = self._looker or ThreadPoolExecutor(1, thread_name_prefix="profiles")
+                self._looking = self._looker.submit(self._look)
+        return self._found
 
     def profiles(self) -> list[Profile]:
         """Return the kinds of devices that cards are made for.
@@ -204,6 +227,13 @@ class Cards:
         if timer is not None:
             timer.cancel()
         shutil.rmtree(self._place(card_id), ignore_errors=True)
+
+    def _look(self) -> None:
+        try:
+            self._found = Known(self.profiles())
+        except CloudError as error:
+            self._found = Known([], error.for_people())
+            self._seen = (time.monotonic(), [])
 
     def _check(self, wish: Wish) -> None:
         if not ADDRESS.fullmatch(wish.cloud):

@@ -1,6 +1,7 @@
 """The page on which a card is asked for and downloaded.
 
 Rules:
+- Nothing here waits: what can be made is looked for beside, and the page follows until it is known.
 - Thin, as all pages: what may be chosen comes from the registry and from `lineside-flash`, what is asked for goes to
   the interface.
 """
@@ -8,9 +9,8 @@ Rules:
 from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection
 
-from cloud.cards import SYSTEMS, Profile
+from cloud.cards import SYSTEMS
 from cloud.console import pages
-from cloud.errors import UnavailableError
 from cloud.services import Parts, Services
 
 router = APIRouter(include_in_schema=False)
@@ -19,15 +19,13 @@ router = APIRouter(include_in_schema=False)
 @router.get("/cards")
 def cards_page(request: Request, parts: Parts) -> Response:
     """Let an operator have a card made."""
-    made = parts.cards.cards()
+    made, known = parts.cards.cards(), parts.cards.known()
 
     def values(_connection: Connection, _now_ms: int) -> pages.Values:
-        profiles, problem = _profiles(parts)
         bundles = [view for view in parts.registry.bundles() if view.ref.kind == "model" and view.has_file]
         bundles.sort(key=lambda view: (view.ref.name, not view.is_default))
         return {
-            "profiles": profiles,
-            "problem": problem,
+            "known": known,
             "bundles": [view for view in bundles if view.state != "retired"],
             "sites": sorted({device.site for device in parts.fleet.devices()}),
             "systems": SYSTEMS,
@@ -35,14 +33,7 @@ def cards_page(request: Request, parts: Parts) -> Response:
             "address": _address(request, parts),
         }
 
-    return pages.live_page(request, parts, "cards.html", "/cards", values, str(made))
-
-
-def _profiles(parts: Services) -> tuple[list[Profile], str]:
-    try:
-        return parts.cards.profiles(), ""
-    except UnavailableError as error:
-        return [], error.for_people()
+    return pages.live_page(request, parts, "cards.html", "/cards", values, f"{made} {known}")
 
 
 def _address(request: Request, parts: Services) -> str:

@@ -17,9 +17,13 @@ async function redraw() {
   if (!answer.ok || answer.redirected) return location.reload();
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   morph(document.getElementById("made"), page.getElementById("made"));
+  if (!looking()) return;
+  morph(document.getElementById("asking"), page.getElementById("asking"));
+  fit();
 }
 
-const underWay = () => document.querySelector("#made [data-state=making], #made [data-state=waiting]") || performance.now() < followUntil;
+const looking = () => document.querySelector("#asking [data-state=looking]");
+const underWay = () => document.querySelector("#made [data-state=making], #made [data-state=waiting]") || looking() || performance.now() < followUntil;
 
 async function follow() {
   if (following) return;

@@ -167,7 +167,7 @@ def test_no_more_cards_are_kept_than_allowed(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize("made", [CardsConfig(command=["/nowhere/lineside-flash"])], indirect=True)
 def test_machine_without_the_program_says_so(http: httpx.Client) -> None:
-    assert "lineside-flash cannot be started" in http.get("/cards").text
+    wait_until(lambda: "lineside-flash cannot be started" in http.get("/cards").text, 20, "the page to say so")
     assert http.post("/v1/cards", json=WISH).status_code == 503
 
 

@@ -22,7 +22,7 @@ from export.onnx_export import stripped
 from export.quantize import BYTE_SCALE, BYTE_ZERO_POINT, TOLERANCE_STEPS, Quantized, channels_last
 from export.run import OnnxRunner
 
-_FEATURES = "features"
+_FEATURES, _HEATMAP = "features", "heatmap"
 
 
 def maps(content: bytes) -> list[tuple[str, list[int]]]:
@@ -41,6 +41,58 @@ def means(content: bytes, name: str, values: NDArray[Any]) -> NDArray[np.float32
     model.graph.node.extend(_mean_of(name, "mean"))
     model.graph.output.append(helper.make_tensor_value_info("mean", TensorProto.FLOAT, None))
     return OnnxRunner(model.SerializeToString(), "mean").logits(values[:, None])
+
+
+def at(content: bytes, name: str, values: NDArray[Any]) -> NDArray[np.float32]:
+    """Return a map itself, (n, channels, rows, columns), for preprocessed values (n, …)."""
+    model = onnx.load_from_string(content)
+    model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return OnnxRunner(model.SerializeToString(), name).logits(values[:, None])
+
+
+def with_heatmap(
+    content: bytes, spec: ModelFile, name: str, weights: NDArray[np.float32], bias: float, examples: NDArray[Any]
+) -> Quantized:
+    """Return a shipped ONNX network with a weighing of one of its maps as its heat map; what is below 0 becomes 0.
+
+    Args:
+        content: the file.
+        spec: its entry in the manifest; without a heat map.
+        name: of the map, as `maps` gives it.
+        weights: (channels,) of the layer of one channel.
+        bias: of the same.
+        examples: (n, …) preprocessed values that set the range of the heat map.
+
+    Raises:
+        ModelError: it gives a heat map already.
+    """
+    if spec.heatmap is not None:
+        raise ModelError("network: it gives a heat map already")
+    seen = np.einsum("nchw,c->nhw", at(content, name, examples), weights) + bias
+    qdq = _channels_first(onnx.load_from_string(content), spec)
+    graph = qdq.graph
+    _, rows, columns = seen.shape
+    step = np.float32(max(float(seen.max()), 1e-6) / 255)
+    graph.initializer.extend(_weighing(graph, name, weights, bias, step))
+    graph.node.extend(
+        [
+            helper.make_node("DequantizeLinear", ["heat_w8", "heat_ws", "heat_wz"], ["heat_w"], axis=0),
+            helper.make_node("DequantizeLinear", ["heat_b32", "heat_bs", "heat_bz"], ["heat_b"], axis=0),
+            helper.make_node(
+                "Conv", [name, "heat_w", "heat_b"], ["heat_sum"], name="heat", kernel_shape=[1, 1], strides=[1, 1]
+            ),
+            *_rounded("heat_sum", "heat_map", "heat"),
+            helper.make_node("Squeeze", ["heat_map", "heat_axes"], ["heat_flat"], name="heat_flat"),
+            *_rounded("heat_flat", _HEATMAP, "heat"),
+        ]
+    )
+    shape = [1, rows, columns]
+    graph.output.append(helper.make_tensor_value_info(_HEATMAP, TensorProto.FLOAT, shape))
+    del graph.value_info[:]
+    qdq = stripped(qdq)
+    shipped = channels_last(qdq, raw_bytes=spec.input.dtype == "uint8")
+    heat = TensorSpec(name=_HEATMAP, shape=shape, dtype="float32", tolerance=TOLERANCE_STEPS * float(step))
+    return Quantized(qdq, shipped.SerializeToString(deterministic=True), spec.model_copy(update={"heatmap": heat}))
 
 
 def with_features(content: bytes, spec: ModelFile, name: str, examples: NDArray[Any]) -> Quantized:
@@ -96,9 +148,31 @@ def _mean_of(name: str, out: str) -> list[onnx.NodeProto]:
     ]
 
 
-def _rounded(name: str, out: str) -> Sequence[onnx.NodeProto]:
+def _weighing(
+    graph: onnx.GraphProto, name: str, weights: NDArray[np.float32], bias: float, step: np.float32
+) -> list[onnx.TensorProto]:
+    """Return the constants of one layer of one channel, as the quantizer writes them."""
+    map_made = next(node for node in graph.node if name in node.output)
+    map_step = next(numpy_helper.to_array(item) for item in graph.initializer if item.name == map_made.input[1])
+    weight_step = np.float32(max(float(np.abs(weights).max()), 1e-6) / 127)
+    bias_step = np.float32(map_step) * weight_step
+    values: dict[str, NDArray[Any]] = {
+        "heat_w8": np.rint(weights / weight_step).astype(np.int8).reshape(1, -1, 1, 1),
+        "heat_ws": np.array([weight_step], np.float32),
+        "heat_wz": np.zeros(1, np.int8),
+        "heat_b32": np.array([round(bias / float(bias_step))], np.int32),
+        "heat_bs": np.array([bias_step], np.float32),
+        "heat_bz": np.zeros(1, np.int32),
+        "heat_scale": np.array(step, np.float32),
+        "heat_zero": np.array(0, np.uint8),
+        "heat_axes": np.array([1], np.int64),
+    }
+    return [numpy_helper.from_array(value, key) for key, value in values.items()]
+
+
+def _rounded(name: str, out: str, by: str = "mean") -> Sequence[onnx.NodeProto]:
     """Return the nodes that round to eight bits and back, as the quantizer writes them."""
-    constants = ["mean_scale", "mean_zero"]
+    constants = [f"{by}_scale", f"{by}_zero"]
     return [
         helper.make_node("QuantizeLinear", [name, *constants], [f"{out}_quantized"], name=f"{out}_q"),
         helper.make_node("DequantizeLinear", [f"{out}_quantized", *constants], [out], name=f"{out}_dq"),

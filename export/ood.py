@@ -81,6 +81,7 @@ def fit_apart(
     block: str,
     told: Mapping[str, Features] | None = None,
     rate: float = RATE,
+    margin: float = 1.0,
 ) -> Recognition:
     """Return the reference of all known examples, with a limit that holds for blocks that it does not know.
 
@@ -93,9 +94,10 @@ def fit_apart(
         block: the name of a block, singular.
         told: features of strange inputs that the recipe brings; only measured.
         rate: the false-alarm rate.
+        margin: factor on the limit, for blocks so few that nobody knows how much the next one differs.
     """
     names = np.unique(blocks)
-    fitted = [_fit_apart(method, known, units, blocks, unit, rate) for method in _METHODS]
+    fitted = [_fit_apart(method, known, units, blocks, unit, rate, margin) for method in _METHODS]
     found = _best(fitted, strange, told)
     alarmed = found.scores > found.spec.limit
     found.figures["false_alarms_by_block"] = {str(n): round(float(alarmed[blocks == n].mean()), 5) for n in names}
@@ -176,13 +178,16 @@ def _fit_apart(
     blocks: NDArray[Any],
     unit: str,
     rate: float,
+    margin: float,
 ) -> Recognition:
     measured = np.zeros(len(known))
     for name in np.unique(blocks):
         inside = blocks == name
         measured[inside] = _fit_one(method, known[~inside], known[inside], units[inside], unit, rate).scores
     limit, count, note = limit_at(measured, units, rate)
-    limit = float(np.nextafter(np.float32(limit), np.float32(np.inf)))
+    limit = float(np.nextafter(np.float32(limit * margin), np.float32(np.inf)))
+    if margin != 1:
+        note = "; ".join(text for text in (note, f"the limit is {margin:g} times the one of that rate") if text)
     whole = _fit_one(method, known, known[:1], None, unit, rate)
     spec = whole.spec.model_copy(update={"limit": limit, "n": count, "note": note})
     return Recognition(spec, whole.content, measured, {})

@@ -40,6 +40,8 @@ class Known:
     block: str
     map_name: str
     """A part of the name of the map whose mean is taken; empty for the last one. Not used where there are features."""
+    margin: float = 1.0
+    """Factor on the limit, where blocks are too few to know how much the next one differs."""
     told: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Other inputs (n, …) by what they are, of which the figures say how many are taken for strange."""
 
@@ -65,6 +67,7 @@ def recognising(bundle: Bundle, known: Known) -> Bundle:
         {kind: features(values) for kind, values in made.items()},
         unit=known.unit,
         block=known.block,
+        margin=known.margin,
         told={what: features(values) for what, values in known.told.items()},
     )
     return _assembled(bundle, written, found, name)
@@ -162,7 +165,7 @@ def _ball_screw(data: Path | None) -> Known:
         "other machines": as_values([photo for photo in photos if photo.position == OTHER_MACHINES]),
     }
     positions = np.array([photo.position for photo in bench])
-    return Known(as_values(bench), np.arange(len(bench)), positions, "picture", "position", "365", told)
+    return Known(as_values(bench), np.arange(len(bench)), positions, "picture", "position", "365", 2.0, told)
 
 
 def _anomaly(data: Path | None) -> Known:
@@ -173,7 +176,7 @@ def _anomaly(data: Path | None) -> Known:
     good = [photo for photo in photos if not photo.defective]
     told = {"defective tiles": as_values([photo for photo in photos if photo.defective])}
     parts, folds = np.array([photo.part for photo in good]), np.array([photo.fold for photo in good])
-    return Known(as_values(good), parts, folds, "part", "range of numbers", "", told)
+    return Known(as_values(good), parts, folds, "part", "range of numbers", "", told=told)
 
 
 KNOWN: dict[str, Callable[[Path | None], Known]] = {

@@ -119,3 +119,17 @@ def test_no_board_that_proves_is_among_the_others(monkeypatch: pytest.MonkeyPatc
 def test_scores_without_blocks_or_of_a_single_one_are_split_by_unit_only() -> None:
     assert risk.blocks(overconfident(50, 1, seed=9), 50, alpha=0.1, delta=0.05) == []
     assert risk.blocks(boards(1, 50, seed=9, unlike=0.0), 50, alpha=0.1, delta=0.05) == []
+
+
+def test_scores_beside_the_reference_bundles_keep_their_bound_where_they_can_prove_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = risk.main(as_json=True, real=True, splits=12, alphas=[0.1])
+    assert {row["scores"].split()[0] for row in rows} >= {"ball_screw", "commands", "pcb", "spoken_digits"}
+    assert all(row["kept"] == "yes" for row in rows if row["promise"] != "none")
+    decided = {row["scores"].split()[0] for row in rows if row["split_by"] == "unit" and row["coverage_mean"] > 0.2}
+    assert {"pcb", "spoken_digits"} <= decided, "a rule that decides nothing keeps any bound"
+    for row in rows:
+        if row["promise"] != "none" and row["proves_with"] < row["needed"]:
+            assert row["coverage_mean"] == 0.0
+    assert len(capsys.readouterr().out.splitlines()) == len(rows)

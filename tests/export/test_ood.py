@@ -59,6 +59,9 @@ def test_limit_for_blocks_apart_lets_a_block_pass_that_it_never_saw() -> None:
     assert apart.figures["found"]["far"] == 1.0
     assert set(apart.figures["false_alarms_by_block"]) == {"0", "1", "2", "3", "4", "5"}
     assert "each board scored by what was known of the other 5" in apart.spec.note
+    wider = fit_apart(values, np.arange(360), blocks, far, unit="pair", block="board", rate=0.05, margin=2.0)
+    assert wider.spec.limit == pytest.approx(2 * apart.spec.limit)
+    assert "2 times the one of that rate" in wider.spec.note
 
 
 def test_unit_with_many_examples_weighs_as_much_as_one_with_few() -> None:

@@ -14,7 +14,9 @@ from edge.runtimes import open_session
 from edge.values import Judgement, Window
 from edge.wire.manifest import ImageInput, InspectPolicy
 from export.audit import inspection_figures, judgements
+from models.phone_glass.data import SetSpec, make
 from models.phone_glass.evaluate import windows
+from models.phone_glass.heatmap import pointing
 from models.phone_glass.parts import LABELS
 
 FOLDER = Path(__file__).parents[3] / "models" / "phone_glass"
@@ -59,6 +61,14 @@ def test_committed_bundle_is_small_and_replays_its_golden_examples(version: str)
         session = open_session(runtime, model, spec)
         assert replay_golden(opened, runtime, spec, session) <= spec.golden_tolerance
         session.close()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_heat_map_of_a_fresh_defective_part_is_warmest_on_its_defect(version: str) -> None:
+    parts = make(SetSpec(seed=SEED, parts=24, shots=1, defect_share=1.0))
+    pointed = pointing(*bundle(version).model("onnx")[::-1], parts)
+    assert pointed["parts"] >= 20
+    assert pointed["hit"] >= 0.8, pointed
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -53,7 +53,7 @@ class Story:
     verdict: str = ""
     decisions_at_console: int = 0
     enrolled: bool = False
-    second_start_decides: bool = False
+    second_start_runs: bool = False
     load: float = 0.0
 
 
@@ -84,7 +84,7 @@ def stock(order: Order, folder: Path, tell: Callable[[str], None]) -> Story:
         with Guest(order.to, folder, "amd64", accelerator("amd64")) as guest:
             guest.cable(plugged=True)
             _first_start(guest, plane, story, len(wanted(order).inputs), tell)
-        story.second_start_decides = _decides_again(order.to, folder, tell)
+        story.second_start_runs = _starts_again(order.to, folder, tell)
     story.load = round(os.getloadavg()[0], 1)
     return story
 
@@ -140,7 +140,7 @@ def _first_start(guest: Guest, plane: ControlPlane, story: Story, pictures: int,
     tell(f"enrolled; the console shows {story.decisions_at_console} decisions")
 
 
-def _decides_again(image: Path, folder: Path, tell: Callable[[str], None]) -> bool:
+def _starts_again(image: Path, folder: Path, tell: Callable[[str], None]) -> bool:
     """Cut the power, start once more, and see that the daemon runs by itself."""
     console = folder / "console.log"
     console.rename(folder / "console-first.log")

@@ -153,12 +153,14 @@ def _init(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _refresh(options: argparse.Namespace) -> dict[str, Any]:
+    _need(options, "metadata_url")
     with _Checking(options.metadata_dir):
         _refreshed(options)
     return {}
 
 
 def _target(options: argparse.Namespace) -> dict[str, Any]:
+    _need(options, "metadata_url", "target_name")
     with _Checking(options.metadata_dir):
         info = _refreshed(options).get_targetinfo(options.target_name)
     if info is None:
@@ -173,16 +175,24 @@ def _target(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _download(options: argparse.Namespace) -> dict[str, Any]:
+    _need(options, "metadata_url", "target_name", "target_base_url", "target_dir")
     with _Checking(options.metadata_dir):
         updater = _refreshed(options)
         info = updater.get_targetinfo(options.target_name)
-        if info is None:
-            raise UpdateError(f"{options.target_name} is not among the signed files")
+    if info is None:
+        raise UpdateError(f"{options.target_name} is not among the signed files")
+    with _Checking(options.metadata_dir, of=options.target_name):
         path = updater.find_cached_target(info) or updater.download_target(info)
     return {"path": path}
 
 
 _VERBS = {"init": _init, "refresh": _refresh, "target": _target, "download": _download}
+
+
+def _need(options: argparse.Namespace, *names: str) -> None:
+    missing = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is None]
+    if missing:
+        raise ConfigError(f"{options.verb} needs {', '.join(missing)}", hint="see python -m edge.trust --help")
 
 
 def _refreshed(options: argparse.Namespace) -> "Updater":
@@ -242,8 +252,9 @@ def _root(options: argparse.Namespace) -> bytes | None:
 class _Checking:
     """`with` it, what TUF raises becomes an error of ours, and what it accepted is made to survive a power cut."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, of: str = "the signed metadata") -> None:
         self._folder = folder
+        self._of = of
 
     def __enter__(self) -> None:
         return
@@ -254,7 +265,7 @@ class _Checking:
         except OSError as failure:
             error = error or failure
         if error is not None and not isinstance(error, LinesideError):
-            ours = _translated(error)
+            ours = _translated(error, self._of)
             if ours is not None:
                 raise ours from error
 
@@ -269,7 +280,7 @@ def _sync(folder: Path) -> None:
             sync_directory(directory)
 
 
-def _translated(error: BaseException) -> LinesideError | None:
+def _translated(error: BaseException, of: str) -> LinesideError | None:
     import urllib3
     from tuf.api import exceptions
 
@@ -290,9 +301,9 @@ def _translated(error: BaseException) -> LinesideError | None:
         if isinstance(error, kind):
             return UpdateError(f"{words}: {error}", hint=hint, retry=retry)
     if isinstance(error, exceptions.DownloadError | urllib3.exceptions.HTTPError):
-        return LinkError(f"the signed metadata could not be fetched: {_reason(error)}")
+        return LinkError(f"{of} could not be fetched: {_reason(error)}")
     if isinstance(error, OSError):
-        return StoreError(f"trusted metadata cannot be kept: {error}")
+        return StoreError(f"{of} cannot be kept: {error}")
     return None
 
 

@@ -8,8 +8,11 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import DelegatedRole, Delegations, Metadata, MetaFile, Targets
 
 from edge.errors import ConfigError, LinkError, StoreError, UpdateError
 from edge.trust import TargetInfo, main, trusted_target
@@ -50,6 +53,17 @@ class World:
             root=self.root,
             deadline_s=deadline_s,
         )
+
+    def run(self, verb: str, name: str = NAME) -> int:
+        """Run a verb in this process, as the conformance suite would from the command line."""
+        base = ["--metadata-dir", str(self.folder), "--root", str(self.root)]
+        base += ["--metadata-url", f"{self.server.url}/tuf/metadata"]
+        files = ["--target-base-url", f"{self.server.url}/targets", "--target-dir", str(self.targets)]
+        return main([*base, "--target-name", name, *files, verb])
+
+    @property
+    def targets(self) -> Path:
+        return self.folder.with_name("targets")
 
 
 @pytest.fixture
@@ -263,3 +277,66 @@ def test_refusal_on_the_command_line_is_in_words(world: World, capsys: pytest.Ca
     url = ["--metadata-url", f"{world.server.url}/tuf/metadata", "--root", str(world.root)]
     assert main(["--metadata-dir", str(world.folder), *url, "refresh"]) == 1
     assert "cannot be used" in capsys.readouterr().err
+
+
+def test_download_of_a_path_is_one_file_and_is_fetched_once(world: World) -> None:
+    path = "pi/arm64/os-1.0.0.img"
+    digest = world.repo.add(path, b"an image")
+    world.publish()
+    served = f"/targets/pi/arm64/{digest}.os-1.0.0.img"
+    world.server.files[served] = b"an image"
+    assert world.run("download", path) == 0
+    del world.server.files[served]
+    assert world.run("download", path) == 0
+    assert [kept.read_bytes() for kept in world.targets.iterdir()] == [b"an image"]
+
+
+def test_download_that_was_altered_is_refused_and_not_kept(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.server.files[f"/targets/{world.digest}.{NAME}"] = DATA[::-1]
+    assert world.run("download") == 1
+    assert "not what was signed" in capsys.readouterr().err
+    assert list(world.targets.iterdir()) == []
+
+
+def test_download_that_is_not_served_names_the_file(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert world.run("download") == 1
+    assert f"{NAME} could not be fetched" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("verb", "missing"),
+    [("refresh", "--metadata-url"), ("target", "--target-name"), ("download", "--target-base-url, --target-dir")],
+)
+def test_verb_without_what_it_needs_says_what(
+    world: World, capsys: pytest.CaptureFixture[str], verb: str, missing: str
+) -> None:
+    assert main(["--metadata-dir", str(world.folder), verb]) == 1
+    assert missing in capsys.readouterr().err
+    assert not world.folder.exists()
+
+
+def test_repository_without_versions_in_its_names_is_understood(world: World) -> None:
+    world.repo.root.consistent_snapshot = False
+    world.root.write_bytes(world.repo.sign("root"))
+    files = world.repo.publish()
+    world.serve({name.removeprefix("1."): data for name, data in files.items()})
+    world.server.files[f"/targets/{NAME}"] = DATA
+    assert world.run("download") == 0
+    assert [kept.read_bytes() for kept in world.targets.iterdir()] == [DATA]
+
+
+@pytest.mark.parametrize("role", ["../outside", "/outside", "?", "#"])
+def test_delegated_role_of_any_name_stays_in_the_folder(world: World, role: str) -> None:
+    signer = CryptoSigner.generate_ed25519()
+    key = signer.public_key
+    delegated = DelegatedRole(role, [key.keyid], 1, False, paths=["kit/*"])
+    world.repo.targets.delegations = Delegations({key.keyid: key}, {role: delegated})
+    world.repo.snapshot.meta[f"{role}.json"] = MetaFile(1)
+    signed = Metadata(Targets(expires=world.repo.targets.expires))
+    signed.sign(signer)
+    world.publish()
+    before = set(world.folder.parent.iterdir())
+    world.replace(f"1.{quote(role, '')}.json", signed.to_bytes())
+    assert world.run("download", "kit/unknown") == 1
+    assert set(world.folder.parent.iterdir()) - before == {world.folder}
+    assert (world.folder / f"{quote(role, '')}.json").read_bytes() == signed.to_bytes()

@@ -17,7 +17,7 @@ def test_committed_versions_compare_by_class_thresholds_and_guarantee() -> None:
     assert "export.heldout.recall.scratch" in rows["Per class"]
     assert rows["Thresholds"]["pass_max"].difference is not None
     assert rows["Guarantee"]["alpha_escape"].same
-    assert rows["Files"]["tflite, bytes"].difference == 144
+    assert rows["Files"]["tflite, bytes"].difference == 136
     assert rows["Input"]["width"].same
     assert rows["Lineage"]["code"].first is not None
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from firmware_configs.errors import BuildError, ConfigError
 from firmware_configs.image import debian, wheels
-from firmware_configs.image.recipe import Recipe, default_mirrors
+from firmware_configs.image.recipe import Recipe
 from firmware_configs.profile import Architecture, Profile
 
 
@@ -97,7 +97,7 @@ def _make(
             os=profile.os,
             wheels=tuple((path.name, wheels.sha256(path)) for path in found),
             files=tuple(sorted(_own_files())),
-            mirrors=inputs.mirrors or default_mirrors(profile.os.suite),
+            mirrors=inputs.mirrors,
             epoch=epoch,
         )
         there = debian.kept(profile.name, recipe.digest) if use_kept else None

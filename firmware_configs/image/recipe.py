@@ -49,6 +49,7 @@ class Recipe:
     files: tuple[tuple[str, str], ...]
     """Path and SHA-256 of everything that is laid over the packages, and of the scripts that finish the root."""
     mirrors: tuple[str, ...]
+    """Lines of sources.list; none for mmdebstrap's own, the release with its updates and security fixes."""
     epoch: int
     """Seconds since 1970: no file of the image is newer."""
 
@@ -131,12 +132,3 @@ def bootstrap_command(recipe: Recipe, out: str, work: str, scripts: str) -> list
 def squash_command(target: str) -> list[str]:
     """Return the command that packs a tar from its standard input into a squashfs; no rights are needed."""
     return ["sqfstar", "-comp", COMPRESSION, "-no-progress", "-quiet", "-no-xattrs", target]
-
-
-def default_mirrors(suite: str) -> tuple[str, ...]:
-    """Return where Debian's packages come from if nothing else is said: releases and their security fixes."""
-    return (
-        f"deb http://deb.debian.org/debian {suite} main",
-        f"deb http://deb.debian.org/debian {suite}-updates main",
-        f"deb http://deb.debian.org/debian-security {suite}-security main",
-    )

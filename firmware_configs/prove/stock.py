@@ -18,7 +18,6 @@ from firmware_configs.commands.inject import Injection, inject
 from firmware_configs.commands.write import Order, wanted
 from firmware_configs.errors import BuildError
 from firmware_configs.image.debian import need_tools
-from firmware_configs.image.recipe import default_mirrors
 from firmware_configs.prove.boot import FIRST_DECISION, STEP_S
 from firmware_configs.prove.plant import ControlPlane
 from firmware_configs.prove.qemu import Guest, accelerator
@@ -112,7 +111,7 @@ def make_stock(image: Path, folder: Path) -> None:
     command = ["mmdebstrap", "--variant=minbase", "--format=ext2", f"--include={','.join(PACKAGES)}"]
     command += ['--aptopt=APT::Install-Recommends "false"', "--dpkgopt=path-exclude=/usr/share/doc/*"]
     command += [f"--customize-hook={hook}" for hook in hooks]
-    _run([*command, "bookworm", str(root), *default_mirrors("bookworm")])
+    _run([*command, "bookworm", str(root)])
     os.truncate(root, ROOT_MIB * MIB)
     _run(["tune2fs", "-O", "extents,has_journal", str(root)])
     _run(["e2fsck", "-f", "-p", str(root)], fine=(0, 1))

@@ -21,6 +21,22 @@ app = typer.Typer(
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON, for machines.")]
 ProfileArgument = Annotated[str, typer.Argument(help="A profile of `list`, or a file of your own.toml.")]
 
+SiteOption = Annotated[str, typer.Option(help="Where it stands; rollouts draw from every site.")]
+CloudOption = Annotated[
+    str | None, typer.Option("--cloud", "--broker", help="The control plane's address; without, it works alone.")
+]
+ClaimOption = Annotated[
+    str | None, typer.Option(help="Token of `lineside-cloud devices claim`, or @FILE with it.", metavar="TOKEN")
+]
+BundlesOption = Annotated[list[Path] | None, typer.Option(help="To begin with; may be repeated.", metavar="FILE")]
+ModelOption = Annotated[str | None, typer.Option(help="The model that decides, if no bundle says it.")]
+StationsOption = Annotated[
+    Path | None, typer.Option(help="The device's TOML but for [device] and [cloud]; without, it watches a folder.")
+]
+RootOption = Annotated[Path | None, typer.Option(help="root.json of `lineside-cloud keys init`: whom to trust.")]
+InputsOption = Annotated[Path | None, typer.Option(help="Folder with pictures that it finds at its start.")]
+WifiOption = Annotated[str | None, typer.Option(help="Network and passphrase.", metavar="NAME:PASSPHRASE")]
+
 
 @app.command("list")
 def list_disks(as_json: JsonOption = False) -> None:
@@ -64,24 +80,18 @@ def write(
     profile: ProfileArgument,
     to: Annotated[Path, typer.Option(help="A disk of `list`, or a file.", metavar="DISK|FILE")],
     device_name: Annotated[str, typer.Option(help="The device's name: lower case, digits, - and _.")],
-    site: Annotated[str, typer.Option(help="Where it stands; rollouts draw from every site.")] = "default",
-    cloud: Annotated[
-        str | None, typer.Option("--cloud", "--broker", help="The control plane's address; without, it works alone.")
-    ] = None,
-    claim: Annotated[
-        str | None, typer.Option(help="Token of `lineside-cloud devices claim`, or @FILE with it.", metavar="TOKEN")
-    ] = None,
-    bundle: Annotated[list[Path] | None, typer.Option(help="To begin with; may be repeated.", metavar="FILE")] = None,
-    model: Annotated[str | None, typer.Option(help="The model that decides, if no bundle says it.")] = None,
-    stations: Annotated[
-        Path | None, typer.Option(help="The device's TOML but for [device] and [cloud]; without, it watches a folder.")
-    ] = None,
-    root: Annotated[Path | None, typer.Option(help="root.json of `lineside-cloud keys init`: whom to trust.")] = None,
-    inputs: Annotated[Path | None, typer.Option(help="Folder with pictures that it finds at its start.")] = None,
+    site: SiteOption = "default",
+    cloud: CloudOption = None,
+    claim: ClaimOption = None,
+    bundle: BundlesOption = None,
+    model: ModelOption = None,
+    stations: StationsOption = None,
+    root: RootOption = None,
+    inputs: InputsOption = None,
     ssh_key: Annotated[
         Path | None, typer.Option(help="Public keys that may log in as root; without, nobody may.")
     ] = None,
-    wifi: Annotated[str | None, typer.Option(help="Network and passphrase.", metavar="NAME:PASSPHRASE")] = None,
+    wifi: WifiOption = None,
     size: Annotated[str, typer.Option(help="Of a file.")] = "4G",
     image: Annotated[Path | None, typer.Option(help="Folder of `build`; without, the newest of the profile.")] = None,
     fixed_disk: Annotated[bool, typer.Option("--fixed-disk", help="A disk that cannot be taken out is meant.")] = False,
@@ -119,9 +129,9 @@ def batch(
     ] = None,
     token_file: Annotated[Path | None, typer.Option(help="Token of `lineside-cloud login` for that.")] = None,
     ca: Annotated[Path | None, typer.Option(help="Whom to verify --server by (PEM).")] = None,
-    bundle: Annotated[list[Path] | None, typer.Option(help="To begin with; may be repeated.", metavar="FILE")] = None,
+    bundle: BundlesOption = None,
     stations: Annotated[Path | None, typer.Option(help="The devices' TOML but for [device] and [cloud].")] = None,
-    root: Annotated[Path | None, typer.Option(help="root.json of `lineside-cloud keys init`: whom to trust.")] = None,
+    root: RootOption = None,
     ssh_key: Annotated[Path | None, typer.Option(help="Public keys that may log in as root.")] = None,
     size: Annotated[str, typer.Option(help="Of files.")] = "4G",
     image: Annotated[Path | None, typer.Option(help="Folder of `build`; without, the newest of the profile.")] = None,
@@ -180,24 +190,18 @@ def inject(
             help="Without IMAGE: a seed to attach as a disk, for bookworm, noble or trixie.", metavar="CODENAME"
         ),
     ] = None,
-    site: Annotated[str, typer.Option(help="Where it stands; rollouts draw from every site.")] = "default",
-    cloud: Annotated[
-        str | None, typer.Option("--cloud", "--broker", help="The control plane's address; without, it works alone.")
-    ] = None,
-    claim: Annotated[
-        str | None, typer.Option(help="Token of `lineside-cloud devices claim`, or @FILE with it.", metavar="TOKEN")
-    ] = None,
-    bundle: Annotated[list[Path] | None, typer.Option(help="To begin with; may be repeated.", metavar="FILE")] = None,
-    model: Annotated[str | None, typer.Option(help="The model that decides, if no bundle says it.")] = None,
-    stations: Annotated[
-        Path | None, typer.Option(help="The device's TOML but for [device] and [cloud]; without, it watches a folder.")
-    ] = None,
-    root: Annotated[Path | None, typer.Option(help="root.json of `lineside-cloud keys init`: whom to trust.")] = None,
-    inputs: Annotated[Path | None, typer.Option(help="Folder with pictures that it finds at its start.")] = None,
+    site: SiteOption = "default",
+    cloud: CloudOption = None,
+    claim: ClaimOption = None,
+    bundle: BundlesOption = None,
+    model: ModelOption = None,
+    stations: StationsOption = None,
+    root: RootOption = None,
+    inputs: InputsOption = None,
     ssh_key: Annotated[
         Path | None, typer.Option(help="Public keys of the system's own user; without, nobody logs in.")
     ] = None,
-    wifi: Annotated[str | None, typer.Option(help="Network and passphrase.", metavar="NAME:PASSPHRASE")] = None,
+    wifi: WifiOption = None,
     size: Annotated[
         str, typer.Option(help="Of the disk that the image is for, if it is to be larger than it is.")
     ] = "",

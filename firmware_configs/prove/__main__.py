@@ -1,6 +1,8 @@
 """`python -m firmware_configs.prove`: proofs of an image that need no hardware, as commands of their own."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -35,9 +37,7 @@ def boot(
     """Write a disk, switch a virtual device on without a network, then plug it in: tell what was observed, as JSON."""
     from firmware_configs.prove import boot as proof
 
-    with tempfile.TemporaryDirectory(prefix="lineside-prove-") as scratch:
-        place = folder or Path(scratch)
-        place.mkdir(parents=True, exist_ok=True)
+    with _place(folder) as place:
         order = Order(
             profile=profile,
             to=place / "disk.img",
@@ -48,11 +48,8 @@ def boot(
             image=image,
             receipt=place / "receipt.json",
         )
-        try:
+        with _told():
             story = proof.boot(order, place, publish, note, clock)
-        except FlashError as error:
-            note(f"prove: {error.for_people()}")
-            raise typer.Exit(error.exit_code) from error
     say(as_json(proof.as_document(story)))
 
 
@@ -68,9 +65,7 @@ def os_update(
     """Roll a good and a broken system out to a virtual device: it keeps the one, leaves the other, and says why."""
     from firmware_configs.prove import os_update as proof
 
-    with tempfile.TemporaryDirectory(prefix="lineside-prove-") as scratch:
-        place = folder or Path(scratch)
-        place.mkdir(parents=True, exist_ok=True)
+    with _place(folder) as place:
         order = Order(
             profile=profile,
             to=place / "disk.img",
@@ -81,11 +76,8 @@ def os_update(
             image=image,
             receipt=place / "receipt.json",
         )
-        try:
+        with _told():
             story = proof.os_update(order, place, note)
-        except FlashError as error:
-            note(f"prove: {error.for_people()}")
-            raise typer.Exit(error.exit_code) from error
     say(as_json(asdict(story)))
 
 
@@ -100,9 +92,7 @@ def stock(
     """Make a stock Debian with cloud-init, inject a device into it, start it: tell what was observed, as JSON."""
     from firmware_configs.prove import stock as proof
 
-    with tempfile.TemporaryDirectory(prefix="lineside-prove-") as scratch:
-        place = (folder or Path(scratch)).resolve()
-        place.mkdir(parents=True, exist_ok=True)
+    with _place(folder) as place:
         order = Order(
             profile="x86-box",
             to=place / "disk.img",
@@ -112,12 +102,28 @@ def stock(
             inputs=inputs,
             size=size,
         )
-        try:
+        with _told():
             story = proof.stock(order, place, note)
-        except FlashError as error:
-            note(f"prove: {error.for_people()}")
-            raise typer.Exit(error.exit_code) from error
     say(as_json(proof.as_document(story)))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What goes wrong is told in words and ends the command with its exit code."""
+    try:
+        yield
+    except FlashError as error:
+        note(f"prove: {error.for_people()}")
+        raise typer.Exit(error.exit_code) from error
+
+
+@contextmanager
+def _place(folder: Path | None) -> Iterator[Path]:
+    """Give the folder that was named, or one that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="lineside-prove-") as scratch:
+        place = (folder or Path(scratch)).resolve()
+        place.mkdir(parents=True, exist_ok=True)
+        yield place
 
 
 if __name__ == "__main__":

@@ -81,7 +81,9 @@ class Simulated:
         self._come_and_go(look)
         for name, wanted in wanted_bundles(state).items():
             if self._views[name].online:
-                self._obey(name, wanted.active == NEW, wanted.candidate == NEW)
+                self._obey(
+                    name, wanted.active is not None and wanted.active.digest == NEW.digest, wanted.candidate is not None
+                )
         return self._evidence(state, plan)
 
     def _obey(self, name: str, active: bool, staged: bool) -> None:  # noqa: FBT001

@@ -7,7 +7,7 @@ Rules:
   cannot be reached are asked when they can.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Mapping
 
 from cloud.plans import Plan, Stage
 from cloud.rollout_state import DeviceView, RolloutState
@@ -23,7 +23,7 @@ def drawing_order(state: RolloutState) -> list[str]:
     return [name for name in order if members[name].role in ("waiting", "control")]
 
 
-def next_staged(stage: Stage, state: RolloutState, online: set[str]) -> list[str]:
+def next_staged(stage: Stage, state: RolloutState, online: Container[str]) -> list[str]:
     """Return who is asked to fetch the bundle next: a shadow's share, or ahead of a window who will be drawn in it."""
     if stage.kind == "shadow":
         left = stage.quota(state.cohort) - sum(member.staged for member in state.members.values())
@@ -31,7 +31,7 @@ def next_staged(stage: Stage, state: RolloutState, online: set[str]) -> list[str
     return [name for name in next_candidates(stage, state, online) if not state.members[name].staged]
 
 
-def next_candidates(stage: Stage, state: RolloutState, online: set[str]) -> list[str]:
+def next_candidates(stage: Stage, state: RolloutState, online: Container[str]) -> list[str]:
     """Return who decides with the candidate next."""
     free = stage.quota(state.cohort) - state.count("candidate")
     if free <= 0:
@@ -46,7 +46,7 @@ def next_candidates(stage: Stage, state: RolloutState, online: set[str]) -> list
     return (waiting + spare)[:free]
 
 
-def next_controls(state: RolloutState, online: set[str], candidates: list[str]) -> list[str]:
+def next_controls(state: RolloutState, online: Container[str], candidates: list[str]) -> list[str]:
     """Return who is compared with the candidates next: as many as there are of them, by strata."""
     drawn = set(candidates)
     arm = [*state.with_role("candidate"), *candidates]
@@ -59,20 +59,19 @@ def next_controls(state: RolloutState, online: set[str], candidates: list[str]) 
     return matching_controls(pool, strata, arm, kept, len(arm) - len(kept))
 
 
-def with_room(plan: Plan, state: RolloutState, devices: Iterable[DeviceView], names: list[str]) -> list[str]:
+def with_room(plan: Plan, state: RolloutState, online: Mapping[str, DeviceView], names: list[str]) -> list[str]:
     """Return those of the names that may be asked now without more downloads at one time than the plan allows."""
     if plan.max_parallel_downloads is None:
         return names
-    views = {view.device: view for view in devices if view.online}
     fetching = sum(
-        views[name].slot is None
+        online[name].slot is None
         for name, member in state.members.items()
-        if name in views and (member.role == "candidate" or (member.staged and member.role in ("waiting", "control")))
+        if name in online and (member.role == "candidate" or (member.staged and member.role in ("waiting", "control")))
     )
     room = max(0, plan.max_parallel_downloads - fetching)
     taken = []
     for name in names:
-        view = views.get(name)
+        view = online.get(name)
         if view is None:
             continue
         needs = view.slot not in HELD and not state.members[name].staged

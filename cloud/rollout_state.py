@@ -6,6 +6,7 @@ Rules:
 - `wanted_bundles` says what the state asks of every device: repeating it changes nothing.
 """
 
+from functools import cached_property
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -62,6 +63,11 @@ class Evidence(_Value):
     notes: dict[str, str] = Field(default_factory=dict)
     """By gate key: what keeps its evidence from coming, for a person."""
 
+    @cached_property
+    def online(self) -> dict[str, DeviceView]:
+        """The devices that can be reached, by name; made once, because every rule asks and a fleet is large."""
+        return {view.device: view for view in self.devices if view.online}
+
 
 class Member(_Value):
     """One device of the cohort."""
@@ -107,16 +113,24 @@ class RolloutState(_Value):
 
     def with_role(self, *roles: Role) -> list[str]:
         """Return the names of the members in these roles, sorted."""
-        return sorted(name for name, member in self.members.items() if member.role in roles)
+        return sorted(name for role in roles for name in self._by_role.get(role, ()))
 
     def count(self, role: Role) -> int:
         """Return how many members are in a role."""
-        return sum(member.role == role for member in self.members.values())
+        return len(self._by_role.get(role, ()))
 
     @property
     def cohort(self) -> int:
         """Number of devices that the shares are taken of."""
-        return sum(member.role != "already" for member in self.members.values())
+        return len(self.members) - self.count("already")
+
+    @cached_property
+    def _by_role(self) -> dict[Role, list[str]]:
+        """Names by role, sorted; counted once for each set of members, because every rule asks and a fleet is large."""
+        names: dict[Role, list[str]] = {}
+        for name in sorted(self.members):
+            names.setdefault(self.members[name].role, []).append(name)
+        return names
 
 
 class _Decision(_Value):
@@ -342,8 +356,21 @@ def apply(state: RolloutState, decision: Decision) -> RolloutState:
 
 
 def wanted_bundles(state: RolloutState) -> dict[str, DesiredBundles]:
-    """Return what every member should hold of the model. Members that take no part are left out."""
-    return {name: _wanted(state, member) for name, member in sorted(state.members.items()) if member.role != "already"}
+    """Return what every member should hold of the model. Members that take no part are left out.
+
+    Members of whom the same is wanted share one value: it is frozen, and a fleet is large.
+    """
+    shared: dict[tuple[BundleRef | None, bool, Role], DesiredBundles] = {}
+    wanted = {}
+    for name in sorted(state.members):
+        member = state.members[name]
+        if member.role == "already":
+            continue
+        kind = (member.previous, member.staged, member.role)
+        if kind not in shared:
+            shared[kind] = _wanted(state, member)
+        wanted[name] = shared[kind]
+    return wanted
 
 
 def _wanted(state: RolloutState, member: Member) -> DesiredBundles:
@@ -356,7 +383,10 @@ def _wanted(state: RolloutState, member: Member) -> DesiredBundles:
 
 
 def _with(state: RolloutState, **changes: object) -> RolloutState:
-    return state.model_copy(update=changes)
+    changed = state.model_copy(update=changes)
+    if "members" in changes:
+        changed.__dict__.pop("_by_role", None)
+    return changed
 
 
 def _members(state: RolloutState, names: list[str], **changes: object) -> RolloutState:

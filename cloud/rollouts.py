@@ -100,6 +100,8 @@ def _member(view: DeviceView, state: RolloutState) -> Member:
 def _note_devices(_plan: Plan, state: RolloutState, evidence: Evidence, _now_ms: int) -> Iterable[Decision]:
     """Returns and refusals that the devices report; apart, because they mean different things."""
     for view in evidence.devices:
+        if not view.failure and not view.refusal:
+            continue
         member = state.members[view.device]
         asked = member.role == "candidate" or (member.staged and member.role in ("waiting", "control"))
         if asked and view.failure:
@@ -192,7 +194,7 @@ def missing(plan: Plan, state: RolloutState, evidence: Evidence, now_ms: int) ->
 
 def _unsettled(stage: Stage, state: RolloutState, evidence: Evidence) -> list[str]:
     """Return which devices are not where the stage wants them: those away do not count, but one must be there."""
-    views = {view.device: view for view in evidence.devices if view.online}
+    views = evidence.online
     if stage.kind == "shadow":
         asked = [name for name in state.with_role("waiting", "control") if state.members[name].staged]
         there = [name for name in asked if name in views and views[name].slot in HELD]
@@ -224,9 +226,12 @@ def _undrawn(plan: Plan, state: RolloutState, evidence: Evidence) -> list[str]:
     stage = plan.stages[state.stage]
     if plan.max_parallel_downloads is None and stage.window is None:
         return []
-    online = {view.device for view in evidence.devices if view.online}
-    drawn = next_staged(stage, state, online) if stage.kind == "shadow" else next_candidates(stage, state, online)
-    left = [name for name in drawn if name in online and state.members[name].joined < max(state.stage, 0)]
+    drawing = next_staged if stage.kind == "shadow" else next_candidates
+    left = [
+        name
+        for name in drawing(stage, state, evidence.online)
+        if name in evidence.online and state.members[name].joined < max(state.stage, 0)
+    ]
     if not left:
         return []
     most = plan.max_parallel_downloads
@@ -271,16 +276,16 @@ def _draw(plan: Plan, state: RolloutState, evidence: Evidence, now_ms: int) -> I
     if state.status != "running" or state.stage == NOT_STARTED:
         return
     stage = plan.stages[state.stage]
-    online = {view.device for view in evidence.devices if view.online}
+    online = evidence.online
     is_open = stage.window is None or stage.window.until_ms(now_ms) is not None
     if stage.kind == "shadow" or not is_open:
         if is_open or (stage.kind != "shadow" and stage.download_early):
-            wanted = with_room(plan, state, evidence.devices, next_staged(stage, state, online))
+            wanted = with_room(plan, state, evidence.online, next_staged(stage, state, online))
             when = "the old version goes on deciding" if is_open else "ahead of the maintenance window"
             if wanted:
                 yield DevicesStaged(devices=wanted, reason=f"to be fetched by {_names(wanted)}; {when}")
         return
-    candidates = with_room(plan, state, evidence.devices, next_candidates(stage, state, online))
+    candidates = with_room(plan, state, evidence.online, next_candidates(stage, state, online))
     controls = [] if stage.full else next_controls(state, online, candidates)
     if candidates or controls:
         yield DevicesAssigned(candidates=candidates, controls=controls, reason=_drawn(candidates, controls))
@@ -348,9 +353,8 @@ def _drawn(candidates: list[str], controls: list[str]) -> str:
 
 
 def _ending(state: RolloutState, evidence: Evidence) -> str:
-    views = {view.device: view for view in evidence.devices if view.online}
-    here = [name for name in state.with_role("candidate") if name in views]
-    away = [name for name in state.with_role("candidate") if name not in views]
+    here = [name for name in state.with_role("candidate") if name in evidence.online]
+    away = [name for name in state.with_role("candidate") if name not in evidence.online]
     parts = [f"{_bundle(state)} runs on {_names(here)}"]
     parts += [f"{_names(away)} cannot be reached and will join later"] if away else []
     refused = state.with_role("refused")

@@ -99,7 +99,7 @@ def _tuned() -> Iterator[tuple[str, str, bytes, bytes]]:
     import torch
     from torch import nn
 
-    from models.lite0 import Lite0, channels_after
+    from export.training.lite0 import Lite0, channels_after
 
     torch.manual_seed(SEED)
     pictures, labels = _pictures()

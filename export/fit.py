@@ -10,7 +10,6 @@ Rules:
 import json
 import resource
 import shutil
-import subprocess
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -47,6 +46,7 @@ from export.evidence import Judged
 from export.floating import float_file
 from export.formats import Choice
 from export.progress import Stages
+from export.provenance import code_commit
 from export.quantize import quantize
 from export.rawinputs import RawInputs
 from export.recipe import BuildData, Labelled, Precision, Recipe
@@ -98,7 +98,7 @@ def fit(options: plan.Options, *, quiet: bool = False) -> Fitted:
     formats.asked(options.prefer, options.precision)  # and so is what does not go together
     digest = found.digest()
     runs = Runs(options.out)
-    code = commit()
+    code = code_commit()
     run = runs.begin(
         name=options.name,
         version=options.version,
@@ -125,21 +125,6 @@ def fit(options: plan.Options, *, quiet: bool = False) -> Fitted:
 
     problem = send(runs.get(run), [made.path, made.report])
     return replace(made, words=[*made.words, *([problem] if problem else [])])
-
-
-def commit() -> str:
-    """Return the commit of the code, or the version of the package outside of a repository."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    here = Path(__file__).parent
-    if (here.parent / ".git").exists():
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return done.stdout.strip()
-    try:
-        return f"lineside {version('lineside')}"
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def as_before(options: plan.Options, digest: str, code: str) -> Choice | None:

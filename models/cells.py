@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edge.runtimes.onnx import exact_session
-from models.lite0 import Lite0
+from export.training.lite0 import Lite0
 
 Depths = tuple[int, ...]
 """Blocks whose results the head sees: the first has half the stride of the others, which is that of the cells."""

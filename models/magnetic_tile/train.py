@@ -8,7 +8,6 @@ Rules:
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.build import BuildReport, build_bundle
+from export.provenance import code_commit
 from export.recipe import BuildData, Labelled, Recipe, Runtime
 from export.thresholds import units_needed
 from models.kept import keep
@@ -119,7 +119,7 @@ def _originals(folder: Path, photos: list[Photo]) -> list[U8]:
 def _recipe(folder: Path, photos: list[Photo], measured: dict[str, Any], errors: list[str], note: str) -> Recipe:
     paths = sorted(folder.glob("*/*.jpg"), key=lambda path: path.name)
     lineage: dict[str, Any] = {
-        "code": _commit(),
+        "code": code_commit(),
         "recipe": "models/magnetic_tile/train.py",
         "dataset": "Magnetic-tile-defect-datasets (Huang, Qiu, Yuan 2018); not redistributed",
         "dataset_digest": digest_of_files(paths),
@@ -156,12 +156,6 @@ def _recipe(folder: Path, photos: list[Photo], measured: dict[str, Any], errors:
         metrics={"cross_validated": measured, "worst": errors},
         limits=HERE / "limits.toml",
     )
-
-
-def _commit() -> str:
-    """Return the commit of the code, or `unknown` outside of a repository."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

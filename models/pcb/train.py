@@ -11,7 +11,6 @@ Rules:
 import argparse
 import hashlib
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from edge.calibrate import probabilities
 from export import calibration, golden, onnx_export
 from export.build import BuildReport, build_bundle
+from export.provenance import code_commit
 from export.quantize import quantize
 from export.recipe import BuildData, Labelled, Recipe, split_by_group
 from models.kept import keep
@@ -160,7 +160,7 @@ def _digest(scans: list[Scan]) -> str:
 
 def _recipe(folder: Path, scans: list[Scan], measured: dict[str, Any]) -> Recipe:
     lineage: dict[str, Any] = {
-        "code": _commit(),
+        "code": code_commit(),
         "recipe": "models/pcb/train.py",
         "dataset": "DeepPCB (github.com/tangsanli5201/DeepPCB), MIT",
         "dataset_digest": digest_of_files(folder),
@@ -189,12 +189,6 @@ def _recipe(folder: Path, scans: list[Scan], measured: dict[str, Any]) -> Recipe
         metrics={"boards_never_seen": measured},
         limits=HERE / "limits.toml",
     )
-
-
-def _commit() -> str:
-    """Return the commit of the code, or `unknown` outside of a repository."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Rules:
 """
 
 import argparse
-import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from edge.preprocess import image_tensor
 from export.build import BuildReport, build_bundle
 from export.onnx_export import float_onnx
+from export.provenance import code_commit
 from export.recipe import BuildData, Labelled, Recipe
 from models.phone_glass.data import INPUT, Set, SetSpec, load_or_make, seen
 from models.phone_glass.fit import fit
@@ -150,7 +150,7 @@ def mislabelled(examples: Set) -> Set:
 
 def _recipe(version: str, plan: Plan, train: Set) -> Recipe:
     lineage: dict[str, Any] = {
-        "code": _commit(),
+        "code": code_commit(),
         "recipe": "models/phone_glass/train.py",
         "plan": asdict(plan),
         "dataset_digest": train.digest(),
@@ -172,12 +172,6 @@ def _recipe(version: str, plan: Plan, train: Set) -> Recipe:
         lineage=lineage,
         limits=HERE / "limits.toml",
     )
-
-
-def _commit() -> str:
-    """Return the commit of the code, or `unknown` outside of a repository."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Rules:
 """
 
 import argparse
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from edge.preprocess import audio_shape
 from export import golden, onnx_export
 from export.build import BuildReport, build_bundle
+from export.provenance import code_commit
 from export.quantize import quantize
 from export.recipe import BuildData, Labelled, Recipe, Sound, split_by_group
 from models.commands.network import CommandNet, published
@@ -215,7 +215,7 @@ def _reference(recordings: list[Recording]) -> list[Sound]:
 
 def _recipe(recordings: list[Recording], found: dict[str, Any]) -> Recipe:
     lineage: dict[str, Any] = {
-        "code": _commit(),
+        "code": code_commit(),
         "recipe": "models/spoken_digits/train.py",
         "dataset": "Free Spoken Digit Dataset (github.com/Jakobovski/free-spoken-digit-dataset), CC BY-SA 4.0; "
         "words: Google Speech Commands v0.02, CC BY 4.0; noise: ESC-10, CC BY 3.0",
@@ -256,12 +256,6 @@ def _recipe(recordings: list[Recording], found: dict[str, Any]) -> Recipe:
         metrics=found,
         limits=HERE / "limits.toml",
     )
-
-
-def _commit() -> str:
-    """Return the commit of the code, or `unknown` outside of a repository."""
-    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from edge.preprocess import (
     to_model,
 )
 from edge.wire.manifest import AudioInput, ImageInput, TensorSpec
+from export.foreign.sounds import MLPERF_TINY
 
 SEED = 5
 RATE_HZ = 8000
@@ -211,24 +212,6 @@ def test_tensors_lie_in_memory_without_gaps() -> None:
         assert tensor.flags["C_CONTIGUOUS"]
 
 
-MFCC = AudioInput(
-    sample_rate_hz=16000,
-    window_s=1.0,
-    frame_ms=30.0,
-    hop_ms=20.0,
-    fft_size=512,
-    spectrum="magnitude",
-    mel_bands=40,
-    low_hz=20.0,
-    high_hz=4000.0,
-    filters="mel",
-    features="mfcc",
-    coefficients=10,
-    place="start",
-    level="peak",
-)
-
-
 def mlperf_tiny_features(samples: F32) -> F32:
     """Return MLPerf Tiny's keyword features, written anew from its description, with scipy's transform."""
     from scipy.fft import dct
@@ -249,18 +232,18 @@ def mlperf_tiny_features(samples: F32) -> F32:
 
 def test_mfcc_are_those_of_mlperf_tiny() -> None:
     sound = tone(440, 1.0, 16000) + np.random.default_rng(SEED).normal(0, 0.05, 16000).astype(np.float32)
-    got = audio_tensor(sound.astype(np.float32), 16000, MFCC)
-    assert got.shape == audio_shape(MFCC) == (1, 49, 10, 1)
+    got = audio_tensor(sound.astype(np.float32), 16000, MLPERF_TINY)
+    assert got.shape == audio_shape(MLPERF_TINY) == (1, 49, 10, 1)
     assert np.abs(got[0, :, :, 0] - mlperf_tiny_features(sound)).max() < 2e-3
 
 
 def test_peak_level_makes_features_independent_of_loudness() -> None:
     quiet = tone(440, 1.0, 16000, amplitude=0.01)
-    assert np.abs(audio_tensor(quiet, 16000, MFCC) - audio_tensor(quiet * 50, 16000, MFCC)).max() < 5e-3
+    assert np.abs(audio_tensor(quiet, 16000, MLPERF_TINY) - audio_tensor(quiet * 50, 16000, MLPERF_TINY)).max() < 5e-3
 
 
 def test_silence_with_peak_level_stays_finite() -> None:
-    assert np.isfinite(audio_tensor(np.zeros(16000, np.float32), 16000, MFCC)).all()
+    assert np.isfinite(audio_tensor(np.zeros(16000, np.float32), 16000, MLPERF_TINY)).all()
 
 
 def test_waveform_from_the_start_is_followed_by_silence() -> None:

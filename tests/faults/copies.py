@@ -196,12 +196,15 @@ class Site:
             self._say(f"no rollout was started: {error}")
 
     def finish(self) -> dict[str, Any]:
-        """End the load, wait until everything is stored and the rollout is done; return what the load said."""
+        """Wait until the rollout is done, end the load, wait until everything is stored; return what the load said.
+
+        In this order: devices whose load has ended go away, and a rollout waits for them.
+        """
         assert self._load.stdin is not None
         assert self._load.stdout is not None
+        wait_until(self._is_done, DONE_S, f"the rollout's end; its log: {self._log_lines()}")
         self._load.stdin.write(b"end\n")
         self._load.stdin.flush()
-        wait_until(self._is_done, DONE_S, f"the rollout's end; its log: {self._log_lines()}")
         said: dict[str, Any] = json.loads(self._load.stdout.readline())
         return said
 

@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_MS = 10_000
 """How long a connection waits for another process (a backup, a person's shell, another copy) to let go."""
+TURN_TIMEOUT_MS = 30_000
+"""How long a writer of PostgreSQL waits for its turn. Turns are given in order, so whoever waits gets one; who gives up
+early on a busy machine has to wait from the beginning, and may never get one."""
 HUNG_TIMEOUT_MS = 60_000
 """After which PostgreSQL ends a transaction whose copy does nothing any more, and so its turn."""
 CONNECT_TIMEOUT_S = 10
@@ -206,7 +209,7 @@ def _open_postgresql(url: str) -> Engine:
         parsed = parsed.set(drivername="postgresql+psycopg")
     settings = {
         "synchronous_commit": "on",
-        "lock_timeout": BUSY_TIMEOUT_MS,
+        "lock_timeout": TURN_TIMEOUT_MS,
         "idle_in_transaction_session_timeout": HUNG_TIMEOUT_MS,
     }
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())

@@ -202,7 +202,10 @@ class Site:
         """
         assert self._load.stdin is not None
         assert self._load.stdout is not None
-        wait_until(self._is_done, DONE_S, f"the rollout's end; its log: {self._log_lines()}")
+        try:
+            wait_until(self._is_done, DONE_S, "the rollout's end")
+        except AssertionError as error:
+            raise AssertionError(f"{error}, which {self._what_holds_it_up()}; its log: {self._log_lines()}") from None
         self._load.stdin.write(b"end\n")
         self._load.stdin.flush()
         said: dict[str, Any] = json.loads(self._load.stdout.readline())
@@ -212,6 +215,13 @@ class Site:
         with self.store.read() as connection:
             statuses = connection.execute(select(tables.rollouts.c.status)).scalars().all()
         return bool(statuses) and all(status not in ("running", "paused") for status in statuses)
+
+    def _what_holds_it_up(self) -> str:
+        query = select(tables.rollouts.c.state).order_by(tables.rollouts.c.created_at_ms.desc()).limit(1)
+        with self.store.read() as connection:
+            state: dict[str, Any] = connection.execute(query).scalar_one()
+        age_s = time.time() - state["last_tick_ms"] / 1000
+        return f"was looked at {age_s:.0f} s ago and waits for {state['waiting_for']}"
 
     def _log_lines(self) -> list[str]:
         query = select(tables.rollout_log.c.reason).order_by(tables.rollout_log.c.id.desc()).limit(5)

@@ -63,14 +63,10 @@ def main(version: str = VERSION, out: Path | None = None, data: Path | None = No
     """
     if version != VERSION:
         raise KeyError(version)
-    clips = load_clips(folder_of("speech-commands", data))
-    teacher = published(folder_of("mlperf-tiny", data) / "kws_ref_model.tflite")
-    folder = folder_of("noise", data)
-    print("reading noise and changing clips", file=sys.stderr)
-    quiet, noisy = versions(clips, noises(folder, TRAIN_NOISE, INPUT.sample_rate_hz), VERSIONS, SEED)
+    clips, teacher, quiet, noisy = _prepared(data)
     labels = np.array([clip.label for clip in clips], np.intp)
     heard: dict[int | None, NDArray[np.float32]] = {None: at_snr(clips, {}, None, SEED)}
-    unheard_noise = noises(folder, TEST_NOISE, INPUT.sample_rate_hz)
+    unheard_noise = noises(folder_of("noise", data), TEST_NOISE, INPUT.sample_rate_hz)
     heard |= {snr: at_snr(clips, unheard_noise, snr, SEED) for snr in SNR_DB}
     scored = _cross_validated(clips, teacher, quiet, noisy, heard)
     print("training on all speakers", file=sys.stderr)
@@ -94,6 +90,28 @@ def main(version: str = VERSION, out: Path | None = None, data: Path | None = No
     keep(report, "each speaker by a network that never heard them")
     print(found, file=sys.stderr)
     return report
+
+
+def judged(data: Path | None = None) -> tuple[Labelled, None]:
+    """Return all clips, clean, with logits of networks that never heard their speaker; for `models.kept`.
+
+    Raises:
+        ConfigError: the data is not there.
+    """
+    clips, teacher, quiet, noisy = _prepared(data)
+    clean = at_snr(clips, {}, None, SEED)
+    scored = _cross_validated(clips, teacher, quiet, noisy, {None: clean})
+    labels, speakers = np.array([clip.label for clip in clips], np.intp), np.array([clip.speaker for clip in clips])
+    return Labelled(clean, labels, speakers, scored.clean), None
+
+
+def _prepared(data: Path | None) -> tuple[list[Clip], CommandNet, NDArray[np.float32], NDArray[np.float32]]:
+    """Return clips, the published network, and their changed copies without and with noise."""
+    clips = load_clips(folder_of("speech-commands", data))
+    teacher = published(folder_of("mlperf-tiny", data) / "kws_ref_model.tflite")
+    print("reading noise and changing clips", file=sys.stderr)
+    quiet, noisy = versions(clips, noises(folder_of("noise", data), TRAIN_NOISE, INPUT.sample_rate_hz), VERSIONS, SEED)
+    return clips, teacher, quiet, noisy
 
 
 def _cross_validated(

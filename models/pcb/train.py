@@ -66,17 +66,9 @@ def main(version: str = VERSION, out: Path | None = None, data: Path | None = No
         raise KeyError(version)
     folder = folder_of("pcb", data)
     scans = load_scans(folder)
-    scored = [_fold(scans, board) for board in sorted({scan.board for scan in scans})]
-    names = [scan for part in scored for scan in part.scans]
-    figures.save(scored, WORK)
+    scored = _cross_validated(scans)
     final = trained(scans)
-    labelled = Labelled(
-        as_values(names),
-        np.concatenate([part.labels() for part in scored]),
-        np.array([pair_of(scan.name) for scan in names]),
-        np.concatenate([part.logits for part in scored]),
-    )
-    pilot, heldout = split_by_group(labelled, _PILOT_SHARE, _PILOT_SEED)
+    pilot, heldout = split_by_group(_labelled(scored), _PILOT_SHARE, _PILOT_SEED)
     build_data = BuildData(
         quantize=as_values(_spread(scans, _RANGE_SCANS)),
         heldout=heldout,
@@ -89,6 +81,17 @@ def main(version: str = VERSION, out: Path | None = None, data: Path | None = No
     assert heldout.groups is not None
     keep(report, "each board by a network that never saw it", np.array([board_of(pair) for pair in heldout.groups]))
     return report
+
+
+def judged(data: Path | None = None) -> tuple[Labelled, NDArray[np.str_]]:
+    """Return all scans with logits of networks that never saw their board, and the boards; for `models.kept`.
+
+    Raises:
+        ConfigError: the data is not there.
+    """
+    labelled = _labelled(_cross_validated(load_scans(folder_of("pcb", data))))
+    assert labelled.groups is not None
+    return labelled, np.array([board_of(pair) for pair in labelled.groups])
 
 
 def trained(scans: list[Scan]) -> network.BoardNet:
@@ -121,6 +124,22 @@ def _thresholds(pilot: Labelled) -> tuple[float, float]:
     odds = np.exp(np.array([-wanted - offset, wanted - offset]) / slope)
     pass_max, divert_min = (round(float(value), 4) for value in odds / (1 + odds))
     return pass_max, divert_min
+
+
+def _cross_validated(scans: list[Scan]) -> list[figures.Scored]:
+    scored = [_fold(scans, board) for board in sorted({scan.board for scan in scans})]
+    figures.save(scored, WORK)
+    return scored
+
+
+def _labelled(scored: list[figures.Scored]) -> Labelled:
+    scans = [scan for part in scored for scan in part.scans]
+    return Labelled(
+        as_values(scans),
+        np.concatenate([part.labels() for part in scored]),
+        np.array([pair_of(scan.name) for scan in scans]),
+        np.concatenate([part.logits for part in scored]),
+    )
 
 
 def _fold(scans: list[Scan], board: str) -> figures.Scored:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
-from sklearn.metrics import roc_auc_score
 
+from export.roc import auroc
 from models.pcb.data import KINDS, LABELS, Scan, pair_of
 from models.pcb.network import STRIDE, BoardNet
 
@@ -103,7 +103,7 @@ def _figures(parts: list[Scored]) -> dict[str, Any]:
     clean, bad = int(np.sum(~defective)), int(np.sum(defective))
     return {
         "pairs": bad,
-        "auroc": round(float(roc_auc_score(defective, score)), 5),
+        "auroc": round(auroc(defective, score), 5),
         "auroc_interval": _auroc_interval(score, defective, np.array([pair_of(scan.name) for scan in scans])),
         "false_rejects_at_99_recall": round(rejects / clean, 4),
         "false_rejects_interval": interval(rejects, clean),
@@ -143,6 +143,6 @@ def _auroc_interval(score: F64, defective: NDArray[np.bool_], pairs: NDArray[np.
     values = []
     for _ in range(_BOOTSTRAP):
         drawn = np.concatenate([members[index] for index in rng.integers(len(members), size=len(members))])
-        values.append(float(roc_auc_score(defective[drawn], score[drawn])))
+        values.append(auroc(defective[drawn], score[drawn]))
     low, high = np.quantile(values, [0.025, 0.975])
     return [round(float(low), 5), round(float(high), 5)]

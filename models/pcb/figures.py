@@ -56,8 +56,15 @@ def boxes(network: BoardNet, scans: list[Scan]) -> NDArray[np.intp]:
             continue
         with torch.no_grad():
             cells = network.cells(as_input(scan.picture[None]))[0].numpy()
-        found.extend((int(kind), _named(cells, box)) for kind, box in zip(scan.kinds, scan.boxes, strict=True))
+        found.extend((int(kind), named(cells, box)) for kind, box in zip(scan.kinds, scan.boxes, strict=True))
     return np.array(found, np.intp).reshape(-1, 2)
+
+
+def named(cells: NDArray[np.float32], box: NDArray[np.float32]) -> int:
+    """Return the likeliest kind of the worst cell in a box, or 0 if good is likelier."""
+    left, top, right, bottom = (int(value) // STRIDE for value in box)
+    inside = cells[:, top : bottom + 1, left : right + 1].max((1, 2))
+    return int(inside.argmax()) + 1 if inside.max() > 0 else 0
 
 
 def table(parts: list[Scored]) -> dict[str, Any]:
@@ -83,13 +90,6 @@ def save(parts: list[Scored], folder: Path) -> None:
 
 def _label(scan: Scan, logits: NDArray[np.float32]) -> int:
     return int(max(scan.kinds, key=lambda kind: logits[kind])) if scan.defective else 0
-
-
-def _named(cells: NDArray[np.float32], box: NDArray[np.float32]) -> int:
-    """Return the likeliest kind of the worst cell in a box, or 0 if good is likelier."""
-    left, top, right, bottom = (int(value) // STRIDE for value in box)
-    inside = cells[:, top : bottom + 1, left : right + 1].max((1, 2))
-    return int(inside.argmax()) + 1 if inside.max() > 0 else 0
 
 
 def _figures(parts: list[Scored]) -> dict[str, Any]:

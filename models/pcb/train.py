@@ -107,6 +107,11 @@ def trained(scans: list[Scan]) -> network.BoardNet:
     return made
 
 
+def left_out(board: str) -> str:
+    """Return the board that stands for those left out together with this one."""
+    return _TOGETHER.get(board, board)
+
+
 def int8_logits(made: network.BoardNet, seen: list[Scan], unseen: list[Scan]) -> NDArray[np.float32]:
     """Return logits (n, 7) of the network's int8 form; its ranges are set by scans that it was trained on."""
     ranges = as_values(_spread(seen, _RANGE_SCANS))
@@ -144,16 +149,12 @@ def _labelled(scored: list[figures.Scored]) -> Labelled:
 
 def _fold(scans: list[Scan], board: str) -> figures.Scored:
     print(f"without board {board}", file=sys.stderr)
-    seen = [scan for scan in scans if _left_out(scan.board) != _left_out(board)]
+    seen = [scan for scan in scans if left_out(scan.board) != left_out(board)]
     unseen = [scan for scan in scans if scan.board == board]
     made = trained(seen)
     scored = figures.Scored(board, unseen, int8_logits(made, seen, unseen), figures.boxes(made, unseen))
     print(json.dumps({board: scored.figures()}), file=sys.stderr)
     return scored
-
-
-def _left_out(board: str) -> str:
-    return _TOGETHER.get(board, board)
 
 
 def _spread(scans: list[Scan], count: int) -> list[Scan]:

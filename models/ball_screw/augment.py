@@ -31,8 +31,6 @@ _SMALLEST = 9.0
 """Side in pixels of a square as large as the smallest pit that is pasted: below, it could not be told from dirt."""
 _OPACITY = (0.4, 1.0)
 """Pits begin faint."""
-LIGHT_SPREAD = 1.0
-"""How much lights, colours and contrasts differ; 1 is what networks are shipped with, `tried.py` knows of others."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +114,11 @@ class Crops:
 def other_light(crop: U8, rng: np.random.Generator) -> U8:
     """Return the crop under another light, white balance, focus and sensor noise."""
     values = crop.astype(np.float32) / 255
-    values = values ** np.exp(rng.normal(0, 0.20 * LIGHT_SPREAD)) * np.exp(rng.normal(0, 0.18 * LIGHT_SPREAD))
-    values *= np.exp(rng.normal(0, 0.05 * LIGHT_SPREAD, 3)).astype(np.float32)
+    values = values ** np.exp(rng.normal(0, 0.20)) * np.exp(rng.normal(0, 0.18))
+    values *= np.exp(rng.normal(0, 0.05, 3)).astype(np.float32)
     gray = values.mean(2, keepdims=True)
     values = gray + (values - gray) * np.float32(rng.uniform(0.5, 1.3))
-    values = (values - values.mean()) * np.float32(np.exp(rng.normal(0, 0.15 * LIGHT_SPREAD))) + values.mean()
+    values = (values - values.mean()) * np.float32(np.exp(rng.normal(0, 0.15))) + values.mean()
     focus = rng.random()
     if focus < 0.35:
         values = cv2.GaussianBlur(values, (0, 0), rng.uniform(0.4, 1.2))

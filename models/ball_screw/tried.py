@@ -1,13 +1,11 @@
-"""What was tried for the figure by picture, each to be had again: `python -m models.ball_screw.tried WHAT --data DIR`.
+"""What was tried for the figure by picture, from the kept scores: `python -m models.ball_screw.tried`.
 
 Rules:
-- Positions are judged as in the recipe, by int8 networks that never saw them; one thing differs from it.
-- Nothing here ships: a bundle's figures are those of `train.py`.
+- Scores are those beside the bundle: each position by a network that never saw it; nothing is trained.
+- Nothing here ships: a device judges each picture for itself.
 """
 
-import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,61 +13,84 @@ from numpy.typing import NDArray
 
 from export.roc import auroc
 from export.scores import read
-from models.ball_screw import augment
 from models.ball_screw.measure import BUNDLE
 from models.ball_screw.regions import false_alarms
-from models.realdata import add_option, folder_of
 
-_FIRST = 8
+_PAST = 8
 """Pictures of a position that say what it looks like before there are pits."""
-_LIGHTS = 2.0
+_BEGINNING = 2
+"""Pictures at the beginning of each run of pitted ones."""
+_TOGETHER = 3
 _LEAST = 1e-6
 
+F64 = NDArray[np.float64]
 
-def own_past(score: NDArray[np.float64], position: NDArray[Any], first: int = _FIRST) -> NDArray[np.float64]:
-    """Return log-odds less the median of the position's first pictures, (n,), so that each is its own measure.
+
+def figures() -> dict[str, dict[str, float]]:
+    """Return AUROC and false alarms by picture of each way to use the kept scores."""
+    scores = read(BUNDLE.with_suffix(".scores.npz"))
+    assert scores.block is not None
+    pitted, position = scores.sample.event, scores.block
+    odds = _odds(scores.sample.score)
+    own = own_past(odds, position)
+    later = ~beginnings(pitted, position)
+    return {
+        "as it is": _figures(pitted, odds),
+        "against the position's own past": _figures(pitted, own),
+        f"the mean of {_TOGETHER} pictures in a row": _figures(pitted, together(odds, position)),
+        "both": _figures(pitted, together(own, position)),
+        f"without the first {_BEGINNING} pictures of each run of pitted ones": _figures(pitted[later], odds[later]),
+    }
+
+
+def own_past(odds: F64, position: NDArray[Any], first: int = _PAST) -> F64:
+    """Return scores less the median of the position's first pictures, (n,), so that each is its own measure.
 
     Args:
-        score: (n,) defect scores, in time within a position.
+        odds: (n,) in time within a position.
         position: (n,) of the screw.
         first: how many pictures are taken for clean.
     """
-    kept = np.clip(score, _LEAST, 1 - _LEAST)
-    odds = np.log(kept / (1 - kept))
+    found = odds.copy()
     for name in np.unique(position):
-        own = np.flatnonzero(position == name)
-        odds[own] -= np.median(odds[own[:first]])
-    return np.asarray(odds, np.float64)
-
-
-def by_own_past() -> dict[str, Any]:
-    """Return the figures by picture of the kept scores, as they are and against each position's own past."""
-    scores = read(BUNDLE.with_suffix(".scores.npz"))
-    assert scores.block is not None
-    sample, found = scores.sample, {}
-    for name, score in (("as it is", sample.score), ("own past", own_past(sample.score, scores.block))):
-        found[name] = {
-            "auroc": round(auroc(sample.event, score), 4),
-            "false_alarms_at_95_recall": round(false_alarms(sample.event, score), 4),
-        }
+        here = np.flatnonzero(position == name)
+        found[here] -= np.median(odds[here[:first]])
     return found
 
 
-def by_lights(data: Path | None) -> dict[str, Any]:
-    """Return the figures of networks whose crops differ twice as much in light, colour and contrast."""
-    from models.ball_screw.data import DOUBTFUL, HELD_OUT, load_photos
-    from models.ball_screw.fit import make_pool
-    from models.ball_screw.train import POOL, SEED, cross_validated
+def together(odds: F64, position: NDArray[Any], count: int = _TOGETHER) -> F64:
+    """Return the mean of each picture's score and those just before it at its position, (n,)."""
+    found = odds.copy()
+    for name in np.unique(position):
+        here = np.flatnonzero(position == name)
+        for place in range(len(here)):
+            found[here[place]] = odds[here[max(place - count + 1, 0) : place + 1]].mean()
+    return found
 
-    augment.LIGHT_SPREAD = _LIGHTS
-    photos = load_photos(folder_of("ball-screw", data))
-    training = [photo for photo in photos if photo.position != HELD_OUT and photo.name not in DOUBTFUL]
-    return cross_validated(training, make_pool(training, POOL, SEED))[1]
+
+def beginnings(pitted: NDArray[np.bool_], position: NDArray[Any], count: int = _BEGINNING) -> NDArray[np.bool_]:
+    """Return which pictures are among the first of a run of pitted ones at their position, (n,)."""
+    found = np.zeros(len(pitted), np.bool_)
+    for name in np.unique(position):
+        here = np.flatnonzero(position == name)
+        run = 0
+        for place in here:
+            run = run + 1 if pitted[place] else 0
+            found[place] = 0 < run <= count
+    return found
+
+
+def _odds(score: F64) -> F64:
+    kept = np.clip(score, _LEAST, 1 - _LEAST)
+    return np.asarray(np.log(kept / (1 - kept)), np.float64)
+
+
+def _figures(pitted: NDArray[np.bool_], score: F64) -> dict[str, float]:
+    return {
+        "auroc": round(auroc(pitted, score), 4),
+        "false_alarms_at_95_recall": round(false_alarms(pitted, score), 4),
+    }
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m models.ball_screw.tried", description="What was tried.")
-    parser.add_argument("what", choices=("own-past", "lights"))
-    add_option(parser, "ball-screw")
-    options = parser.parse_args()
-    print(json.dumps(by_own_past() if options.what == "own-past" else by_lights(options.data)))
+    print(json.dumps(figures(), indent=1))

@@ -281,7 +281,7 @@ def _assemble(
         prefer=recipe.prefer if recipe.prefer in shipped else next(iter(shipped)),
         calibration=fitted,
         policy=policy,
-        gate=reference.gate_limits(metrics),
+        gate=reference.gate_limits(metrics, recipe.gate_least),
         reference=reference.histograms(histograms),
         out_of_distribution=None if known is None else known.spec,
         golden=Golden(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.wire.manifest import GOOD_LABEL, InspectPolicy, Policy
+from export import roc
 from export.intervals import share
 from export.thresholds import binomial_cdf, units_needed, upper_bound
 
@@ -129,8 +130,6 @@ def figures(judged: Judged) -> dict[str, Any]:
 
 def area(judged: Judged, where: NDArray[np.bool_] | None = None) -> dict[str, Any]:
     """Return the area under the curve of the defect score over `where`, with its interval: groups are drawn again."""
-    from scipy.stats import rankdata
-
     kept = ~judged.refused if where is None else where & ~judged.refused
     nothing = {"value": None, "low": 0.0, "high": 1.0, "count": 0, "total": 0, "groups": 0}
     if not judged.inspects or len(set(judged.defective()[kept])) < 2:
@@ -138,21 +137,11 @@ def area(judged: Judged, where: NDArray[np.bool_] | None = None) -> dict[str, An
     score, bad = judged.defect_score()[kept], judged.defective()[kept]
     numbers = np.unique(judged.groups[kept], return_inverse=True)[1]
     many = int(numbers.max()) + 1
-    places = np.unique(rankdata(score), return_inverse=True)[1]
-    size = int(places.max()) + 1
-
-    def of(times: NDArray[np.float64]) -> float:
-        """Return the area where each example counts so many times; nan where one side is missing."""
-        defective = np.bincount(places, times * bad, size)
-        good = np.bincount(places, times * ~bad, size)
-        below = np.cumsum(good) - good / 2
-        pairs = defective.sum() * good.sum()
-        return float(defective @ below / pairs) if pairs else float("nan")
-
+    ranked = roc.Ranked(bad, score)
     rng = np.random.default_rng(_AREA_SEED)
-    drawn = [of(rng.multinomial(many, np.full(many, 1 / many))[numbers].astype(np.float64)) for _ in range(_AREA_DRAWS)]
+    drawn = [ranked.area(rng.multinomial(many, np.full(many, 1 / many))[numbers]) for _ in range(_AREA_DRAWS)]
     low, high = np.nanquantile(drawn, [0.025, 0.975])
-    value = of(np.ones(len(score)))
+    value = ranked.area(np.ones(len(score)))
     found = {"value": value, "low": float(low), "high": float(high)}
     counts = {"count": int(bad.sum()), "total": len(score), "groups": many}
     return {**{name: round(number, 4) for name, number in found.items()}, **counts}
@@ -160,14 +149,12 @@ def area(judged: Judged, where: NDArray[np.bool_] | None = None) -> dict[str, An
 
 def auroc(judged: Judged) -> float | None:
     """Return the area under the curve of the defect score, None for keywords or where there is one class."""
-    from sklearn.metrics import roc_auc_score
-
     if not judged.inspects:
         return None
     kept, bad = ~judged.refused, judged.defective()
     if len(set(bad[kept])) < 2:
         return None
-    return round(float(roc_auc_score(bad[kept], judged.defect_score()[kept])), 4)
+    return round(roc.auroc(bad[kept], judged.defect_score()[kept]), 4)
 
 
 def curves(judged: Judged) -> dict[str, Any]:

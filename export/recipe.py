@@ -77,6 +77,9 @@ class Recipe:
     """Code commit, dataset digest, hyperparameters, seed."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """The recipe's own figures; those of the export are added under `export`."""
+    gate_least: Mapping[str, float] = field(default_factory=dict)
+    """Of the gate, by metric: a minimum lies at no less than this share of the lowest seen. For stations whose lights
+    are known, where less light is a fault; without it minima are drawn widely."""
     limits: Path | None = None
     """Limits agreed beforehand, a file as `export.limits` reads it: the figures above are held against them."""
 

@@ -48,8 +48,15 @@ def measure(inputs: Sequence[NDArray[np.uint8]] | Sequence[Sound]) -> dict[str, 
     return {name: np.asarray([row[name] for row in rows], np.float64) for name in rows[0]}
 
 
-def gate_limits(metrics: Mapping[str, NDArray[np.float64]]) -> dict[str, Limits]:
-    """Return the limits beyond which an input must not be judged."""
+def gate_limits(
+    metrics: Mapping[str, NDArray[np.float64]], least: Mapping[str, float] | None = None
+) -> dict[str, Limits]:
+    """Return the limits beyond which an input must not be judged.
+
+    Args:
+        metrics: (n,) each, of the reference.
+        least: by metric, the share of the lowest seen that its minimum is at least.
+    """
     limits: dict[str, Limits] = {}
     for name, (lower, upper) in _GATED.items():
         if name not in metrics:
@@ -58,7 +65,7 @@ def gate_limits(metrics: Mapping[str, NDArray[np.float64]]) -> dict[str, Limits]
         maximum = max(high + _MARGIN * (high - median), _LEAST_MAX.get(name, -np.inf))
         minimum = low - _MARGIN * (median - low)
         if low > 0:
-            minimum = max(minimum, _LEAST_SHARE * low)
+            minimum = max(minimum, (least or {}).get(name, _LEAST_SHARE) * low)
         limits[name] = Limits(
             min=_rounded(minimum) if lower else None,
             max=_rounded(maximum) if upper else None,

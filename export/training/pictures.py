@@ -220,14 +220,24 @@ def _moved(picture: U8, mask: NDArray[np.float32], chance: np.random.Generator) 
 
 def _seen_otherwise(picture: U8, chance: np.random.Generator) -> U8:
     """Another light, another focus, a noisier camera."""
-    values: NDArray[Any] = picture.astype(np.float32) / 255
-    values = values ** float(np.exp(chance.normal(0, 0.15)))
-    values = (values - 0.5) * float(np.exp(chance.normal(0, 0.12))) + 0.5 + chance.normal(0, 0.04)
-    values = values * np.exp(chance.normal(0, 0.03, 3)).astype(np.float32)
-    if chance.random() < 0.25:
-        values = np.asarray(cv2.GaussianBlur(values, (0, 0), float(chance.uniform(0.3, 0.9))))
-    if chance.random() < 0.3:
+    # A light does to all pixels of one level the same: 256 levels are computed instead of a picture.
+    levels = np.arange(256, dtype=np.float32)[:, None] / 255
+    levels = levels ** float(np.exp(chance.normal(0, 0.15)))
+    levels = (levels - 0.5) * float(np.exp(chance.normal(0, 0.12))) + 0.5 + chance.normal(0, 0.04)
+    levels = levels * np.exp(chance.normal(0, 0.03, 3)).astype(np.float32)
+    blur = float(chance.uniform(0.3, 0.9)) if chance.random() < 0.25 else 0.0
+    noisy = chance.random() < 0.3
+    if not blur and not noisy:
+        return np.asarray(cv2.LUT(picture, _bytes(levels)[:, None]), np.uint8)
+    values: NDArray[Any] = np.asarray(cv2.LUT(picture, np.ascontiguousarray(levels[:, None], np.float32)))
+    if blur:
+        values = np.asarray(cv2.GaussianBlur(values, (0, 0), blur))
+    if noisy:
         values = values + chance.normal(0, chance.uniform(0.003, 0.02), values.shape)
+    return _bytes(values)
+
+
+def _bytes(values: NDArray[Any]) -> U8:
     return np.asarray(np.clip(values * 255, 0, 255), np.uint8)
 
 

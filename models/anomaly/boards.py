@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from export import golden, onnx_export
 from export.quantize import quantize
+from export.roc import auroc
 from models.anomaly.faults import with_faults
-from models.magnetic_tile.measure import auroc, interval
+from models.magnetic_tile.measure import interval
 from models.pcb.augment import CROP, IGNORE, Crop, draw_marks, moved, other_light, shares, with_marks
 from models.pcb.data import SIDE, Scan, as_values, pair_of
 from models.pcb.fit import fit_on

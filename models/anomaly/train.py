@@ -23,6 +23,7 @@ from export.build import BuildReport, bundle_files
 from export.quantize import quantize
 from export.recipe import BuildData, Labelled, Recipe
 from export.thresholds import PASS_NOTHING, upper_bound
+from models.anomaly.lights import CREATED_AT, GATE_LEAST
 from models.anomaly.tiles import SEED, cross_validated, see, typical_of
 from models.anomaly.typical import COMPONENTS, TypicalNet
 from models.magnetic_tile.crossval import as_values, range_pictures
@@ -32,9 +33,8 @@ from models.magnetic_tile.measure import Scored, figures
 from models.magnetic_tile.train import golden_inputs
 from models.realdata import folder_of
 
-NAME, VERSION = "anomaly", "1.0.0"
+NAME, VERSION = "anomaly", "1.1.0"
 HERE = Path(__file__).parent
-_CREATED_AT = "2026-11-23T20:00:00Z"
 _TYPICAL = 0.95
 """The logits are equal at this quantile of held-out good pictures."""
 _SLOPE = 8.0
@@ -130,11 +130,12 @@ def _recipe(folder: Path, good: list[Photo], measured: dict[str, Any]) -> Recipe
         task="inspect",
         input=INPUT,
         labels=LABELS,
-        created_at=_CREATED_AT,
+        created_at=CREATED_AT,
         description="Magnetic tiles unlike the good ones, learnt without a defect.",
         calibration="none",
         unit="part",
         runtimes=("onnx",),
+        gate_least=GATE_LEAST,
         memory_bytes=96 * 2**20,
         lineage=lineage,
         metrics=measured,

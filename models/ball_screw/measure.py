@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
+from export.roc import auroc
 from export.thresholds import upper_bound
 from models.ball_screw.data import HELD_OUT, position_of
 from models.realdata import add_option, folder_of
@@ -88,7 +88,7 @@ def _figures(position: str, records: list[dict[str, Any]]) -> Figures:
         position=position,
         pictures=len(records),
         pitted=int(pitted.sum()),
-        auroc=round(float(roc_auc_score(pitted[judged], scores[judged])), 4) if both else None,
+        auroc=round(auroc(pitted[judged], scores[judged]), 4) if both else None,
         auroc_interval=_auroc_interval(pitted[judged], scores[judged]) if both else None,
         coverage=round(decided / max(len(records), 1), 4),
         escapes=int(escapes.sum()),
@@ -108,8 +108,8 @@ def _share_interval(count: int, total: int) -> tuple[float, float]:
 def _auroc_interval(pitted: NDArray[np.bool_], scores: NDArray[np.float64]) -> tuple[float, float]:
     rng = np.random.default_rng(0)
     draws = (rng.integers(len(scores), size=len(scores)) for _ in range(_BOOTSTRAP))
-    values = [float(roc_auc_score(pitted[draw], scores[draw])) for draw in draws if len(np.unique(pitted[draw])) == 2]
-    low, high = np.quantile(values, [0.025, 0.975])
+    values = [auroc(pitted[draw], scores[draw]) for draw in draws]
+    low, high = np.nanquantile(values, [0.025, 0.975])
     return round(float(low), 4), round(float(high), 4)
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from edge.bundle import load
 from export import golden
+from export.roc import Ranked, auroc
 from models.ball_screw.augment import mask_of
 from models.ball_screw.data import HELD_OUT, Photo, as_values, load_photos, track_cells
 from models.ball_screw.measure import BUNDLE
@@ -44,16 +44,13 @@ def figures(photos: list[Photo], heat: F32) -> dict[str, Any]:
     """
     pitted, score, picture = squares(photos, heat)
     rng = np.random.default_rng(0)
-    values = []
-    for _ in range(_BOOTSTRAP):
-        times = np.bincount(rng.integers(len(photos), size=len(photos)), minlength=len(photos))[picture]
-        if np.any(times[pitted]) and np.any(times[~pitted]):
-            values.append(float(roc_auc_score(pitted, score, sample_weight=times)))
-    low, high = np.quantile(values, [0.025, 0.975])
+    ranked, count = Ranked(pitted, score), len(photos)
+    drawn = (np.bincount(rng.integers(count, size=count), minlength=count)[picture] for _ in range(_BOOTSTRAP))
+    low, high = np.nanquantile([ranked.area(times) for times in drawn], [0.025, 0.975])
     return {
         "squares": len(pitted),
         "pitted": int(pitted.sum()),
-        "auroc": round(float(roc_auc_score(pitted, score)), 4),
+        "auroc": round(auroc(pitted, score), 4),
         "interval": [round(float(low), 4), round(float(high), 4)],
         "false_alarms_at_95_recall": round(false_alarms(pitted, score), 4),
     }

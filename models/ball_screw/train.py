@@ -15,13 +15,13 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from export import golden, onnx_export
 from export.build import BuildReport, build_bundle
 from export.provenance import code_commit
 from export.quantize import quantize
 from export.recipe import BuildData, Labelled, Recipe
+from export.roc import auroc
 from models.ball_screw import regions
 from models.ball_screw.data import (
     DOUBTFUL,
@@ -162,7 +162,7 @@ def _figures(part: Labelled) -> dict[str, Any]:
         "false_rejects": float(np.sum(diverted & ~pitted)),
     }
     if pitted.any() and not pitted.all():
-        figures["auroc"] = round(float(roc_auc_score(pitted, defect)), 4)
+        figures["auroc"] = round(auroc(pitted, defect), 4)
         figures["false_alarms_at_95_recall"] = round(regions.false_alarms(pitted, defect), 4)
     return figures
 

@@ -4,15 +4,20 @@ Rules:
 - Figures and thresholds come from cross-validation over speakers: each clip is scored by an int8 network that never
   heard its speaker, and in noise that it never heard either. The shipped network has heard them all.
 - Training starts from MLPerf Tiny's published weights, which never heard these speakers (they are its test set).
+- A trained network is kept under `work/` by the digest of what it learned from, its settings and its code, so that a
+  run that was cut off goes on where it ended.
 """
 
 import argparse
+import copy
+import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from export import golden, onnx_export
@@ -20,6 +25,8 @@ from export.build import BuildReport, build_bundle
 from export.provenance import code_commit
 from export.quantize import quantize
 from export.recipe import BuildData, Labelled, Recipe, Sound, split_by_group
+from models.commands import fit as fitting
+from models.commands import network as networks
 from models.commands.augment import at_snr, versions
 from models.commands.data import FOLDS, INPUT, LABELS, TEST_NOISE, TRAIN_NOISE, Clip, folds_of, load_clips
 from models.commands.fit import BATCH, PEAK_RATE, TEACHER_SHARE, TEMPERATURE, fit
@@ -31,6 +38,7 @@ from models.sounds.clips import digest_of, noises
 
 NAME, VERSION = "commands", "1.0.0"
 HERE = Path(__file__).parent
+WORK = HERE / "work"
 VERSIONS, EPOCHS, SEED = 16, 5, 1
 SNR_DB = (20, 10, 5, 0)
 _CREATED_AT = "2026-11-23T20:00:00Z"
@@ -63,18 +71,14 @@ def main(version: str = VERSION, out: Path | None = None, data: Path | None = No
     """
     if version != VERSION:
         raise KeyError(version)
-    clips = load_clips(folder_of("speech-commands", data))
-    teacher = published(folder_of("mlperf-tiny", data) / "kws_ref_model.tflite")
-    folder = folder_of("noise", data)
-    print("reading noise and changing clips", file=sys.stderr)
-    quiet, noisy = versions(clips, noises(folder, TRAIN_NOISE, INPUT.sample_rate_hz), VERSIONS, SEED)
+    clips, teacher, quiet, noisy = _prepared(data)
     labels = np.array([clip.label for clip in clips], np.intp)
     heard: dict[int | None, NDArray[np.float32]] = {None: at_snr(clips, {}, None, SEED)}
-    unheard_noise = noises(folder, TEST_NOISE, INPUT.sample_rate_hz)
+    unheard_noise = noises(folder_of("noise", data), TEST_NOISE, INPUT.sample_rate_hz)
     heard |= {snr: at_snr(clips, unheard_noise, snr, SEED) for snr in SNR_DB}
     scored = _cross_validated(clips, teacher, quiet, noisy, heard)
     print("training on all speakers", file=sys.stderr)
-    network = fit(teacher, quiet, noisy, np.tile(labels, VERSIONS), epochs=EPOCHS, seed=SEED)
+    network = trained(teacher, quiet, noisy, np.tile(labels, VERSIONS))
     speakers = np.array([clip.speaker for clip in clips])
     found = figures(
         scored.clean.argmax(1) == labels,
@@ -96,6 +100,52 @@ def main(version: str = VERSION, out: Path | None = None, data: Path | None = No
     return report
 
 
+def judged(data: Path | None = None) -> tuple[Labelled, None]:
+    """Return all clips, clean, with logits of networks that never heard their speaker; for `models.kept`.
+
+    Raises:
+        ConfigError: the data is not there.
+    """
+    clips, teacher, quiet, noisy = _prepared(data)
+    clean = at_snr(clips, {}, None, SEED)
+    scored = _cross_validated(clips, teacher, quiet, noisy, {None: clean})
+    labels, speakers = np.array([clip.label for clip in clips], np.intp), np.array([clip.speaker for clip in clips])
+    return Labelled(clean, labels, speakers, scored.clean), None
+
+
+def trained(
+    teacher: CommandNet, quiet: NDArray[np.float32], noisy: NDArray[np.float32], labels: NDArray[np.intp]
+) -> CommandNet:
+    """Return the network trained on these copies, from `work/` if it was trained before."""
+    path = WORK / f"{_digest(teacher, quiet, noisy, labels)[:16]}.pt"
+    if path.exists():
+        found = copy.deepcopy(teacher)
+        found.load_state_dict(torch.load(path, weights_only=True))
+        return found.eval()
+    made = fit(teacher, quiet, noisy, labels, epochs=EPOCHS, seed=SEED)
+    WORK.mkdir(exist_ok=True)
+    torch.save(made.state_dict(), path)
+    return made
+
+
+def _digest(teacher: CommandNet, *arrays: NDArray[Any]) -> str:
+    digest = hashlib.sha256(f"{EPOCHS} {SEED} {torch.__version__}".encode())
+    for module in (fitting, networks):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    for values in (*(weight.numpy() for weight in teacher.state_dict().values()), *arrays):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+def _prepared(data: Path | None) -> tuple[list[Clip], CommandNet, NDArray[np.float32], NDArray[np.float32]]:
+    """Return clips, the published network, and their changed copies without and with noise."""
+    clips = load_clips(folder_of("speech-commands", data))
+    teacher = published(folder_of("mlperf-tiny", data) / "kws_ref_model.tflite")
+    print("reading noise and changing clips", file=sys.stderr)
+    quiet, noisy = versions(clips, noises(folder_of("noise", data), TRAIN_NOISE, INPUT.sample_rate_hz), VERSIONS, SEED)
+    return clips, teacher, quiet, noisy
+
+
 def _cross_validated(
     clips: list[Clip],
     teacher: CommandNet,
@@ -110,7 +160,7 @@ def _cross_validated(
     for fold in range(FOLDS):
         print(f"training without the speakers of fold {fold + 1} of {FOLDS}", file=sys.stderr)
         kept = folds[of_version] != fold
-        network = fit(teacher, quiet[kept], noisy[kept], labels[of_version][kept], epochs=EPOCHS, seed=SEED)
+        network = trained(teacher, quiet[kept], noisy[kept], labels[of_version][kept])
         left_out = np.flatnonzero(folds == fold)
         for snr, values in heard.items():
             answers[snr][left_out] = _int8_logits(network, _ranges(noisy[kept]), values[left_out])

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from export import golden, onnx_export
 from export.quantize import quantize
 from export.recipe import Ranges
+from export.roc import auroc
 from models.cells import Head, evidence
 from models.magnetic_tile.data import FOLDS, INPUT, Photo
 from models.magnetic_tile.fit import DEPTHS, DIETS, Pool, fit, fit_heads, usable
-from models.magnetic_tile.measure import Scored, auroc
+from models.magnetic_tile.measure import Scored
 from models.magnetic_tile.network import FLOAT_PARTS, TileNet
 
 SEED = 1

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
+from export.roc import auroc
 from models.magnetic_tile.data import FREE, KINDS, Photo
 
 F64 = NDArray[np.float64]
@@ -93,11 +93,6 @@ def interval(value: Callable[[NDArray[np.intp]], float], parts: NDArray[Any]) ->
         values.append(value(drawn))
     low, high = np.nanquantile(values, [0.025, 0.975])
     return [round(float(low), 4), round(float(high), 4)]
-
-
-def auroc(bad: NDArray[np.bool_], score: F64) -> float:
-    """Return the area under the ROC curve; not a number if there is only one side."""
-    return float(roc_auc_score(bad, score)) if 0 < bad.sum() < len(bad) else float("nan")
 
 
 def _area(

@@ -78,6 +78,17 @@ def main(version: str = VERSION, out: Path | None = None, data: Path | None = No
     return report
 
 
+def judged(data: Path | None = None) -> tuple[Labelled, None]:
+    """Return all pictures with logits of networks that never saw their tile; for `models.kept`.
+
+    Raises:
+        ConfigError: the data is not there.
+    """
+    photos = load_photos(folder_of("magnetic-tile", data))
+    logits, _ = cross_validated(photos, make_pool(photos, LOOKS, SEED))
+    return _labelled(photos, logits), None
+
+
 def golden_inputs() -> U8:
     """Return drawn tiles (4, height, width, 1): brushed metal under two lights, clean and with a hole."""
     rng = np.random.default_rng(SEED)
@@ -94,11 +105,15 @@ def golden_inputs() -> U8:
 
 def _pilot_and_heldout(photos: list[Photo], logits: NDArray[np.float32]) -> tuple[Labelled, Labelled]:
     """Return every third part as the pilot, and the others, by part, so that both hold all kinds."""
-    parts = np.array([photo.part for photo in photos])
-    values, labels = as_values(photos), np.array([int(photo.defective) for photo in photos], np.intp)
-    everything = Labelled(values, labels, parts, logits)
-    pilot = parts % _PILOT_EVERY == 0
+    everything = _labelled(photos, logits)
+    assert everything.groups is not None
+    pilot = everything.groups % _PILOT_EVERY == 0
     return everything.take(np.flatnonzero(pilot)), everything.take(np.flatnonzero(~pilot))
+
+
+def _labelled(photos: list[Photo], logits: NDArray[np.float32]) -> Labelled:
+    values, labels = as_values(photos), np.array([int(photo.defective) for photo in photos], np.intp)
+    return Labelled(values, labels, np.array([photo.part for photo in photos]), logits)
 
 
 def _note(scored: Scored) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
-from sklearn.metrics import roc_auc_score
 
+from export.roc import auroc
 from models.pcb.data import KINDS, LABELS, Scan, pair_of
 from models.pcb.network import STRIDE, BoardNet
 
@@ -56,8 +56,15 @@ def boxes(network: BoardNet, scans: list[Scan]) -> NDArray[np.intp]:
             continue
         with torch.no_grad():
             cells = network.cells(as_input(scan.picture[None]))[0].numpy()
-        found.extend((int(kind), _named(cells, box)) for kind, box in zip(scan.kinds, scan.boxes, strict=True))
+        found.extend((int(kind), named(cells, box)) for kind, box in zip(scan.kinds, scan.boxes, strict=True))
     return np.array(found, np.intp).reshape(-1, 2)
+
+
+def named(cells: NDArray[np.float32], box: NDArray[np.float32]) -> int:
+    """Return the likeliest kind of the worst cell in a box, or 0 if good is likelier."""
+    left, top, right, bottom = (int(value) // STRIDE for value in box)
+    inside = cells[:, top : bottom + 1, left : right + 1].max((1, 2))
+    return int(inside.argmax()) + 1 if inside.max() > 0 else 0
 
 
 def table(parts: list[Scored]) -> dict[str, Any]:
@@ -85,13 +92,6 @@ def _label(scan: Scan, logits: NDArray[np.float32]) -> int:
     return int(max(scan.kinds, key=lambda kind: logits[kind])) if scan.defective else 0
 
 
-def _named(cells: NDArray[np.float32], box: NDArray[np.float32]) -> int:
-    """Return the likeliest kind of the worst cell in a box, or 0 if good is likelier."""
-    left, top, right, bottom = (int(value) // STRIDE for value in box)
-    inside = cells[:, top : bottom + 1, left : right + 1].max((1, 2))
-    return int(inside.argmax()) + 1 if inside.max() > 0 else 0
-
-
 def _figures(parts: list[Scored]) -> dict[str, Any]:
     scans = [scan for part in parts for scan in part.scans]
     logits = np.concatenate([part.logits for part in parts]).astype(np.float64)
@@ -103,7 +103,7 @@ def _figures(parts: list[Scored]) -> dict[str, Any]:
     clean, bad = int(np.sum(~defective)), int(np.sum(defective))
     return {
         "pairs": bad,
-        "auroc": round(float(roc_auc_score(defective, score)), 5),
+        "auroc": round(auroc(defective, score), 5),
         "auroc_interval": _auroc_interval(score, defective, np.array([pair_of(scan.name) for scan in scans])),
         "false_rejects_at_99_recall": round(rejects / clean, 4),
         "false_rejects_interval": interval(rejects, clean),
@@ -143,6 +143,6 @@ def _auroc_interval(score: F64, defective: NDArray[np.bool_], pairs: NDArray[np.
     values = []
     for _ in range(_BOOTSTRAP):
         drawn = np.concatenate([members[index] for index in rng.integers(len(members), size=len(members))])
-        values.append(float(roc_auc_score(defective[drawn], score[drawn])))
+        values.append(auroc(defective[drawn], score[drawn]))
     low, high = np.quantile(values, [0.025, 0.975])
     return [round(float(low), 5), round(float(high), 5)]

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from edge.bundle import load
 from edge.preprocess import image_tensor, to_model
 from edge.runtimes import open_session
+from export.roc import auroc
 from models.pcb.data import INPUT, KINDS, board_of, read_boxes
 from models.pcb.figures import RECALL, interval
 from models.realdata import add_option, folder_of
@@ -124,7 +124,7 @@ def _figures(boards: str, records: list[dict[str, Any]]) -> Figures:
         boards=boards,
         scans=len(records),
         defective=int(bad.sum()),
-        auroc=round(float(roc_auc_score(bad[judged], scores[judged])), 5) if both else None,
+        auroc=round(auroc(bad[judged], scores[judged]), 5) if both else None,
         recall=round(float(np.mean(~passed[bad])), 4) if bad.any() else 1.0,
         false_rejects_at_99_recall=rejected,
         coverage=round(float(np.mean(passed | diverted)), 4),

@@ -66,17 +66,9 @@ def main(version: str = VERSION, out: Path | None = None, data: Path | None = No
         raise KeyError(version)
     folder = folder_of("pcb", data)
     scans = load_scans(folder)
-    scored = [_fold(scans, board) for board in sorted({scan.board for scan in scans})]
-    names = [scan for part in scored for scan in part.scans]
-    figures.save(scored, WORK)
+    scored = _cross_validated(scans)
     final = trained(scans)
-    labelled = Labelled(
-        as_values(names),
-        np.concatenate([part.labels() for part in scored]),
-        np.array([pair_of(scan.name) for scan in names]),
-        np.concatenate([part.logits for part in scored]),
-    )
-    pilot, heldout = split_by_group(labelled, _PILOT_SHARE, _PILOT_SEED)
+    pilot, heldout = split_by_group(_labelled(scored), _PILOT_SHARE, _PILOT_SEED)
     build_data = BuildData(
         quantize=as_values(_spread(scans, _RANGE_SCANS)),
         heldout=heldout,
@@ -91,6 +83,17 @@ def main(version: str = VERSION, out: Path | None = None, data: Path | None = No
     return report
 
 
+def judged(data: Path | None = None) -> tuple[Labelled, NDArray[np.str_]]:
+    """Return all scans with logits of networks that never saw their board, and the boards; for `models.kept`.
+
+    Raises:
+        ConfigError: the data is not there.
+    """
+    labelled = _labelled(_cross_validated(load_scans(folder_of("pcb", data))))
+    assert labelled.groups is not None
+    return labelled, np.array([board_of(pair) for pair in labelled.groups])
+
+
 def trained(scans: list[Scan]) -> network.BoardNet:
     """Return the network trained on these scans, from `work/` if it was trained before."""
     path = WORK / f"{_digest(scans)[:16]}.pt"
@@ -102,6 +105,11 @@ def trained(scans: list[Scan]) -> network.BoardNet:
     WORK.mkdir(exist_ok=True)
     torch.save(made.state_dict(), path)
     return made
+
+
+def left_out(board: str) -> str:
+    """Return the board that stands for those left out together with this one."""
+    return _TOGETHER.get(board, board)
 
 
 def int8_logits(made: network.BoardNet, seen: list[Scan], unseen: list[Scan]) -> NDArray[np.float32]:
@@ -123,18 +131,30 @@ def _thresholds(pilot: Labelled) -> tuple[float, float]:
     return pass_max, divert_min
 
 
+def _cross_validated(scans: list[Scan]) -> list[figures.Scored]:
+    scored = [_fold(scans, board) for board in sorted({scan.board for scan in scans})]
+    figures.save(scored, WORK)
+    return scored
+
+
+def _labelled(scored: list[figures.Scored]) -> Labelled:
+    scans = [scan for part in scored for scan in part.scans]
+    return Labelled(
+        as_values(scans),
+        np.concatenate([part.labels() for part in scored]),
+        np.array([pair_of(scan.name) for scan in scans]),
+        np.concatenate([part.logits for part in scored]),
+    )
+
+
 def _fold(scans: list[Scan], board: str) -> figures.Scored:
     print(f"without board {board}", file=sys.stderr)
-    seen = [scan for scan in scans if _left_out(scan.board) != _left_out(board)]
+    seen = [scan for scan in scans if left_out(scan.board) != left_out(board)]
     unseen = [scan for scan in scans if scan.board == board]
     made = trained(seen)
     scored = figures.Scored(board, unseen, int8_logits(made, seen, unseen), figures.boxes(made, unseen))
     print(json.dumps({board: scored.figures()}), file=sys.stderr)
     return scored
-
-
-def _left_out(board: str) -> str:
-    return _TOGETHER.get(board, board)
 
 
 def _spread(scans: list[Scan], count: int) -> list[Scan]:

@@ -33,35 +33,53 @@ def options(data: Path, out: Path, **changes: object) -> Options:
     return Options(data=data, out=out, **given)  # type: ignore[arg-type]
 
 
+@pytest.fixture(autouse=True)
+def two_parts_and_plain_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training and four quantizations less; how ranges are chosen is tested where it is done."""
+    if "LINESIDE_LONG" not in os.environ:
+        monkeypatch.setattr("export.plan.FOLDS", 2)
+        monkeypatch.setattr("export.shipping._ranges", lambda *_: ("minmax", {}))
+
+
 def test_folder_becomes_a_signed_bundle_that_a_device_judges_with(tmp_path: Path) -> None:
-    data = plates(tmp_path / "data", count=16, side=64)
-    made = fit(options(data, tmp_path / "out"), quiet=True)
+    """The folder brings its own test split, which proves and is never trained on."""
+    data = tmp_path / "data"
+    plates(data / "train", count=10)
+    plates(data / "test", count=8)
+    made = fit(options(data, tmp_path / "out", prefer=None, precision=None), quiet=True)
     manifest = load(made.path).manifest
     assert verify(made.path)
     assert manifest.labels == ["good", "scratch"]
     assert manifest.policy.guarantee is not None
-    assert manifest.metrics["judged"]["whole"]["accuracy"]["total"] == 32
+    assert manifest.metrics["judged"]["whole"]["accuracy"]["total"] == 16
+    assert manifest.audit["judged_by"] == "the test split"
+    shipped = manifest.models[manifest.prefer]
+    assert manifest.lineage["ships"] == {"prefer": manifest.prefer, "precision": shipped.precision}
     assert manifest.out_of_distribution is not None
     assert "What it promises" in made.report.read_text()
     assert Runs(tmp_path / "out").get(made.run).state == "done"
     assert read(made.path.with_suffix(".scores.npz")).task == "inspect"
     said = io.StringIO()
-    assert infer.run(made.path, [str(data)], runtime="auto", as_json=True, out=said) == 0
-    assert len(said.getvalue().splitlines()) == 32
+    assert infer.run(made.path, [str(data / "test")], runtime="auto", as_json=True, out=said) == 0
+    assert len(said.getvalue().splitlines()) == 16
     assert list((tmp_path / "out").glob(".fit-*")) == []
 
 
 def test_run_that_was_stopped_gives_the_same_digest_as_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In float, as asked for by name, which spares the quantizations; in int8 the long test below compares digests."""
     from export.training import loop
 
     monkeypatch.setattr("export.fit.code_commit", lambda: "c0de")
-    data = tones(tmp_path / "data", count=12)
-    given = {"task": "keyword", "name": "tones"}
-    whole = fit(options(data, tmp_path / "a", **given, prefer=None, precision=None), quiet=True)
-    # What the clock decided is asked for by name here: however it came about, what ships is the same.
-    given |= load(whole.path).manifest.lineage["ships"]
+    data = tones(tmp_path / "data", count=9)
+    given = {"task": "keyword", "name": "tones", "prefer": "onnx", "precision": "float32"}
+    whole = fit(options(data, tmp_path / "a", **given), quiet=True)
+    manifest = load(whole.path).manifest
+    assert {name: spec.precision for name, spec in manifest.models.items()} == {"onnx": "float32"}
+    assert manifest.policy.guarantee is not None
+    assert manifest.metrics["judged"]["whole"]["accuracy"]["total"] == 18, "each by a network that never saw it"
+    assert "nothing is quantized" in whole.report.read_text()
 
     kept = loop._keep
     calls: list[int] = []
@@ -76,7 +94,7 @@ def test_run_that_was_stopped_gives_the_same_digest_as_one_that_was_not(
         patch.setattr(loop, "_keep", stop)
         fit(options(data, tmp_path / "b", **given), quiet=True)
     resumed = fit(options(data, tmp_path / "b", **given), quiet=True)
-    assert load(resumed.path).manifest == load(whole.path).manifest
+    assert load(resumed.path).manifest == manifest
     assert resumed.ref.digest == whole.ref.digest
     assert [run.state for run in Runs(tmp_path / "b").list()] == ["done", "interrupted"]
 
@@ -122,25 +140,6 @@ def test_choice_of_the_clock_is_kept_by_the_run_and_the_same_command_gives_the_s
     assert (load(other.path).manifest.prefer, other.ref.digest == first.ref.digest) == ("tflite", False)
     assert f"as run {first.run} chose" in again.facts["format"]["why"]
     assert f"--prefer {ships['prefer']} --precision {ships['precision']}" in first.facts["prefer"]
-
-
-def test_float_that_is_asked_for_is_what_is_judged_and_ships(tmp_path: Path) -> None:
-    data = tones(tmp_path / "data", count=12)
-    asked = {"task": "keyword", "name": "tones", "prefer": "onnx", "precision": "float32"}
-    made = fit(options(data, tmp_path / "out", **asked), quiet=True)
-    manifest = load(made.path).manifest
-    assert {name: spec.precision for name, spec in manifest.models.items()} == {"onnx": "float32"}
-    assert manifest.policy.guarantee is not None
-    assert "nothing is quantized" in made.report.read_text()
-
-
-def test_own_test_split_proves_and_is_never_trained_on(tmp_path: Path) -> None:
-    plates(tmp_path / "data" / "train", count=10)
-    plates(tmp_path / "data" / "test", count=8)
-    made = fit(options(tmp_path / "data", tmp_path / "out"), quiet=True)
-    manifest = load(made.path).manifest
-    assert manifest.metrics["judged"]["whole"]["accuracy"]["total"] == 16
-    assert manifest.audit["judged_by"] == "the test split"
 
 
 def test_missing_good_class_ends_with_exit_code_3_and_what_to_type(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_network_of_clean_scans_alone_sees_a_hole(monkeypatch: pytest.MonkeyPatc
     from models.pcb import fit
     from models.pcb.data import SIDE, Scan
 
-    monkeypatch.setattr(fit, "BATCH", 8)
+    monkeypatch.setattr(fit, "BATCH", 4)
     clean = np.where(np.arange(SIDE)[None] // 32 % 2, 255, 0).astype(np.uint8).repeat(SIDE, 0)
     holed = clean.copy()
     holed[300:312, 330:342] = 255 - holed[300:312, 330:342]

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from export.roc import auroc
 from models.magnetic_tile.data import INPUT, Photo
-from models.magnetic_tile.measure import Scored, auroc, by_part, found, interval
+from models.magnetic_tile.measure import Scored, by_part, found, interval
 
 
 def test_one_score_per_tile_is_the_mean_over_its_lights() -> None:

@@ -14,7 +14,7 @@ from edge.runtimes import open_session
 from edge.values import Judgement, Window
 from edge.wire.manifest import ImageInput, InspectPolicy
 from export.audit import inspection_figures, judgements
-from models.phone_glass.data import SetSpec, make
+from models.phone_glass.data import Set, SetSpec, make
 from models.phone_glass.evaluate import windows
 from models.phone_glass.heatmap import pointing
 from models.phone_glass.parts import LABELS
@@ -45,6 +45,22 @@ def dim() -> Shown:
     return windows("dim", COUNT, DEFECT_SHARE, SEED)
 
 
+@pytest.fixture(scope="module")
+def new() -> Shown:
+    return windows("mixed", 40, DEFECT_SHARE, SEED, "new")
+
+
+@pytest.fixture(scope="module")
+def defective() -> Set:
+    return make(SetSpec(seed=SEED, parts=24, shots=1, defect_share=1.0))
+
+
+@pytest.fixture(scope="module")
+def usual(normal: Shown) -> dict[str, list[Judgement]]:
+    """What each version makes of the usual parts: judged once, asked about by several tests."""
+    return {version: list(judgements(bundle(version), normal[0])) for version in VERSIONS}
+
+
 def judged(version: str, shown: Shown) -> list[Judgement]:
     return list(judgements(bundle(version), shown[0]))
 
@@ -64,9 +80,8 @@ def test_committed_bundle_is_small_and_replays_its_golden_examples(version: str)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_heat_map_of_a_fresh_defective_part_is_warmest_on_its_defect(version: str) -> None:
-    parts = make(SetSpec(seed=SEED, parts=24, shots=1, defect_share=1.0))
-    pointed = pointing(*bundle(version).model("onnx")[::-1], parts)
+def test_heat_map_of_a_fresh_defective_part_is_warmest_on_its_defect(version: str, defective: Set) -> None:
+    pointed = pointing(*bundle(version).model("onnx")[::-1], defective)
     assert pointed["parts"] >= 20
     assert pointed["hit"] >= 0.8, pointed
 
@@ -104,32 +119,39 @@ def test_both_engines_agree_on_fresh_pictures(version: str, normal: Shown) -> No
 
 
 @pytest.mark.parametrize("version", GOOD_VERSIONS)
-def test_good_versions_decide_most_parts_and_err_rarely(version: str, normal: Shown) -> None:
-    figures = inspection_figures(judged(version, normal), normal[1])
+def test_good_versions_decide_most_parts_and_err_rarely(
+    version: str, normal: Shown, usual: dict[str, list[Judgement]]
+) -> None:
+    figures = inspection_figures(usual[version], normal[1])
     assert figures["automated"] >= 0.7
     assert figures["escapes"] <= 5
     assert figures["false_rejects"] <= 3
     assert figures["unsure"] >= 0.02, "a story needs parts that a person must see"
 
 
-def test_bad_version_decides_as_boldly_and_errs_often(normal: Shown) -> None:
-    figures = inspection_figures(judged("1.2.0", normal), normal[1])
+def test_bad_version_decides_as_boldly_and_errs_often(normal: Shown, usual: dict[str, list[Judgement]]) -> None:
+    figures = inspection_figures(usual["1.2.0"], normal[1])
     assert figures["automated"] >= 0.6
     assert figures["wrong_share"] >= 0.15
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_new_batch_of_material_goes_to_a_person_and_the_usual_one_does_not(version: str, normal: Shown) -> None:
-    new = windows("mixed", 60, DEFECT_SHARE, SEED, "new")
-    usual, strange = (inspection_figures(judged(version, shown), shown[1]) for shown in (normal, new))
-    assert usual["out_of_distribution"] <= 0.05
+def test_new_batch_of_material_goes_to_a_person_and_the_usual_one_does_not(
+    version: str, normal: Shown, new: Shown, usual: dict[str, list[Judgement]]
+) -> None:
+    known = inspection_figures(usual[version], normal[1])
+    strange = inspection_figures(judged(version, new), new[1])
+    assert known["out_of_distribution"] <= 0.05
     assert strange["out_of_distribution"] >= 0.8
     assert strange["automated"] <= 0.1
 
 
 @pytest.mark.parametrize("version", GOOD_VERSIONS)
-def test_dim_light_is_deferred_instead_of_decided(version: str, normal: Shown, dim: Shown) -> None:
-    before, after = (inspection_figures(judged(version, shown), shown[1]) for shown in (normal, dim))
+def test_dim_light_is_deferred_instead_of_decided(
+    version: str, normal: Shown, dim: Shown, usual: dict[str, list[Judgement]]
+) -> None:
+    before = inspection_figures(usual[version], normal[1])
+    after = inspection_figures(judged(version, dim), dim[1])
     assert after["automated"] <= before["automated"] - 0.3
     assert after["escapes"] <= 5
 

@@ -79,21 +79,21 @@ def os_update(order: Order, folder: Path, tell: Callable[[str], None]) -> Story:
     architecture = profile.board.architecture
     accel = accelerator(architecture)
     story = Story(order.device, accel, os.getloadavg()[0])
-    systems = _systems(image, folder)
+    systems = make_systems(image, folder)
     tell(f"packed {systems[0][1].version} and a broken {systems[1][1].version}")
     with ControlPlane(folder / "plane") as plane:
         card = {"cloud": plane.from_guest, "claim": plane.claim(order.device), "root": plane.root, "replace": True}
         write_card(Order(**{**vars(order), **card, "image": image}))
         with Guest(order.to, folder, architecture, accel) as guest:
             guest.cable(plugged=True)
-            watched = _Watched(guest, plane, order.device)
+            watched = Watched(guest, plane, order.device)
             story.flashed = guest.wait(lambda: watched.os().get("serving"), STEP_S, "a first report")["version"]
             guest.wait(lambda: plane.decisions(order.device), STEP_S, "decisions at the control plane")
             story.decided_before = len(plane.decisions(order.device))
             tell(f"{order.device} runs {story.flashed} and has decided {story.decided_before} times")
             for file, ref in systems:
                 plane.publish(file, default=False)
-                story.updates.append(_roll_out(watched, ref, tell))
+                story.updates.append(roll_out(watched, ref, tell))
                 file.unlink()
             story.decided_after = len(plane.decisions(order.device))
     story.load_after = os.getloadavg()[0]
@@ -101,7 +101,7 @@ def os_update(order: Order, folder: Path, tell: Callable[[str], None]) -> Story:
     return story
 
 
-class _Watched:
+class Watched:
     """The device, as its control plane and its console show it."""
 
     def __init__(self, guest: Guest, plane: ControlPlane, device: str) -> None:
@@ -123,7 +123,7 @@ class _Watched:
         return self.guest.text().count("EFI stub:")
 
 
-def _systems(image: Path, folder: Path) -> list[tuple[Path, BundleRef]]:
+def make_systems(image: Path, folder: Path) -> list[tuple[Path, BundleRef]]:
     """Pack the same image under another version, and a broken one under the next."""
     manifest = load_image(image)
     major, minor, _ = version_key(manifest.version)
@@ -138,7 +138,7 @@ def _systems(image: Path, folder: Path) -> list[tuple[Path, BundleRef]]:
     return made
 
 
-def _roll_out(watched: _Watched, ref: BundleRef, tell: Callable[[str], None]) -> Update:
+def roll_out(watched: Watched, ref: BundleRef, tell: Callable[[str], None]) -> Update:
     plane, guest, before = watched.plane, watched.guest, watched.starts()
     asked = {"model": ref.name, "version": ref.version, "plan": AT_ONCE, "why": "a proof"}
     rollout, began_s = plane.ask("/v1/rollouts", asked)["id"], time.monotonic()

@@ -22,6 +22,7 @@ from typing import Any, Literal, Self
 from firmware_configs.errors import BuildError
 from firmware_configs.image.debian import need_tools
 from firmware_configs.profile import Architecture
+from firmware_configs.prove.writelog import SECTOR
 
 HOST_FROM_GUEST = "10.0.2.2"
 """This machine's loopback, as QEMU's own network shows it to the guest."""
@@ -91,7 +92,13 @@ class Guest:
     """One machine that was switched on with its cable pulled."""
 
     def __init__(
-        self, image: Path, folder: Path, architecture: Architecture, accel: Accelerator, clock: str | None = None
+        self,
+        image: Path,
+        folder: Path,
+        architecture: Architecture,
+        accel: Accelerator,
+        clock: str | None = None,
+        write_log: Path | None = None,
     ) -> None:
         """Start it.
 
@@ -101,6 +108,7 @@ class Guest:
             architecture: which machine.
             accel: what `accelerator` said.
             clock: what its clock shows, such as 2001-01-01; None for the right time.
+            write_log: a file to which every write and flush of its disk is noted (`writelog`); None for none.
 
         Raises:
             BuildError: QEMU or the firmware is not installed, or QEMU ends at once.
@@ -114,7 +122,7 @@ class Guest:
             shutil.copy(machine.variables, variables)
         with self.console.open("ab") as log:
             self._process = subprocess.Popen(
-                _command(machine, image, variables, self._monitor, accel, clock),
+                _command(machine, _disk(image, write_log), variables, self._monitor, accel, clock),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -204,8 +212,19 @@ class Guest:
         return way
 
 
+def _disk(image: Path, write_log: Path | None) -> list[str]:
+    if write_log is None:
+        return ["-drive", f"file={image},if=none,id=d0,format=raw,discard=unmap"]
+    write_log.write_bytes(b"")
+    return [
+        "-blockdev", f"driver=file,filename={image},node-name=f0,discard=unmap",
+        "-blockdev", f"driver=file,filename={write_log},node-name=l0",
+        "-blockdev", f"driver=blklogwrites,node-name=d0,file=f0,log=l0,log-sector-size={SECTOR}",
+    ]  # fmt: skip
+
+
 def _command(
-    machine: Machine, image: Path, variables: Path, monitor: Path, accel: Accelerator, clock: str | None
+    machine: Machine, disk: list[str], variables: Path, monitor: Path, accel: Accelerator, clock: str | None
 ) -> list[str]:
     return [
         # The kernel ends it when the program that started it does, however that was.
@@ -216,7 +235,7 @@ def _command(
         "-qmp", f"unix:{monitor},server=on,wait=off",
         "-drive", f"if=pflash,format=raw,readonly=on,file={machine.firmware}",
         "-drive", f"if=pflash,format=raw,file={variables}",
-        "-drive", f"file={image},if=none,id=d0,format=raw,discard=unmap",
+        *disk,
         "-device", "virtio-blk-pci,drive=d0,bootindex=0",
         "-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,romfile=", "-device", "virtio-rng-pci",
     ]  # fmt: skip

@@ -25,7 +25,8 @@ from firmware_configs.commands.shared import as_json, note, progress_shown, say,
 from firmware_configs.compose import Composed, boot_files_bytes, compose
 from firmware_configs.disks import Disk, find_disk, refusals
 from firmware_configs.errors import ConfigError, RefusedError
-from firmware_configs.image.debian import ImageManifest, kept, load_image
+from firmware_configs.image.debian import ImageManifest, load_image
+from firmware_configs.image.sources import kept_image
 from firmware_configs.layout import needed_bytes
 from firmware_configs.pack import ref_of
 from firmware_configs.profile import Profile, find_profile
@@ -130,17 +131,21 @@ def wanted(order: Order) -> Wanted:
 
 
 def image_of(profile: Profile, said: Path | None) -> Path:
-    """Return the folder of the image that is meant: what was said, or the newest of the profile.
+    """Return the folder of the image that is meant: what was said, or the profile's present one, or the newest.
 
     Raises:
         ConfigError: there is none.
     """
     if profile.os is None:
         raise ConfigError(f"{profile.name}: nothing is written for it", hint=profile.board.how)
-    folder = said or kept(profile.name)
-    if folder is None:
+    if said is not None:
+        return said
+    found = kept_image(profile)
+    if found is None:
         raise ConfigError(f"there is no image of {profile.name} yet", hint=f"lineside-flash build {profile.name}")
-    return folder
+    if not found.present:
+        note(found.words)
+    return found.folder
 
 
 def model_of(path: Path, content: bytes) -> str:

@@ -29,7 +29,7 @@ CLOCK_SET = re.compile(r"lineside: the clock was (\d+) s (ahead|behind)")
 IN_SERVICE = ("trial", "good")
 CLOCK_RIGHT_S = 5.0
 STEP_S = 900.0
-"""Longest wait for a step: emulation on a busy machine."""
+"""Longest wait for a step, on processors of its own."""
 TARGET_S = 45.0
 
 

@@ -24,7 +24,7 @@ from firmware_configs.prove.plant import ControlPlane
 from firmware_configs.prove.qemu import Guest, accelerator
 
 STEP_S = 1800.0
-"""Longest wait for a step: four starts under emulation on a busy machine."""
+"""Longest wait for a step: four starts under emulation, on processors of its own."""
 AT_ONCE = '[[stages]]\nkind = "ramp"\nshare = 1.0\nmin_s = 0\nmax_s = 7200\n'
 """One device is all there is: no canary, and no gate, as for every system."""
 

@@ -88,6 +88,27 @@ def accelerator(architecture: Architecture) -> Accelerator:
     return "kvm" if done.returncode == PROBE_CODE else "tcg"
 
 
+class Patience:
+    """How long to wait yet for a machine that has to share its processors: counted as if it had them alone."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.left_s = limit_s
+        self._last: tuple[float, tuple[int, int]] | None = None
+
+    def spend(self, now_s: float, scheduled: tuple[int, int]) -> None:
+        """Count the time since the last call.
+
+        Args:
+            now_s: a clock that runs evenly.
+            scheduled: for how long its threads have run and waited for a processor since they began.
+        """
+        if self._last is not None:
+            before_s, before = self._last
+            ran, waited = max(0, scheduled[0] - before[0]), max(0, scheduled[1] - before[1])
+            self.left_s -= (now_s - before_s) * (ran / (ran + waited) if waited else 1.0)
+        self._last = (now_s, scheduled)
+
+
 class Guest:
     """One machine that was switched on with its cable pulled."""
 
@@ -174,13 +195,21 @@ class Guest:
     def wait(self, until: Callable[[], Any], timeout_s: float, what: str) -> Any:
         """Return what `until` gives as soon as it is true.
 
+        Args:
+            until: asked again and again.
+            timeout_s: the longest that it may take a machine with processors of its own: time in which this one was
+                kept waiting for them does not count.
+            what: is waited for, in words.
+
         Raises:
             BuildError: it is not in time, or the machine is off; the end of the console is in the message.
         """
-        deadline = time.monotonic() + timeout_s
+        patience, began_s = Patience(timeout_s), time.monotonic()
         while not (found := until()):
-            if not self.running or time.monotonic() > deadline:
-                why = f"not within {timeout_s:.0f} s" if self.running else "the machine went off"
+            patience.spend(time.monotonic(), self._scheduled())
+            if not self.running or patience.left_s <= 0:
+                gone_s = time.monotonic() - began_s
+                why = f"not within {timeout_s:.0f} s, of {gone_s:.0f} s" if self.running else "the machine went off"
                 shown = "\n  ".join(self.text().splitlines()[-25:])
                 raise BuildError(f"{what}: {why}; its console shows at last:\n  {shown}")
             time.sleep(POLL_S)
@@ -195,6 +224,17 @@ class Guest:
                 return answer["return"]
             if "error" in answer:
                 raise BuildError(f"QEMU refuses {command}: {answer['error']}")
+
+    def _scheduled(self) -> tuple[int, int]:
+        """Return for how long its threads have run, and for how long they have waited for a processor; nanoseconds."""
+        ran = waited = 0
+        for path in Path(f"/proc/{self._process.pid}/task").glob("*/schedstat"):
+            try:
+                fields = path.read_text().split()
+            except OSError:  # a thread that has ended
+                continue
+            ran, waited = ran + int(fields[0]), waited + int(fields[1])
+        return ran, waited
 
     def _connect(self) -> socket.socket:
         way = socket.socket(socket.AF_UNIX)

@@ -22,6 +22,9 @@ from firmware_configs.sparse import copy_sparse, put
 Way = Literal["nothing", "all", "beginning", "some", "torn"]
 WAYS: tuple[Way, ...] = ("nothing", "all", "beginning", "some", "torn")
 KEPT_SHARE = 0.5
+MAX_TORN = 128
+"""Into so many stretches at most a write is torn: more would differ in nothing that anybody looks at."""
+COPY_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -121,10 +124,15 @@ class Replay:
         for index in range(self._done, flushed):
             entry = self._entries[index]
             if entry.writes:
-                put(self._file, os.pread(self._log, entry.size, entry.data_at), entry.offset)
+                self._copy(entry)
                 for mib in range(entry.offset >> 20, (entry.offset + entry.size - 1 >> 20) + 1):
                     self.changes[mib] = index
         self._done = flushed
+
+    def _copy(self, entry: Entry) -> None:
+        for at in range(0, entry.size, COPY_BYTES):
+            size = min(COPY_BYTES, entry.size - at)
+            put(self._file, os.pread(self._log, size, entry.data_at + at), entry.offset + at)
 
 
 def _kept(entry: Entry, way: Way, rng: random.Random, *, early: bool) -> list[Piece]:
@@ -134,8 +142,9 @@ def _kept(entry: Entry, way: Way, rng: random.Random, *, early: bool) -> list[Pi
         return [_whole(entry)]
     if way == "some" or rng.random() < KEPT_SHARE:
         return [_whole(entry)] if rng.random() < KEPT_SHARE else []
-    sectors = [at for at in range(0, entry.size, SECTOR) if rng.random() < KEPT_SHARE]
-    return [Piece(entry.offset + at, SECTOR, entry.data_at + at) for at in sectors]
+    step = SECTOR * -(-entry.size // (SECTOR * MAX_TORN))
+    places = [at for at in range(0, entry.size, step) if rng.random() < KEPT_SHARE]
+    return [Piece(entry.offset + at, min(step, entry.size - at), entry.data_at + at) for at in places]
 
 
 def _whole(entry: Entry) -> Piece:

@@ -68,7 +68,7 @@ class Start:
     point: int
     part: str
     system: str
-    kernels: int = 0
+    starts: int = 0
     """How often the machine was started until it decided."""
     first_decision_s: float = 0.0
     """After the switch, of this machine's clock."""
@@ -154,7 +154,7 @@ def _start(recording: Recording, folder: Path, at: int, start: Start) -> Start:
     try:
         with Guest(disk, folder, "amd64", accelerator("amd64")) as guest:
             guest.wait(lambda: FIRST_DECISION.search(guest.text()), STEP_S, "a decision after the power cut")
-            start.first_decision_s, start.kernels = round(guest.since_s, 1), guest.text().count("EFI stub:")
+            start.first_decision_s, start.starts = round(guest.since_s, 1), guest.starts
     except BuildError as error:
         start.problems.append(str(error))
     verdict = judge(disk, recording.systems, replace(promised, decided=True), folder / "after")

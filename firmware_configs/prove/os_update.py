@@ -39,6 +39,8 @@ class Update:
     slot: str = ""
     in_place_s: float = 0.0
     """From the start of the rollout until the system lay in the other slot, proven."""
+    runs_s: float | None = None
+    """Until the device said that it runs; None if it never did."""
     ended_s: float = 0.0
     """Until the rollout had ended."""
     runs: str = ""
@@ -119,8 +121,8 @@ class Watched:
         return next((slot for slot in slots if slot["bundle"]["digest"] == ref.digest), {})
 
     def starts(self) -> int:
-        """Return how often the boot loader has handed over to a kernel."""
-        return self.guest.text().count("EFI stub:")
+        """Return how often the firmware has handed over to the boot loader."""
+        return self.guest.starts
 
 
 def make_systems(image: Path, folder: Path) -> list[tuple[Path, BundleRef]]:
@@ -148,6 +150,8 @@ def roll_out(watched: Watched, ref: BundleRef, tell: Callable[[str], None]) -> U
     tell(f"{ref.version} lies in the other slot, proven, {update.in_place_s} s after the rollout began")
 
     def ended() -> dict[str, Any] | None:
+        if update.runs_s is None and watched.os().get("serving", {}).get("version") == ref.version:
+            update.runs_s = round(time.monotonic() - began_s, 1)
         found = plane.ask(f"/v1/rollouts/{rollout}")
         return found if found["status"] not in ("running", "paused") else None
 

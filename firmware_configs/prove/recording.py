@@ -4,7 +4,8 @@ Rules:
 - First start, deciding, a new bundle, a good and a broken system: in one log, whose parts have names.
 - A promise is what somebody else has seen: an action at its receiver, decisions at the control plane, words on the
   console. How long the log is is looked at after that, so what the promise rests on stands before it in the log.
-- The disk before its first start is kept beside the log: the two are all that crash states are made of.
+- The disk before its first start is kept beside the log: the two are all that crash states are made of. What was noted
+  is written down part by part: a recording that was ended early is a shorter one.
 """
 
 import json
@@ -28,7 +29,7 @@ from firmware_configs.prove.states import Promised, Systems
 from firmware_configs.sparse import copy_sparse
 
 LOOK_S = 0.5
-DECISIONS = 40
+DECISIONS = 25
 """So many at the control plane before anything is rolled out: the record has been through some of its own work."""
 STATIONS = """
 [store]
@@ -36,6 +37,7 @@ durability = "power"
 
 [os]
 slots = "systemd-boot"
+tries = 2
 probation_s = 20
 idle_s = 0
 wait_max_s = 5
@@ -48,6 +50,8 @@ max_deadline_misses = 20
 model = "{model}"
 bundle = "{bundle}"
 deadline_ms = 5000
+isolation = "inline"
+shadow_cpu_share = 0
 
 [station.main.source]
 kind = "folder"
@@ -60,7 +64,8 @@ kind = "webhook"
 url = "http://{host}:{port}/"
 secret_file = "{secret}"
 """
-"""It decides all the time, is asked to restart while it does, and acts where this program sees it."""
+"""It decides all the time, is asked to restart while it does, and acts where this program sees it. Its network runs in
+the daemon: loading one in a child has a limit that emulation on a busy machine does not keep, and writes nothing."""
 KEY_NAME = "webhook.key"
 
 
@@ -82,7 +87,7 @@ class Recording:
     log: Path
     seen: tuple[Seen, ...]
     systems: Systems
-    order: dict[str, Any]
+    device: str
 
     def promised(self, at: int) -> Promised:
         """Return what had been promised by the time that the log was so long."""
@@ -104,7 +109,7 @@ class Recording:
 
 
 def load(folder: Path) -> Recording | None:
-    """Return the recording in a folder; None if there is none that was finished."""
+    """Return the recording in a folder, which goes as far as it was noted; None if there is none."""
     path = folder / "recording.json"
     if not path.is_file():
         return None
@@ -114,7 +119,7 @@ def load(folder: Path) -> Recording | None:
         for digest, files in document["systems"].items()
     }
     seen = tuple(Seen(**item) for item in document["seen"])
-    return Recording(folder / "base.img", folder / "writes.log", seen, systems, document["order"])
+    return Recording(folder / "base.img", folder / "writes.log", seen, systems, document["device"])
 
 
 def record(order: Order, publish: Path, folder: Path, tell: Callable[[str], None]) -> Recording:
@@ -134,6 +139,10 @@ def record(order: Order, publish: Path, folder: Path, tell: Callable[[str], None
     made = make_systems(image, folder)
     systems = _catalogue(image, folder, [ref.digest for _, ref in made])
     notes = _Notes(folder / "writes.log")
+
+    def keep() -> Recording:
+        return _keep(folder, Recording(folder / "base.img", notes.log, tuple(notes.seen), systems, order.device))
+
     architecture = profile.board.architecture
     with ControlPlane(folder / "plane") as plane, _receiver(notes) as port:
         _write(order, image, plane, folder, port)
@@ -142,15 +151,17 @@ def record(order: Order, publish: Path, folder: Path, tell: Callable[[str], None
         with Guest(order.to, folder, architecture, accelerator(architecture), write_log=notes.log) as guest:
             guest.cable(plugged=True)
             with notes.watching(plane, order.device):
-                _live(guest, plane, order, publish, made, notes, tell)
-    document = {"seen": [vars(seen) for seen in notes.seen], "order": {"device": order.device}}
-    document["systems"] = {d: {n: f.model_dump() for n, f in files.items()} for d, files in systems.items()}
+                _live(guest, plane, order, publish, made, notes, keep, tell)
+    return keep()
+
+
+def _keep(folder: Path, recording: Recording) -> Recording:
+    systems = {d: {n: f.model_dump() for n, f in files.items()} for d, files in recording.systems.items()}
+    document = {"device": recording.device, "systems": systems, "seen": [vars(seen) for seen in recording.seen]}
     temporary = folder / ".recording.json"
     temporary.write_text(json.dumps(document))
     temporary.rename(folder / "recording.json")
-    found = load(folder)
-    assert found is not None
-    return found
+    return recording
 
 
 def _live(
@@ -160,6 +171,7 @@ def _live(
     publish: Path,
     systems: list[tuple[Path, Any]],
     notes: "_Notes",
+    keep: Callable[[], Recording],
     tell: Callable[[str], None],
 ) -> None:
     guest.wait(lambda: FIRST_DECISION.search(guest.text()), STEP_S, "a first decision")
@@ -167,10 +179,12 @@ def _live(
     notes.part("deciding")
     tell("it decides")
     guest.wait(lambda: len(notes.of("stored")) >= DECISIONS, STEP_S, f"{DECISIONS} decisions at the control plane")
+    keep()
     notes.part("new bundle")
     gets(guest, plane, Story(order.device, "", 0.0), publish, tell)
     watched = Watched(guest, plane, order.device)
     for (file, ref), name in zip(systems, ("good system", "broken system"), strict=True):
+        keep()
         plane.publish(file, default=False)
         notes.part(name)
         update = roll_out(watched, ref, tell)

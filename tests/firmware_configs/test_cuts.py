@@ -133,7 +133,7 @@ def recording(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> R
     systems = {ref_of(manifest, image_folder, manifest.version).digest: manifest.files}
     log = _moved(folder / "ext4" / "writes.log", start, folder / "writes.log")
     seen = tuple(Seen(**item) for item in json.loads((folder / "ext4" / "seen.json").read_text()))
-    return Recording(disk, log, seen, systems, {"device": "box-1"})
+    return Recording(disk, log, seen, systems, "box-1")
 
 
 @needs_tools

@@ -124,7 +124,7 @@ def wanted(order: Order) -> Wanted:
         stations=_bytes(order.stations).decode() if order.stations else None,
         root=_bytes(order.root) if order.root else None,
         bundles=bundles,
-        inputs=_inputs(order.inputs) if order.inputs else {},
+        inputs={path.name: _bytes(path) for path in pictures_in(order.inputs)} if order.inputs else {},
         ssh_keys=tuple(_bytes(order.ssh_key).decode().split("\n")[:-1]) if order.ssh_key else (),
         wifi=wifi,
     )
@@ -261,13 +261,18 @@ def _claim(said: str | None) -> str | None:
     return said
 
 
-def _inputs(folder: Path) -> dict[str, bytes]:
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the pictures and sounds in a folder, by name.
+
+    Raises:
+        ConfigError: it is none, or holds none.
+    """
     if not folder.is_dir():
         raise ConfigError(f"--inputs: expected a folder, got {folder}")
     paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICTURE_SUFFIXES]
     if not paths:
         raise ConfigError(f"--inputs: {folder} holds no file with one of {', '.join(PICTURE_SUFFIXES)}")
-    return {path.name: _bytes(path) for path in paths}
+    return paths
 
 
 def _bytes(path: Path) -> bytes:

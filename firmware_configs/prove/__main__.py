@@ -123,6 +123,22 @@ def cuts(
 
 
 @app.command()
+def foreign(
+    bundle: Annotated[Path, typer.Option(help="What is to be judged with.")],
+    inputs: Annotated[Path, typer.Option(help="Folder with pictures; two are judged.")],
+    profile: Annotated[str, typer.Option(help="Whose wheels.")] = "generic-arm64",
+) -> None:
+    """Import a profile's wheels and judge pictures with them, as its processor would (QEMU's user emulation)."""
+    from firmware_configs.commands.write import pictures_in
+    from firmware_configs.profile import find_profile
+    from firmware_configs.prove import foreign as proof
+
+    with _told():
+        story = proof.foreign(find_profile(profile), bundle, pictures_in(inputs)[:2], note)
+    say(as_json(asdict(story)))
+
+
+@app.command()
 def stock(
     bundle: Annotated[Path, typer.Option(help="What the device decides with.")],
     inputs: Annotated[Path, typer.Option(help="Folder with pictures that it finds.")],

@@ -26,6 +26,8 @@ from firmware_configs.prove.writelog import FLUSH, Entry, read_log
 from firmware_configs.sparse import copy_sparse
 
 MAX_TOLD = 20
+MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of an unguessable name is made in it
+"""Where states lie while they are judged, if it is there: a data partition is copied for each."""
 
 
 @dataclass
@@ -113,7 +115,7 @@ def cuts(
     began_s = time.monotonic()
     known: dict[tuple[object, ...], Any] = {}
     with (
-        tempfile.TemporaryDirectory(prefix="cuts-", dir=folder) as scratch,
+        tempfile.TemporaryDirectory(prefix="cuts-", dir=MEMORY if MEMORY.is_dir() else folder) as scratch,
         Replay(recording.base, recording.log, told, Path(scratch) / "disk.img") as replay,
     ):
         for point in points(entries, recording, count, seed):

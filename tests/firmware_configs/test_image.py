@@ -324,3 +324,10 @@ def test_processor_whose_programs_do_not_run_here_is_told_with_what_to_do(
     with pytest.raises(BuildError, match="do not run on this machine") as told:
         debian.need_processor(foreign)
     assert "binfmt" in (told.value.hint or "")
+
+
+def test_driver_that_the_data_partition_is_made_with_is_loaded_by_the_unit_that_needs_it() -> None:
+    masked = (ROOT / "firmware_configs/image/finish.sh").read_text()
+    drop_in = ROOT / "firmware_configs/rootfs/etc/systemd/system/systemd-repart.service.d/10-image.conf"
+    assert "modprobe@.service" in masked, "where it is there, the unit's own Wants= does it"
+    assert "ExecStartPre=/usr/sbin/modprobe loop" in drop_in.read_text()

@@ -331,3 +331,9 @@ def test_driver_that_the_data_partition_is_made_with_is_loaded_by_the_unit_that_
     drop_in = ROOT / "firmware_configs/rootfs/etc/systemd/system/systemd-repart.service.d/10-image.conf"
     assert "modprobe@.service" in masked, "where it is there, the unit's own Wants= does it"
     assert "ExecStartPre=/usr/sbin/modprobe loop" in drop_in.read_text()
+
+
+def test_boot_partition_writes_its_folders_at_once_so_that_a_rename_leaves_one_of_both_names() -> None:
+    lines = (ROOT / "firmware_configs/rootfs/etc/fstab").read_text().splitlines()
+    (options,) = [line.split()[3].split(",") for line in lines if " /efi vfat " in line]
+    assert "dirsync" in options

@@ -224,6 +224,8 @@ class StationSection(Section):
     systemd's watchdog only."""
     threads: int = Field(default=1, ge=1, le=8)
     deadline_ms: float = Field(default=1000.0, gt=0, le=600_000)
+    load_s: float = Field(default=20.0, ge=1, le=600)
+    """A network that its child has not loaded by then is given up: a bundle that takes longer is refused."""
     audit_share: float = Field(default=0.02, ge=0, le=1)
     defer_budget_per_h: int | None = Field(default=None, ge=0)
     keep: Literal["none", "features", "deferred", "all"] = "deferred"

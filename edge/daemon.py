@@ -18,6 +18,7 @@ from edge.bundle import load
 from edge.clock import Clock, new_boot_id
 from edge.config import CloudSection, Config, LocalSection, load_config
 from edge.consent import tell_changes
+from edge.engines import START_TIMEOUT_S
 from edge.errors import ConfigError, LinesideError, StoreError
 from edge.files import make_directory, write_atomic
 from edge.groupsync import GroupSync
@@ -47,6 +48,8 @@ more for whoever asks a server or writes a shadow's results."""
 HURRY_S = 2.0
 """The same when it is told a second time to stop: enough for a window, not for a network that hangs."""
 STOP_LOOK_S = 0.02
+OPENS_TWICE = 1.5
+"""A bundle that fails to load is tried again at once: of the second time half may pass before systemd acts."""
 LOOK_EVERY_S = 0.2
 """How often it is looked whether something was switched at the device: a person waits for it."""
 PRUNE_EVERY_S = 30.0
@@ -101,6 +104,7 @@ class Daemon:
         for station in self._stations:
             station.start()
         self._notifier.say("READY=1")
+        self._notifier.allow_silence(self._longest_silence_s())
         updater = self._make_updater()
         reporter = self._make_reporter(updater)
         work = asyncio.create_task(self._work(updater, reporter), name="tasks")
@@ -222,6 +226,11 @@ class Daemon:
             hosts=["127.0.0.1", "localhost", "[::1]"] if local.token is None else ["*"],
         )
         await serve(make_app(device), local.host, local.port)
+
+    def _longest_silence_s(self) -> float:
+        """Return for how long a station that is not stuck may stand still, where it was given more time to load."""
+        longest_s = max(section.load_s for section in self._config.station.values())
+        return OPENS_TWICE * longest_s if longest_s > START_TIMEOUT_S else 0.0
 
     def _turns(self) -> dict[str, int | None]:
         return {station.name: station.turns for station in self._stations}

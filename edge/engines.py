@@ -29,9 +29,9 @@ from edge.wire.manifest import Manifest, ModelFile, RuntimeName
 
 Isolation = Literal["process", "inline"]
 START_TIMEOUT_S = 20.0
-"""A child that has not loaded its model by then is given up; edge boxes load in well under a second."""
+"""Limit of loading unless a station says another; edge boxes load in well under a second."""
 SLOW_TO_LOAD = ("whisper", "pocketsphinx")
-"""Runtimes that may take seconds to load: from cold they have `START_TIMEOUT_S`, whatever the limit."""
+"""Runtimes that may take seconds to load: from cold they have the station's `load_s`, whatever the limit."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class EngineSettings:
     isolation: Isolation = "process"
     threads: int = 1
     deadline_s: float = 1.0
+    load_s: float = START_TIMEOUT_S
+    """A child that has not loaded its model by then is given up."""
     nice: int = 0
     """Added to a child's niceness: above 0 for a candidate that must not slow down what decides."""
 
@@ -81,8 +83,8 @@ def open_engine(
     Args:
         bundle: what to open.
         settings: how this station runs its networks.
-        within_s: the longest that opening and proving may take together, in a child; `START_TIMEOUT_S` for loading and
-            the deadline for each inference if None.
+        within_s: the longest that opening and proving may take together, in a child; the settings' `load_s` for loading
+            and the deadline for each inference if None.
         again: an input on which it has failed, as its network takes it: it is to be answered, too.
 
     Raises:
@@ -91,7 +93,7 @@ def open_engine(
         UpdateError: none of its formats gives its golden outputs.
     """
     names, failed = _candidates(bundle, settings.runtime), list[ConfigError | UpdateError]()
-    limit = _Limit(_limit_s(names, within_s, proved_before=again is not None), settings.deadline_s)
+    limit = _Limit(_limit_s(names, within_s, settings, proved_before=again is not None), settings)
     for name in names:
         try:
             spec, session = _proved(bundle, name, settings, limit, again)
@@ -153,18 +155,21 @@ def _why(error: ConfigError | UpdateError) -> str:
     return "not installed" if isinstance(error, ConfigError) else f"refused here ({error})"
 
 
-def _limit_s(runtimes: list[str], within_s: float | None, *, proved_before: bool) -> float | None:
+def _limit_s(
+    runtimes: list[str], within_s: float | None, settings: EngineSettings, *, proved_before: bool
+) -> float | None:
     """Return how long proving may take; what loads slowly has more time, unless it is known to be quick here."""
     slow = not proved_before and any(name in SLOW_TO_LOAD for name in runtimes)
-    return START_TIMEOUT_S if within_s is not None and slow else within_s
+    return settings.load_s if within_s is not None and slow else within_s
 
 
 class _Limit:
     """How long opening and proving may take together, counted from now."""
 
-    def __init__(self, within_s: float | None, deadline_s: float) -> None:
+    def __init__(self, within_s: float | None, settings: EngineSettings) -> None:
         self._started_s = time.monotonic()
-        self._within_s, self.deadline_s = within_s, deadline_s
+        self._within_s, self._settings = within_s, settings
+        self.deadline_s = settings.deadline_s
 
     @property
     def taken_s(self) -> float:
@@ -172,7 +177,7 @@ class _Limit:
 
     @property
     def load_s(self) -> float:
-        return START_TIMEOUT_S if self._within_s is None else max(0.0, self._within_s - self.taken_s)
+        return self._settings.load_s if self._within_s is None else max(0.0, self._within_s - self.taken_s)
 
     def inference_s(self) -> float:
         """Return how long the next inference may take.

@@ -169,13 +169,18 @@ class Station:
             isolation=self._config.isolation,
             threads=self._config.threads,
             deadline_s=self._config.deadline_ms / 1000,
+            load_s=self._config.load_s,
         )
         return open_engine(bundle, settings, within_s=within_s, again=again)
 
     def _make_shadow(self, slot_file: SlotFile) -> Shadow:
         config, shared = self._config, self._shared
         settings = EngineSettings(
-            runtime=config.runtime, deadline_s=SHADOW_DEADLINE_S, isolation="process", nice=LOWEST_PRIORITY
+            runtime=config.runtime,
+            deadline_s=SHADOW_DEADLINE_S,
+            isolation="process",
+            load_s=config.load_s,
+            nice=LOWEST_PRIORITY,
         )
         return Shadow(
             self.name,

@@ -43,6 +43,13 @@ class Notifier:
             return False
         return True
 
+    def allow_silence(self, seconds: float) -> None:
+        """Have systemd wait for so long after a feed that came late twice, if its own limit is shorter."""
+        needed_s = seconds * FEEDS_PER_TIMEOUT / (FEEDS_PER_TIMEOUT - 1)
+        if self.watchdog_s is not None and self.watchdog_s < needed_s:
+            self.watchdog_s = needed_s
+            self.say(f"WATCHDOG_USEC={round(needed_s * 1e6)}")
+
 
 class TurnWatch:
     """Says which stations stand still; asked from time to time, by whoever wants to know."""

@@ -28,6 +28,7 @@ from firmware_configs.layout import (
 )
 from firmware_configs.profile import Profile
 from firmware_configs.seed import Seed
+from firmware_configs.sparse import extents
 
 TOOLS = {"mkfs.fat": "dosfstools", "mcopy": "mtools", "mmd": "mtools", "sfdisk": "fdisk"}
 SEED_FOLDER = "lineside"
@@ -177,23 +178,11 @@ def _used_bytes(path: Path) -> int:
     size, step, used = path.stat().st_size, 2**20, 0
     zeros = bytes(step)
     with path.open("rb") as file:
-        for start, end in _data(file.fileno(), size):
+        for start, end in extents(file.fileno(), 0, size):
             for place in range(start // step * step, end, step):
                 if place >= used and os.pread(file.fileno(), step, place) != zeros[: min(step, size - place)]:
                     used = min(place + step, size)
     return used
-
-
-def _data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """Give the stretches of a file that are not holes."""
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(descriptor, end, os.SEEK_DATA)
-        except OSError:  # ENXIO: nothing but a hole to the end
-            return
-        end = os.lseek(descriptor, start, os.SEEK_HOLE)
-        yield start, end
 
 
 def _tool(command: list[str], epoch: int, text: str = "") -> None:

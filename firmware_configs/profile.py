@@ -87,6 +87,8 @@ class Budget(Section):
     """Of one network; more than one spins a core and seldom helps."""
     model_memory_mb: int = Field(ge=32, le=2**16)
     record_mb: int = Field(ge=64, le=2**20)
+    load_s: float = Field(default=20, ge=1, le=600)
+    """A network that is not loaded by then is given up: a slow board's, or an emulated one's, takes longer."""
 
 
 class Os(Section):

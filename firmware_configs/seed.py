@@ -108,7 +108,7 @@ def _usual_stations(profile: Profile, wanted: Wanted) -> str:
         f"max_input_bytes = {profile.budget.record_mb * 2**19}", "",
         "[probation]", f"max_memory_bytes = {profile.budget.model_memory_mb * 2**20}", "",
         "[station.main]", f'model = "{wanted.model}"', *([f'bundle = "{bundle}"'] if bundle else []),
-        f"threads = {profile.budget.threads}", "",
+        f"threads = {profile.budget.threads}", f"load_s = {profile.budget.load_s:g}", "",
         "[station.main.source]", 'kind = "folder"', 'path = "inbox"', "watch = true", "",
         "[station.main.actuator]", 'kind = "log"', 'path = "actions.jsonl"',
     ]  # fmt: skip

@@ -151,7 +151,9 @@ def _bundle(config: Config, station: StationSection) -> Found:
     if path is None:
         hint = "name one as station.*.bundle, or roll one out from the control plane"
         return Found(None if config.cloud else False, "", "none yet", hint)
-    settings = EngineSettings(runtime=station.runtime, isolation=station.isolation, threads=station.threads)
+    settings = EngineSettings(
+        runtime=station.runtime, isolation=station.isolation, threads=station.threads, load_s=station.load_s
+    )
     started = time.perf_counter()
     engine = open_engine(load(path), settings)
     engine.session.close()

@@ -3,6 +3,8 @@
 Rules:
 - The boot partition is FAT, which keeps no journal: what exists is not written over. Files come under a name of their
   own, are synced, and are renamed; an entry appears last, and goes first.
+- FAT keeps a file's size and place in the folder: after a rename the file is synced again before the folder is, or its
+  new name stands for nothing until the kernel writes that back, half a minute later.
 - Nothing here sets owners or modes: FAT has none.
 """
 
@@ -147,8 +149,7 @@ class LoaderSlots:
             return
         with _disk(self._entries):
             before = self._entries / entry.name
-            before.replace(self._entries / entries.confirmed(entry).name)
-            sync_directory(self._entries)
+            _move(before, self._entries / entries.confirmed(entry).name)
 
     def watch_trial(self, deadline_s: float | None) -> None:
         state = self._places.state
@@ -211,8 +212,18 @@ def _put(path: Path, read: Callable[[int], bytes]) -> None:
             file.write(chunk)
         file.flush()
         os.fsync(descriptor)
-    temporary.replace(path)
-    sync_directory(path.parent)
+    _move(temporary, path)
+
+
+def _move(before: Path, after: Path) -> None:
+    """Give a file another name, for good; on FAT the name means something only once the file was synced under it."""
+    before.replace(after)
+    descriptor = os.open(after, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_directory(after.parent)
 
 
 def _reader(content: bytes) -> Callable[[int], bytes]:

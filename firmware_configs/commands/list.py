@@ -9,7 +9,8 @@ from rich.table import Table
 
 from firmware_configs.commands.shared import as_json, say
 from firmware_configs.disks import Disk, read_disks, refusals
-from firmware_configs.image.debian import cache_folder, kept
+from firmware_configs.image.debian import cache_folder
+from firmware_configs.image.sources import kept_image
 from firmware_configs.profile import Profile, all_profiles
 
 SEEN = "listed.json"
@@ -22,7 +23,7 @@ def run(*, machines: bool) -> int:
     if machines:
         listed = [{**asdict(disk), "refused": refusals(disk)} for disk in disks]
         known = [
-            {**profile.model_dump(), "image": str(image) if (image := kept(profile.name)) else None}
+            {**profile.model_dump(), "image": str(image.folder) if (image := kept_image(profile)) else None}
             for profile in profiles
         ]
         say(as_json({"disks": listed, "profiles": known}))
@@ -67,8 +68,8 @@ def _profile_table(profiles: list[Profile]) -> Table:
     table = Table("profile", "board", "processor", "memory", "image", title="Profiles", title_justify="left")
     for profile in profiles:
         image = "not built yet" if profile.os else profile.board.how
-        if (folder := kept(profile.name)) is not None:
-            image = folder.name
+        if (found := kept_image(profile)) is not None:
+            image = found.folder.name + ("" if found.present else " (older)")
         memory = f"{profile.memory.total_mb} MB"
         table.add_row(profile.name, profile.board.title, f"{profile.cpu.cores} × {profile.cpu.model}", memory, image)
     return table

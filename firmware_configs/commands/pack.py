@@ -7,8 +7,9 @@ from pydantic import TypeAdapter, ValidationError
 from edge.wire.base import Version, target_path
 from edge.wire.osimage import os_name
 from firmware_configs.commands.shared import as_json, note, say
+from firmware_configs.commands.write import image_of
 from firmware_configs.errors import ConfigError
-from firmware_configs.image.debian import kept, load_image
+from firmware_configs.image.debian import load_image
 from firmware_configs.pack import pack
 from firmware_configs.profile import find_profile
 
@@ -20,10 +21,8 @@ def run(profile: str, version: str | None, image: Path | None, out: Path | None,
         ConfigError: there is no image, or the version is none.
         BuildError: it cannot be written.
     """
-    name = find_profile(profile).name
-    folder = image or kept(name)
-    if folder is None:
-        raise ConfigError(f"there is no image of {name} yet", hint=f"lineside-flash build {profile}")
+    known = find_profile(profile)
+    name, folder = known.name, image_of(known, image)
     manifest = load_image(folder)
     if manifest.profile != name:
         raise ConfigError(f"{folder} is an image of {manifest.profile}, not of {name}")

@@ -25,7 +25,8 @@ from firmware_configs.commands.shared import as_json, note, progress_shown, say,
 from firmware_configs.compose import Composed, boot_files_bytes, compose
 from firmware_configs.disks import Disk, find_disk, refusals
 from firmware_configs.errors import ConfigError, RefusedError
-from firmware_configs.image.debian import ImageManifest, kept, load_image
+from firmware_configs.image.debian import ImageManifest, load_image
+from firmware_configs.image.sources import kept_image
 from firmware_configs.layout import needed_bytes
 from firmware_configs.pack import ref_of
 from firmware_configs.profile import Profile, find_profile
@@ -123,24 +124,28 @@ def wanted(order: Order) -> Wanted:
         stations=_bytes(order.stations).decode() if order.stations else None,
         root=_bytes(order.root) if order.root else None,
         bundles=bundles,
-        inputs=_inputs(order.inputs) if order.inputs else {},
+        inputs={path.name: _bytes(path) for path in pictures_in(order.inputs)} if order.inputs else {},
         ssh_keys=tuple(_bytes(order.ssh_key).decode().split("\n")[:-1]) if order.ssh_key else (),
         wifi=wifi,
     )
 
 
 def image_of(profile: Profile, said: Path | None) -> Path:
-    """Return the folder of the image that is meant: what was said, or the newest of the profile.
+    """Return the folder of the image that is meant: what was said, or the profile's present one, or the newest.
 
     Raises:
         ConfigError: there is none.
     """
     if profile.os is None:
         raise ConfigError(f"{profile.name}: nothing is written for it", hint=profile.board.how)
-    folder = said or kept(profile.name)
-    if folder is None:
+    if said is not None:
+        return said
+    found = kept_image(profile)
+    if found is None:
         raise ConfigError(f"there is no image of {profile.name} yet", hint=f"lineside-flash build {profile.name}")
-    return folder
+    if not found.present:
+        note(found.words)
+    return found.folder
 
 
 def model_of(path: Path, content: bytes) -> str:
@@ -256,13 +261,18 @@ def _claim(said: str | None) -> str | None:
     return said
 
 
-def _inputs(folder: Path) -> dict[str, bytes]:
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the pictures and sounds in a folder, by name.
+
+    Raises:
+        ConfigError: it is none, or holds none.
+    """
     if not folder.is_dir():
         raise ConfigError(f"--inputs: expected a folder, got {folder}")
     paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICTURE_SUFFIXES]
     if not paths:
         raise ConfigError(f"--inputs: {folder} holds no file with one of {', '.join(PICTURE_SUFFIXES)}")
-    return {path.name: _bytes(path) for path in paths}
+    return paths
 
 
 def _bytes(path: Path) -> bytes:

@@ -9,6 +9,7 @@ Rules:
 import io
 import json
 import os
+import platform
 import shutil
 import subprocess
 import tarfile
@@ -22,13 +23,17 @@ from pydantic import BaseModel, ConfigDict
 from edge.wire.base import Digest, Version
 from firmware_configs.errors import BuildError
 from firmware_configs.image import bill
-from firmware_configs.image.recipe import Recipe, bootstrap_command, initrd_modules, squash_command
+from firmware_configs.image.recipe import MACHINES, Recipe, bootstrap_command, initrd_modules, squash_command
 from firmware_configs.image.wheels import sha256
+from firmware_configs.profile import Architecture
 
 HERE = Path(__file__).parent
 ROOTFS = HERE.parent / "rootfs"
 UNITS = HERE.parent / "systemd"
 TOOLS = {"mmdebstrap": "mmdebstrap", "sqfstar": "squashfs-tools"}
+FOREIGN_TOOLS = {"arch-test": "arch-test"}
+"""For another processor than this machine's."""
+INTERPRETERS = {"amd64": "qemu-x86_64-static", "arm64": "qemu-aarch64-static"}
 EARLY = "etc/initramfs-tools"
 """Laid over before the kernel is set up, because setting it up makes an initrd."""
 IMAGE_FILES = ("root.squashfs", "vmlinuz", "initrd", "boot.efi")
@@ -57,6 +62,8 @@ class ImageManifest(BaseModel):
     epoch: int
     version: Version = "0.0.0"
     """Of the program in it: under which it is rolled out unless another one is said."""
+    sources: Digest | None = None
+    """Of what it is made of (`image/sources.py`); None where that was not a checkout's own."""
     files: dict[str, ImageFile]
 
     @property
@@ -72,11 +79,10 @@ def cache_folder() -> Path:
     return Path(own) if own else base / "lineside-flash"
 
 
-def kept(profile: str, digest: str | None = None) -> Path | None:
-    """Return the kept image of this recipe, or the newest of the profile; None if there is none."""
-    name = f"{profile}-{digest[:16]}" if digest else f"{profile}-????????????????"
-    found = [path for path in cache_folder().glob(name) if (path / "manifest.json").is_file()]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+def kept(profile: str, digest: str) -> Path | None:
+    """Return the kept image of this recipe; None if there is none."""
+    path = cache_folder() / f"{profile}-{digest[:16]}"
+    return path if (path / "manifest.json").is_file() else None
 
 
 def overlay_files() -> dict[str, Path]:
@@ -95,7 +101,14 @@ def folder_of(recipe: Recipe) -> Path:
     return cache_folder() / f"{recipe.profile}-{recipe.digest[:16]}"
 
 
-def build(recipe: Recipe, wheels: list[Path], site: Path, final: Path, tell: Callable[[str], None]) -> Path:
+def build(
+    recipe: Recipe,
+    wheels: list[Path],
+    site: Path,
+    final: Path,
+    tell: Callable[[str], None],
+    sources: str | None = None,
+) -> Path:
     """Make the image and return its folder.
 
     Args:
@@ -104,11 +117,13 @@ def build(recipe: Recipe, wheels: list[Path], site: Path, final: Path, tell: Cal
         site: the folder that Python imports from.
         final: where it appears when it is whole, on the cache's file system.
         tell: is told what happens, a line at a time.
+        sources: digest of the checkout that it is made of, for whoever looks for a present one.
 
     Raises:
         BuildError: a tool is missing or fails; its own words are in the message.
     """
     need_tools(TOOLS)
+    need_processor(recipe.architecture)
     cache_folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".making-", dir=cache_folder()) as scratch:
         work, out = Path(scratch) / "work", Path(scratch) / "out"
@@ -121,7 +136,7 @@ def build(recipe: Recipe, wheels: list[Path], site: Path, final: Path, tell: Cal
         _make_root(recipe, work, out)
         tell("bill of materials")
         _write_bill(recipe, wheels, out)
-        _write_manifest(recipe, out)
+        _write_manifest(recipe, out, sources)
         shutil.rmtree(final, ignore_errors=True)
         out.rename(final)
     return final
@@ -150,6 +165,21 @@ def need_tools(tools: dict[str, str]) -> None:
     missing = sorted(package for program, package in tools.items() if shutil.which(program, path=path) is None)
     if missing:
         raise BuildError(f"missing: {', '.join(missing)}", hint=f"apt-get install {' '.join(missing)}")
+
+
+def need_processor(architecture: Architecture) -> None:
+    """Raise a BuildError with what to do if programs of this processor do not run here."""
+    if platform.machine() == MACHINES[architecture]:
+        return
+    interpreter = INTERPRETERS[architecture]
+    need_tools({**FOREIGN_TOOLS, interpreter: "qemu-user-static"})
+    runs = subprocess.run(["arch-test", architecture], capture_output=True, timeout=60, check=False).returncode == 0
+    if not runs:
+        raise BuildError(
+            f"programs for {architecture} do not run on this machine, and packages run some while they are set up",
+            hint=f"register {interpreter} with the kernel: apt-get install binfmt-support, or systemctl restart "
+            "systemd-binfmt; in a container, mount binfmt_misc on /proc/sys/fs/binfmt_misc first",
+        )
 
 
 def _make_root(recipe: Recipe, work: Path, out: Path) -> None:
@@ -241,7 +271,7 @@ def _metadata(wheel: Path) -> str:
         return opened.read(name).decode(errors="replace")
 
 
-def _write_manifest(recipe: Recipe, out: Path) -> None:
+def _write_manifest(recipe: Recipe, out: Path, sources: str | None) -> None:
     files = {name: ImageFile(size_bytes=(out / name).stat().st_size, sha256=sha256(out / name)) for name in IMAGE_FILES}
     manifest = ImageManifest(
         profile=recipe.profile,
@@ -249,6 +279,7 @@ def _write_manifest(recipe: Recipe, out: Path) -> None:
         recipe=recipe.digest,
         epoch=recipe.epoch,
         version=recipe.version,
+        sources=sources,
         files=files,
     )
     (out / "manifest.json").write_text(manifest.model_dump_json(indent=1) + "\n")

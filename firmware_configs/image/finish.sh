@@ -26,6 +26,12 @@ for name in cryptsetup getty gpt-auto hibernate-resume integritysetup rc-local r
     ln -s /dev/null "$root/etc/systemd/system-generators/systemd-$name-generator"
 done
 
+# At the first start the data partition is made before it can be waited for: the limit of that wait, which fstab says,
+# begins when it was made, however long formatting takes on a slow card or a busy machine.
+waited="$root/etc/systemd/system/dev-disk-by\\x2dpartlabel-lineside\\x2ddata.device.d"
+mkdir -p "$waited"
+printf '[Unit]\nAfter=systemd-repart.service\n' > "$waited/10-made.conf"
+
 mkdir -p "$root/data" "$root/efi" "$root/boot"
 : > "$root/etc/machine-id"
 rm -rf "$root/var/lib/dbus/machine-id" "$root/etc/ssh/ssh_host_"* "$root/etc/lineside"
@@ -36,7 +42,10 @@ ln -sf ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
 # systemd never begins before this moment, whatever a clock without a battery says.
 touch -d "@$SOURCE_DATE_EPOCH" "$root/usr/lib/clock-epoch"
 
-in_root python3 -m compileall -q -j 1 --invalidation-mode unchecked-hash /opt/lineside/site || true
+# Python's own modules too: Debian's are compiled to be compared with their source, so each import reads both. Nothing
+# on a read-only root can be another source than it was.
+in_root python3 -m compileall -q -f -j 1 --invalidation-mode unchecked-hash /opt/lineside/site /usr/lib/python3.11 \
+    >/dev/null || true
 
 for kernel in "$root"/lib/modules/*; do
     version=${kernel##*/}

@@ -16,6 +16,7 @@ from pathlib import Path
 from firmware_configs.errors import BuildError, ConfigError
 from firmware_configs.image import debian, wheels
 from firmware_configs.image.recipe import Recipe
+from firmware_configs.image.sources import sources_digest
 from firmware_configs.profile import Architecture, Profile
 
 
@@ -105,7 +106,7 @@ def _make(
             return Made(there, debian.load_image(there), cached=True)
         site = folder / "site"
         wheels.unpack(found, profile.board.architecture, profile.os, site)
-        made = debian.build(recipe, found, site, place(recipe), tell)
+        made = debian.build(recipe, found, site, place(recipe), tell, _sources(profile, inputs))
     return Made(made, debian.load_image(made), cached=False)
 
 
@@ -146,6 +147,12 @@ def wheels_for(architecture: Architecture, target: wheels.Target, wheel: Path, l
         shutil.copytree(fresh, arriving)
         arriving.rename(store)
     return sorted([*store.glob("*.whl"), wheel], key=lambda path: path.name)
+
+
+def _sources(profile: Profile, inputs: Inputs) -> str | None:
+    root = wheels.project_root()
+    own = root is not None and inputs.wheel is None and inputs.lock is None
+    return sources_digest(profile, root) if root is not None and own else None
 
 
 def _own_files() -> list[tuple[str, str]]:

@@ -82,6 +82,63 @@ def os_update(
 
 
 @app.command()
+def cuts(
+    bundle: Annotated[Path, typer.Option(help="What the device decides with at first.")],
+    publish: Annotated[Path, typer.Option(help="A newer bundle that it gets over the network.")],
+    inputs: Annotated[Path, typer.Option(help="Folder with pictures that it finds.")],
+    folder: Annotated[Path, typer.Option(help="Keeps the recording, which is used again if it is there.")],
+    states: Annotated[int, typer.Option(min=1, help="How many power cuts are judged.")] = 1000,
+    boots: Annotated[int, typer.Option(min=0, help="How many of them a device is started from.")] = 20,
+    seed: Annotated[int, typer.Option(help="The same one gives the same power cuts.")] = 1,
+    *,
+    lying_flushes: Annotated[
+        bool, typer.Option("--lying-flushes", help="A medium that loses what it said to have kept: must be found.")
+    ] = False,
+    profile: Annotated[str, typer.Option(help="Which image.")] = "x86-box",
+    image: Annotated[Path | None, typer.Option(help="Folder of `build`; without, the newest of the profile.")] = None,
+) -> None:
+    """Cut a virtual device's power at many moments of its life: judge each state, start some; tell it as JSON."""
+    from firmware_configs.prove import cuts as proof
+    from firmware_configs.prove.recording import load, record
+
+    with _place(folder) as place, _told():
+        order = Order(
+            profile=profile,
+            to=place / "disk.img",
+            device="virtual-1",
+            site="here",
+            bundles=[bundle],
+            inputs=inputs,
+            image=image,
+        )
+        recording = load(place) or record(order, publish, place, note)
+        note(f"seed {seed}")
+        story = proof.cuts(recording, place, states, seed, note, lying_flushes=lying_flushes)
+        if boots and not lying_flushes:
+            proof.boots(recording, place, story, boots, note)
+    say(as_json(asdict(story)))
+    wrong = story.faulty + sum(bool(start.problems) for start in story.starts)
+    if bool(wrong) != lying_flushes:
+        raise typer.Exit(1)
+
+
+@app.command()
+def foreign(
+    bundle: Annotated[Path, typer.Option(help="What is to be judged with.")],
+    inputs: Annotated[Path, typer.Option(help="Folder with pictures; two are judged.")],
+    profile: Annotated[str, typer.Option(help="Whose wheels.")] = "generic-arm64",
+) -> None:
+    """Import a profile's wheels and judge pictures with them, as its processor would (QEMU's user emulation)."""
+    from firmware_configs.commands.write import pictures_in
+    from firmware_configs.profile import find_profile
+    from firmware_configs.prove import foreign as proof
+
+    with _told():
+        story = proof.foreign(find_profile(profile), bundle, pictures_in(inputs)[:2], note)
+    say(as_json(asdict(story)))
+
+
+@app.command()
 def stock(
     bundle: Annotated[Path, typer.Option(help="What the device decides with.")],
     inputs: Annotated[Path, typer.Option(help="Folder with pictures that it finds.")],

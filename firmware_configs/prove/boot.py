@@ -29,7 +29,7 @@ CLOCK_SET = re.compile(r"lineside: the clock was (\d+) s (ahead|behind)")
 IN_SERVICE = ("trial", "good")
 CLOCK_RIGHT_S = 5.0
 STEP_S = 900.0
-"""Longest wait for a step: emulation on a busy machine."""
+"""Longest wait for a step, on processors of its own."""
 TARGET_S = 45.0
 
 
@@ -97,7 +97,7 @@ def boot(
             if clock is not None:
                 _sets_its_clock(guest, story, tell)
             if publish is not None:
-                _gets(guest, plane, story, publish, tell)
+                gets(guest, plane, story, publish, tell)
             story.claim_wiped = bool(guest.wait(lambda: WIPED in guest.text(), STEP_S, "the claim is wiped"))
     story.load_after = os.getloadavg()[0]
     return story
@@ -165,7 +165,7 @@ def _sets_its_clock(guest: Guest, story: Story, tell: Callable[[str], None]) -> 
     tell(f"its clock was {found[1]} s {found[2]}, and was set by the control plane's")
 
 
-def _gets(guest: Guest, plane: ControlPlane, story: Story, publish: Path, tell: Callable[[str], None]) -> None:
+def gets(guest: Guest, plane: ControlPlane, story: Story, publish: Path, tell: Callable[[str], None]) -> None:
     digest = sha256(publish)
     known = plane.publish(publish, default=False)
     story.rollout = plane.roll_out(known["name"], known["version"])

@@ -24,7 +24,7 @@ from firmware_configs.prove.plant import ControlPlane
 from firmware_configs.prove.qemu import Guest, accelerator
 
 STEP_S = 1800.0
-"""Longest wait for a step: four starts under emulation on a busy machine."""
+"""Longest wait for a step: four starts under emulation, on processors of its own."""
 AT_ONCE = '[[stages]]\nkind = "ramp"\nshare = 1.0\nmin_s = 0\nmax_s = 7200\n'
 """One device is all there is: no canary, and no gate, as for every system."""
 
@@ -39,6 +39,8 @@ class Update:
     slot: str = ""
     in_place_s: float = 0.0
     """From the start of the rollout until the system lay in the other slot, proven."""
+    runs_s: float | None = None
+    """Until the device said that it runs; None if it never did."""
     ended_s: float = 0.0
     """Until the rollout had ended."""
     runs: str = ""
@@ -79,21 +81,21 @@ def os_update(order: Order, folder: Path, tell: Callable[[str], None]) -> Story:
     architecture = profile.board.architecture
     accel = accelerator(architecture)
     story = Story(order.device, accel, os.getloadavg()[0])
-    systems = _systems(image, folder)
+    systems = make_systems(image, folder)
     tell(f"packed {systems[0][1].version} and a broken {systems[1][1].version}")
     with ControlPlane(folder / "plane") as plane:
         card = {"cloud": plane.from_guest, "claim": plane.claim(order.device), "root": plane.root, "replace": True}
         write_card(Order(**{**vars(order), **card, "image": image}))
         with Guest(order.to, folder, architecture, accel) as guest:
             guest.cable(plugged=True)
-            watched = _Watched(guest, plane, order.device)
+            watched = Watched(guest, plane, order.device)
             story.flashed = guest.wait(lambda: watched.os().get("serving"), STEP_S, "a first report")["version"]
             guest.wait(lambda: plane.decisions(order.device), STEP_S, "decisions at the control plane")
             story.decided_before = len(plane.decisions(order.device))
             tell(f"{order.device} runs {story.flashed} and has decided {story.decided_before} times")
             for file, ref in systems:
                 plane.publish(file, default=False)
-                story.updates.append(_roll_out(watched, ref, tell))
+                story.updates.append(roll_out(watched, ref, tell))
                 file.unlink()
             story.decided_after = len(plane.decisions(order.device))
     story.load_after = os.getloadavg()[0]
@@ -101,7 +103,7 @@ def os_update(order: Order, folder: Path, tell: Callable[[str], None]) -> Story:
     return story
 
 
-class _Watched:
+class Watched:
     """The device, as its control plane and its console show it."""
 
     def __init__(self, guest: Guest, plane: ControlPlane, device: str) -> None:
@@ -119,11 +121,11 @@ class _Watched:
         return next((slot for slot in slots if slot["bundle"]["digest"] == ref.digest), {})
 
     def starts(self) -> int:
-        """Return how often the boot loader has handed over to a kernel."""
-        return self.guest.text().count("EFI stub:")
+        """Return how often the firmware has handed over to the boot loader."""
+        return self.guest.starts
 
 
-def _systems(image: Path, folder: Path) -> list[tuple[Path, BundleRef]]:
+def make_systems(image: Path, folder: Path) -> list[tuple[Path, BundleRef]]:
     """Pack the same image under another version, and a broken one under the next."""
     manifest = load_image(image)
     major, minor, _ = version_key(manifest.version)
@@ -138,7 +140,7 @@ def _systems(image: Path, folder: Path) -> list[tuple[Path, BundleRef]]:
     return made
 
 
-def _roll_out(watched: _Watched, ref: BundleRef, tell: Callable[[str], None]) -> Update:
+def roll_out(watched: Watched, ref: BundleRef, tell: Callable[[str], None]) -> Update:
     plane, guest, before = watched.plane, watched.guest, watched.starts()
     asked = {"model": ref.name, "version": ref.version, "plan": AT_ONCE, "why": "a proof"}
     rollout, began_s = plane.ask("/v1/rollouts", asked)["id"], time.monotonic()
@@ -148,6 +150,8 @@ def _roll_out(watched: _Watched, ref: BundleRef, tell: Callable[[str], None]) ->
     tell(f"{ref.version} lies in the other slot, proven, {update.in_place_s} s after the rollout began")
 
     def ended() -> dict[str, Any] | None:
+        if update.runs_s is None and watched.os().get("serving", {}).get("version") == ref.version:
+            update.runs_s = round(time.monotonic() - began_s, 1)
         found = plane.ask(f"/v1/rollouts/{rollout}")
         return found if found["status"] not in ("running", "paused") else None
 

@@ -133,7 +133,19 @@ class ControlPlane:
             f'[tls]\nnames = ["{HOST_FROM_GUEST}"]\n'
             f'[broker]\nport = 0\npublic_host = "{HOST_FROM_GUEST}"\n'
         )
-        command = [*COMMAND, "serve", "--config", str(settings), "--data-dir", str(self.folder / "data"), "--json"]
+        # The kernel ends it in order when the program that started it ends, however that was.
+        command = [
+            "setpriv",
+            "--pdeathsig",
+            "TERM",
+            *COMMAND,
+            "serve",
+            "--config",
+            str(settings),
+            "--data-dir",
+            str(self.folder / "data"),
+            "--json",
+        ]
         with (self.folder / "cloud.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, env={**os.environ, "PYTHONUNBUFFERED": "1"}

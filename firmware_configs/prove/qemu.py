@@ -22,6 +22,7 @@ from typing import Any, Literal, Self
 from firmware_configs.errors import BuildError
 from firmware_configs.image.debian import need_tools
 from firmware_configs.profile import Architecture
+from firmware_configs.prove.writelog import SECTOR
 
 HOST_FROM_GUEST = "10.0.2.2"
 """This machine's loopback, as QEMU's own network shows it to the guest."""
@@ -30,6 +31,8 @@ PROBE_SECTOR = (b"\xb0\x10\xe6\xf4\xf4").ljust(510, b"\0") + b"\x55\xaa" + bytes
 """A boot sector: mov al, 0x10; out 0xf4, al; hlt. QEMU ends with 2 · 0x10 + 1."""
 PROBE_CODE = 33
 POLL_S = 0.1
+HANDED_OVER = "BdsDxe: starting Boot"
+"""What EDK2 says on the console."""
 MEMORY_MB = 1024
 
 Accelerator = Literal["kvm", "tcg"]
@@ -87,11 +90,38 @@ def accelerator(architecture: Architecture) -> Accelerator:
     return "kvm" if done.returncode == PROBE_CODE else "tcg"
 
 
+class Patience:
+    """How long to wait yet for a machine that has to share its processors: counted as if it had them alone."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.left_s = limit_s
+        self._last: tuple[float, tuple[int, int]] | None = None
+
+    def spend(self, now_s: float, scheduled: tuple[int, int]) -> None:
+        """Count the time since the last call.
+
+        Args:
+            now_s: a clock that runs evenly.
+            scheduled: for how long its threads have run and waited for a processor since they began.
+        """
+        if self._last is not None:
+            before_s, before = self._last
+            ran, waited = max(0, scheduled[0] - before[0]), max(0, scheduled[1] - before[1])
+            self.left_s -= (now_s - before_s) * (ran / (ran + waited) if waited else 1.0)
+        self._last = (now_s, scheduled)
+
+
 class Guest:
     """One machine that was switched on with its cable pulled."""
 
     def __init__(
-        self, image: Path, folder: Path, architecture: Architecture, accel: Accelerator, clock: str | None = None
+        self,
+        image: Path,
+        folder: Path,
+        architecture: Architecture,
+        accel: Accelerator,
+        clock: str | None = None,
+        write_log: Path | None = None,
     ) -> None:
         """Start it.
 
@@ -101,6 +131,7 @@ class Guest:
             architecture: which machine.
             accel: what `accelerator` said.
             clock: what its clock shows, such as 2001-01-01; None for the right time.
+            write_log: a file to which every write and flush of its disk is noted (`writelog`); None for none.
 
         Raises:
             BuildError: QEMU or the firmware is not installed, or QEMU ends at once.
@@ -114,7 +145,7 @@ class Guest:
             shutil.copy(machine.variables, variables)
         with self.console.open("ab") as log:
             self._process = subprocess.Popen(
-                _command(machine, image, variables, self._monitor, accel, clock),
+                _command(machine, _disk(image, write_log), variables, self._monitor, accel, clock),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -149,6 +180,11 @@ class Guest:
         fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    @property
+    def starts(self) -> int:
+        """How often the firmware has handed over to a boot loader: once for each start of the machine."""
+        return self.text().count(HANDED_OVER)
+
     def cable(self, *, plugged: bool) -> None:
         """Plug the network's cable in, or pull it."""
         self.ask("set_link", name="n0", up=plugged)
@@ -166,13 +202,21 @@ class Guest:
     def wait(self, until: Callable[[], Any], timeout_s: float, what: str) -> Any:
         """Return what `until` gives as soon as it is true.
 
+        Args:
+            until: asked again and again.
+            timeout_s: the longest that it may take a machine with processors of its own: time in which this one was
+                kept waiting for them does not count.
+            what: is waited for, in words.
+
         Raises:
             BuildError: it is not in time, or the machine is off; the end of the console is in the message.
         """
-        deadline = time.monotonic() + timeout_s
+        patience, began_s = Patience(timeout_s), time.monotonic()
         while not (found := until()):
-            if not self.running or time.monotonic() > deadline:
-                why = f"not within {timeout_s:.0f} s" if self.running else "the machine went off"
+            patience.spend(time.monotonic(), self._scheduled())
+            if not self.running or patience.left_s <= 0:
+                gone_s = time.monotonic() - began_s
+                why = f"not within {timeout_s:.0f} s, of {gone_s:.0f} s" if self.running else "the machine went off"
                 shown = "\n  ".join(self.text().splitlines()[-25:])
                 raise BuildError(f"{what}: {why}; its console shows at last:\n  {shown}")
             time.sleep(POLL_S)
@@ -187,6 +231,17 @@ class Guest:
                 return answer["return"]
             if "error" in answer:
                 raise BuildError(f"QEMU refuses {command}: {answer['error']}")
+
+    def _scheduled(self) -> tuple[int, int]:
+        """Return for how long its threads have run, and for how long they have waited for a processor; nanoseconds."""
+        ran = waited = 0
+        for path in Path(f"/proc/{self._process.pid}/task").glob("*/schedstat"):
+            try:
+                fields = path.read_text().split()
+            except OSError:  # a thread that has ended
+                continue
+            ran, waited = ran + int(fields[0]), waited + int(fields[1])
+        return ran, waited
 
     def _connect(self) -> socket.socket:
         way = socket.socket(socket.AF_UNIX)
@@ -204,8 +259,25 @@ class Guest:
         return way
 
 
+def _disk(image: Path, write_log: Path | None) -> list[str]:
+    if write_log is None:
+        return [
+            "-drive", f"file={image},if=none,id=d0,format=raw,discard=unmap",
+            "-device", "virtio-blk-pci,drive=d0,bootindex=0",
+        ]  # fmt: skip
+    write_log.write_bytes(b"")
+    return [
+        "-blockdev", f"driver=file,filename={image},node-name=f0,discard=unmap",
+        "-blockdev", f"driver=file,filename={write_log},node-name=l0",
+        "-blockdev", f"driver=blklogwrites,node-name=d0,file=f0,log=l0,log-sector-size={SECTOR}",
+        # As a plain card is: nothing is written by saying that it is zero, which would fill the log with a whole disk.
+        # Requests are not merged: the log adds two pieces to each, and one of 1,024 is refused then.
+        "-device", "virtio-blk-pci,drive=d0,bootindex=0,discard=off,write-zeroes=off,request-merging=off",
+    ]  # fmt: skip
+
+
 def _command(
-    machine: Machine, image: Path, variables: Path, monitor: Path, accel: Accelerator, clock: str | None
+    machine: Machine, disk: list[str], variables: Path, monitor: Path, accel: Accelerator, clock: str | None
 ) -> list[str]:
     return [
         # The kernel ends it when the program that started it does, however that was.
@@ -216,7 +288,6 @@ def _command(
         "-qmp", f"unix:{monitor},server=on,wait=off",
         "-drive", f"if=pflash,format=raw,readonly=on,file={machine.firmware}",
         "-drive", f"if=pflash,format=raw,file={variables}",
-        "-drive", f"file={image},if=none,id=d0,format=raw,discard=unmap",
-        "-device", "virtio-blk-pci,drive=d0,bootindex=0",
+        *disk,
         "-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,romfile=", "-device", "virtio-rng-pci",
     ]  # fmt: skip

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from edge.bundle import MAX_ARCHIVE_BYTES, MAX_MEMBERS, Bundle, digest_of, load, parse
 from edge.engines import EngineSettings, open_engine
-from edge.errors import LinesideError, ModelError, UpdateError
+from edge.errors import DeadlineError, LinesideError, ModelError, UpdateError
 from edge.steps import judge
 from edge.values import StationSettings, Window
 from edge.work import Work
@@ -402,3 +402,8 @@ def test_format_that_computes_otherwise_here_gives_way_to_another_of_the_bundle_
 def test_format_that_the_station_asks_for_gives_way_to_no_other() -> None:
     with pytest.raises(UpdateError, match=r"golden .* differ"):
         open_engine(parse(with_onnx_that_computes_otherwise()), EngineSettings(runtime="onnx", isolation="inline"))
+
+
+def test_network_that_is_not_loaded_within_the_stations_time_is_given_up() -> None:
+    with pytest.raises(DeadlineError, match="did not load the model within"):
+        open_engine(parse(bundle_bytes()), EngineSettings(runtime="onnx", load_s=0.001))

@@ -82,3 +82,17 @@ def test_station_that_has_nothing_more_to_do_is_not_stuck(systemd: socket.socket
 
 def test_without_a_watchdog_feeding_ends_at_once(systemd: socket.socket) -> None:
     asyncio.run(feed(notifier(systemd), dict))
+
+
+def test_daemon_whose_networks_load_slowly_asks_systemd_for_more_patience_and_never_for_less(
+    systemd: socket.socket,
+) -> None:
+    ours = notifier(systemd, "60000000")
+    ours.allow_silence(30)
+    assert ours.watchdog_s == 60
+    ours.allow_silence(90)
+    assert heard(systemd) == "WATCHDOG_USEC=135000000"
+    assert ours.watchdog_s == 135
+    alone = notifier(systemd)
+    alone.allow_silence(90)
+    assert alone.watchdog_s is None

@@ -4,6 +4,7 @@ import configparser
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -15,7 +16,8 @@ import pytest
 from firmware_configs.errors import BuildError
 from firmware_configs.image import bill, debian, make, wheels
 from firmware_configs.image.recipe import Recipe, bootstrap_command, packages, squash_command, wheel_platforms
-from firmware_configs.profile import find_profile
+from firmware_configs.image.sources import kept_image, sources_digest
+from firmware_configs.profile import Architecture, Profile, find_profile
 
 ROOT = Path(__file__).parents[2]
 UNITS = sorted((ROOT / "firmware_configs/rootfs/usr/lib/systemd/system").glob("lineside-*"))
@@ -109,7 +111,7 @@ def test_second_build_that_differs_is_told_and_kept(
     monkeypatch.setattr(wheels, "unpack", lambda *_: None)
     built: list[Path] = []
 
-    def build(_recipe: object, _wheels: object, _site: object, final: Path, _tell: object) -> Path:
+    def build(_recipe: object, _wheels: object, _site: object, final: Path, *_: object) -> Path:
         shutil.copytree(image_folder, final)
         if built and differs:
             (final / "initrd").write_bytes(b"other")
@@ -271,3 +273,67 @@ def test_machine_that_a_guest_is_proved_on_is_probed_and_not_believed(monkeypatc
         monkeypatch.setattr(subprocess, "run", ends_with(code))
         assert qemu.accelerator("amd64") == expected
     assert qemu.accelerator("arm64") == "tcg"
+
+
+def _checkout(folder: Path) -> Path:
+    for name in ("edge/a.py", "firmware_configs/b.py", "pyproject.toml", "requirements.lock"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+def _keep_image(cache: Path, name: str, sources: str | None, age_s: int) -> Path:
+    folder = cache / f"x86-box-{name * 16}"
+    folder.mkdir()
+    about = {"profile": "x86-box", "architecture": "amd64", "recipe": "0" * 64, "epoch": 1, "files": {}}
+    (folder / "manifest.json").write_text(json.dumps(about | ({"sources": sources} if sources else {})))
+    os.utime(folder / "manifest.json", (10**9 - age_s, 10**9 - age_s))
+    return folder
+
+
+def test_image_of_the_present_sources_is_taken_before_a_newer_one_of_others(
+    profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINESIDE_FLASH_CACHE", str(tmp_path))
+    root = _checkout(tmp_path / "checkout")
+    assert kept_image(profile, root) is None
+    present = _keep_image(tmp_path, "a", sources_digest(profile, root), age_s=100)
+    _keep_image(tmp_path, "b", "1" * 64, age_s=50)
+    older = _keep_image(tmp_path, "c", None, age_s=0)
+    found = kept_image(profile, root)
+    assert found is not None and found.folder == present and not found.words
+    (root / "edge" / "__pycache__").mkdir()
+    (root / "edge" / "__pycache__" / "a.pyc").write_text("left behind")
+    (root / "edge" / "README.md").write_text("words")
+    assert kept_image(profile, root) == found
+    (root / "edge" / "a.py").write_text("changed")
+    found = kept_image(profile, root)
+    assert found is not None and found.folder == older and "older image" in found.words
+
+
+def test_processor_whose_programs_do_not_run_here_is_told_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    debian.need_processor("amd64" if platform.machine() == "x86_64" else "arm64")
+    monkeypatch.setattr(debian, "INTERPRETERS", {"amd64": "true", "arm64": "true"})
+    monkeypatch.setattr(debian, "FOREIGN_TOOLS", {})
+    foreign: Architecture = "arm64" if platform.machine() == "x86_64" else "amd64"
+    (tmp_path / "arch-test").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "arch-test").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(BuildError, match="do not run on this machine") as told:
+        debian.need_processor(foreign)
+    assert "binfmt" in (told.value.hint or "")
+
+
+def test_driver_that_the_data_partition_is_made_with_is_loaded_by_the_unit_that_needs_it() -> None:
+    masked = (ROOT / "firmware_configs/image/finish.sh").read_text()
+    drop_in = ROOT / "firmware_configs/rootfs/etc/systemd/system/systemd-repart.service.d/10-image.conf"
+    assert "modprobe@.service" in masked, "where it is there, the unit's own Wants= does it"
+    assert "ExecStartPre=/usr/sbin/modprobe loop" in drop_in.read_text()
+
+
+def test_boot_partition_writes_its_folders_at_once_so_that_a_rename_leaves_one_of_both_names() -> None:
+    lines = (ROOT / "firmware_configs/rootfs/etc/fstab").read_text().splitlines()
+    (options,) = [line.split()[3].split(",") for line in lines if " /efi vfat " in line]
+    assert "dirsync" in options

@@ -5,6 +5,7 @@ command line; what starts is chosen by the rule of systemd-boot, which the proof
 """
 
 import io
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -228,6 +229,28 @@ def test_confirmed_entry_counts_where_a_cut_has_left_both(rig: Rig) -> None:
     rig.slots().confirm()
     entry.write_text(before)
     assert rig.slots().tries("b") == Tries(None)
+
+
+def test_renamed_file_is_synced_before_its_folder_because_fat_keeps_its_size_there(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    slots = rig.slots()
+    for name in (INITRD, KERNEL):
+        slots.put_boot_file(name, io.BytesIO(b"kernel").read)
+        assert synced[-2:] == [name, "b"]
+    slots.arm(NEW, 3)
+    assert synced[-2:] == ["lineside-b+3.conf", "entries"]
+    rig.switch_on()
+    rig.slots().confirm()
+    assert synced[-2:] == ["lineside-b.conf", "entries"]
 
 
 def test_restart_and_well_are_said_where_the_machine_looks(rig: Rig) -> None:

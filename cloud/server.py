@@ -345,13 +345,15 @@ def _check_copies(config: CloudConfig, store: CloudStore) -> None:
 
 
 def _retrainings(config: CloudConfig, store: CloudStore, clock: Clock, watched: rules.WatchConfig) -> Retrainings:
+    bucket = _bucket(config, "datasets")
+    versions = BlobStore(config.data_dir / "datasets", max_bytes=MAX_BYTES, bucket=bucket, keeps_copies=True)
     return Retrainings(
         store,
         clock,
-        Datasets(store, clock, BlobStore(config.data_dir / "datasets", max_bytes=MAX_BYTES)),
+        Datasets(store, clock, versions),
         watched.retrain,
         config.data_dir / "retraining",
-        inputs=config.data_dir / "inputs",
+        inputs=f"{config.store.blobs.rstrip('/')}/inputs" if config.store.blobs else config.data_dir / "inputs",
         url=config.server.public_url,
     )
 

@@ -315,6 +315,12 @@ def describe(store: CloudStore, now_ms: int) -> dict[str, Any]:
     }
 
 
+def count_behind(connection: Connection) -> int:
+    """Return how many devices do not know the next authority yet, 0 while none takes another's place."""
+    rows = _rows(connection)
+    return len(behind_of(connection, rows[-1].fingerprint)) if len(rows) > 1 else 0
+
+
 def behind_of(connection: Connection, fingerprint: str) -> list[str]:
     """Return the devices of the fleet that were not told of an authority yet, or have no certificate of it."""
     d, c = tables.devices, tables.certificates

@@ -27,7 +27,7 @@ class Role(IntEnum):
     OPERATOR = 3
     """Takes devices in and puts them out, publishes bundles, moves rollouts."""
     ADMIN = 4
-    """Makes and removes accounts, and changes their roles."""
+    """Makes and removes accounts, changes their roles, and replaces the authority."""
 
     @classmethod
     def named(cls, name: str) -> "Role":

@@ -165,4 +165,7 @@ class ControlPlane:
             return text + "[broker]\nport = 0\ntls = false\n"
         (self.settings.folder / "password").write_text(CLOUD_PASSWORD)
         external = f'[broker]\nkind = "external"\nport = {broker.port}\npassword_file = "password"\ntls = false\n'
-        return f'{text}{external}share = "{self.settings.share}"\n' if self.settings.share else text + external
+        if not self.settings.share:
+            return text + external
+        (self.settings.folder / "authority-secret").write_text("the same at all copies of a bench")
+        return f'{text}{external}share = "{self.settings.share}"\n[tls]\nauthority_secret_file = "authority-secret"\n'

@@ -11,6 +11,7 @@ COMMANDS = {
     "keys": "cloud.commands.keys:app",
     "broker-config": "cloud.commands.broker_config:app",
     "rollouts": "cloud.commands.rollouts:app",
+    "authority": "cloud.commands.authority:app",
     "audit": "cloud.commands.audit:app",
     "metrics": "cloud.commands.metrics:app",
     "alerts": "cloud.commands.alerts:app",

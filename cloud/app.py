@@ -18,6 +18,7 @@ from cloud.console import accounts, making, pages, watching
 from cloud.roles import is_for_devices
 from cloud.routes import (
     alerts,
+    authority,
     bundles,
     cards,
     devices,
@@ -65,6 +66,7 @@ def create_app(services: Services) -> FastAPI:
         app.include_router(module.router)
     for module in (metrics, prometheus, drift, alerts, retraining, watching):
         app.include_router(module.router)
+    app.include_router(authority.router)
     pages.mount(app)
     check_rules(app.routes)
     return app

@@ -1,7 +1,8 @@
 """The control plane's own certificate authority: made at its first start, it says who is a device and who is the cloud.
 
 Rules:
-- The key never leaves its file; what devices are given is the certificate, and they know it by its SHA-256.
+- Devices are given the certificate, never the key, and know it by its SHA-256. Where it is kept, which one signs, and
+  how one takes the place of another stands in `cloud.authorities`.
 - It signs what was asked with the key that was shown, and writes the name itself: a device gets one for itself alone.
 - A device's certificate names it twice: `CN` for brokers that take a user's name from there, and a URI with the serial
   number, which the embedded broker's accounts hold, so that an older certificate of the same name is of no use.
@@ -10,6 +11,8 @@ Rules:
 - Extensions as RFC 5280 asks for them, so that strict verifiers take them too.
 """
 
+import base64
+import hashlib
 import ipaddress
 import ssl
 from collections.abc import Iterable, Sequence
@@ -22,6 +25,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
@@ -49,16 +53,41 @@ class Issued:
     serial: str
     """Hexadecimal."""
     pem: str
+    authority: str = ""
+    """Fingerprint of the authority that signed it."""
 
 
 class Authority:
-    """An authority in a folder."""
+    """A certificate that signs others, with its key."""
 
-    def __init__(self, folder: Path, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
-        self.ca_file = folder / CA_FILE
+    def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
         self.pem = certificate.public_bytes(Encoding.PEM).decode()
+        self.fingerprint = fingerprint(self.pem)
+        """SHA-256 of the certificate, as claims carry it."""
+        self.ends_at_ms = int(certificate.not_valid_after_utc.timestamp() * 1000)
         self._certificate = certificate
         self._key = key
+
+    @classmethod
+    def make(cls, now: datetime) -> "Authority":
+        """Return a new one, which is kept nowhere yet."""
+        return cls(*_made(now))
+
+    @classmethod
+    def load(cls, pem: str, key_pem: bytes, password: str | None = None) -> "Authority":
+        """Return the authority of a certificate and its key.
+
+        Raises:
+            ValueError: the key is none, is not the certificate's, or the password is wrong.
+        """
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+        try:
+            key = load_pem_private_key(key_pem, None if password is None else password.encode())
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+            raise ValueError("the key is not the certificate's")
+        return cls(certificate, key)
 
     @classmethod
     def open(cls, folder: Path, now: datetime) -> "Authority":
@@ -69,17 +98,30 @@ class Authority:
         """
         try:
             if not (folder / CA_FILE).exists():
-                _create(folder, now)
-            certificate = x509.load_pem_x509_certificate((folder / CA_FILE).read_bytes())
-            key = load_pem_private_key((folder / CA_KEY_FILE).read_bytes(), None)
-        except (OSError, ValueError, TypeError) as error:
+                cls.make(now).keep(folder)
+            pem, key = (folder / CA_FILE).read_text("ascii"), (folder / CA_KEY_FILE).read_bytes()
+            return cls.load(pem, key)
+        except (OSError, ValueError) as error:
             raise ConfigError(
                 f"the certificate authority in {folder} cannot be used: {error}",
-                hint="bring both files back from a backup; without them every device has to enrol again",
+                hint="bring ca.pem and ca.key back from a backup; without them every device has to enrol again",
             ) from error
-        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-            raise ConfigError(f"{folder / CA_KEY_FILE} is not the key of {folder / CA_FILE}", hint="look at the backup")
-        return cls(folder, certificate, key)
+
+    def keep(self, folder: Path, key_file: str = CA_KEY_FILE) -> None:
+        """Write it into a folder, the key first: with the certificate the authority is there.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_durably(folder / key_file, self.key_pem(), mode=0o600)
+        if key_file == CA_KEY_FILE:
+            write_durably(folder / CA_FILE, self.pem.encode())
+
+    def key_pem(self, password: str | None = None) -> bytes:
+        """Return its key (PKCS #8, PEM), encrypted by a password if there is one."""
+        hidden = NoEncryption() if password is None else BestAvailableEncryption(password.encode())
+        return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, hidden)
 
     def sign_device(self, request_pem: str, device: str, now: datetime) -> Issued:
         """Return a certificate for a device's own key.
@@ -91,7 +133,7 @@ class Authority:
         serial = x509.random_serial_number()
         names = [x509.UniformResourceIdentifier(device_identity(device, f"{serial:x}"))]
         certificate = self._sign(request, device, names, ExtendedKeyUsageOID.CLIENT_AUTH, now, CA_LIFE, serial=serial)
-        return Issued(f"{serial:x}", certificate)
+        return Issued(f"{serial:x}", certificate, self.fingerprint)
 
     def make_client(self, name: str, now: datetime) -> bytes:
         """Return key and certificate by which the control plane itself signs in at a broker."""
@@ -182,6 +224,12 @@ def cloud_identity(name: str) -> str:
     return f"lineside:cloud:{name}"
 
 
+def fingerprint(pem: str) -> str:
+    """Return the SHA-256 of the first certificate, base64url without padding."""
+    digest = hashlib.sha256(first_certificate_der(pem)).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
 def first_certificate_der(pem: str) -> bytes:
     """Return the first certificate of a PEM text as it is on the wire.
 
@@ -195,7 +243,7 @@ def first_certificate_der(pem: str) -> bytes:
     return ssl.PEM_cert_to_DER_cert(pem[begin : end + len(ssl.PEM_FOOTER)])
 
 
-def _create(folder: Path, now: datetime) -> None:
+def _made(now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Lineside control plane")])
     usage = x509.KeyUsage(
@@ -215,9 +263,7 @@ def _create(folder: Path, now: datetime) -> None:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_durably(folder / CA_KEY_FILE, _key_pem(key), mode=0o600)
-    write_durably(folder / CA_FILE, certificate.public_bytes(Encoding.PEM))  # last: with it the authority is there
+    return certificate, key
 
 
 def _checked(request_pem: str, device: str) -> PublicKey:

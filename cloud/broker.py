@@ -113,10 +113,10 @@ class EmbeddedBroker:
             own = reached_at
         return self._config.public_host or own, self._config.public_port or self._port, self._config.tls
 
-    def login(self) -> Login:
-        """Return how the control plane itself connects."""
+    def login(self, client: Path | None = None) -> Login:
+        """Return how the control plane itself connects, with another certificate than its own if it is said."""
         host = "127.0.0.1" if self._config.host in WILDCARDS else self._config.host
-        tls = self._security.broker_context() if self._config.tls else None
+        tls = self._security.broker_context(client) if self._config.tls else None
         if self._config.uses_certificates:
             return Login(host, self._port, "", None, tls)
         return Login(host, self._port, CLOUD_USER, self._password, tls)
@@ -241,7 +241,7 @@ class EmbeddedBroker:
         if not self._config.tls:
             return ""
         security = self._security
-        verify = VERIFY_CONFIG.format(ca=security.authority.ca_file) if self._config.uses_certificates else ""
+        verify = VERIFY_CONFIG.format(ca=security.authorities.ca_file) if self._config.uses_certificates else ""
         return TLS_CONFIG.format(certificate=security.certificate_file, key=security.key_file, verify=verify)
 
     def _write_users(self) -> None:
@@ -279,10 +279,10 @@ class ExternalBroker:
         config = self._config
         return config.public_host or config.host, config.public_port or config.port, config.tls
 
-    def login(self) -> Login:
-        """Return how the control plane itself connects."""
+    def login(self, client: Path | None = None) -> Login:
+        """Return how the control plane itself connects, with another certificate than its own if it is said."""
         config = self._config
-        tls = self._security.broker_context() if config.tls else None
+        tls = self._security.broker_context(client) if config.tls else None
         if config.uses_certificates:
             return Login(config.host, config.port, "", None, tls, config.share)
         return Login(config.host, config.port, config.username, self._password, tls, config.share)
@@ -364,6 +364,12 @@ def write_files(folder: Path, files: dict[str, bytes]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         write_durably(folder / name, data, mode=0o600)
+
+
+async def takes_next(broker: "Broker", security: Security) -> bool:
+    """Return whether the broker takes a certificate of the authority that waits to be used."""
+    file = await asyncio.to_thread(security.next_cloud_file)
+    return file is not None and await _is_taken(broker.login(file), client_id="lineside-cloud-next")
 
 
 async def _is_taken(login: Login, client_id: str = "lineside-cloud-probe") -> bool:

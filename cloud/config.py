@@ -48,6 +48,7 @@ class TlsConfig(_Section):
     certificate_file: Path | None = None
     key_file: Path | None = None
     ca_file: Path | None = None
+    authority_secret_file: Path | None = None
 
     @model_validator(mode="after")
     def _both(self) -> "TlsConfig":
@@ -231,6 +232,15 @@ class CloudConfig(_Section):
         path = self.broker.password_file
         return None if path is None else _secret(path, "broker.password_file", shortest=1)
 
+    def authority_secret(self) -> str | None:
+        """Return what the authority's key in the database is encrypted by, or None where the key is a file.
+
+        Raises:
+            ConfigError: its file is unusable.
+        """
+        path = self.tls.authority_secret_file
+        return None if path is None else _secret(path, "tls.authority_secret_file")
+
 
 def is_loopback(host: str) -> bool:
     """Return whether nobody but this machine can listen on the way to a host."""
@@ -281,7 +291,10 @@ def _resolved(config: CloudConfig, base: Path) -> CloudConfig:
             ),
             "watch": config.watch.model_copy(update={"file": absolute(config.watch.file)}),
             "tls": config.tls.model_copy(
-                update={key: absolute(getattr(config.tls, key)) for key in ("certificate_file", "key_file", "ca_file")}
+                update={
+                    key: absolute(getattr(config.tls, key))
+                    for key in ("certificate_file", "key_file", "ca_file", "authority_secret_file")
+                }
             ),
             "registry": config.registry.model_copy(update={"keys_dir": absolute(config.registry.keys_dir)}),
         }

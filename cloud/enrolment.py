@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, select
 
 from cloud import audit, tables
-from cloud.authority import Issued, utc
+from cloud.authority import Issued, first_certificate_der
 from cloud.clock import Clock
 from cloud.config import BrokerConfig
 from cloud.errors import InvalidError, NotFoundError, RefusedError
@@ -32,7 +32,18 @@ from cloud.registry import Registry, with_default
 from cloud.security import Security
 from cloud.store import CloudStore, upsert
 from edge.wire.base import BundleRef
-from edge.wire.http import BrokerAddress, EnrolAnswer, EnrolRequest, claim_parts, csr_statement, enrol_statement
+from edge.wire.http import (
+    BrokerAddress,
+    EnrolAnswer,
+    EnrolRequest,
+    Renewal,
+    RenewRequest,
+    Trust,
+    claim_parts,
+    csr_statement,
+    enrol_statement,
+    renew_statement,
+)
 from edge.wire.messages import Desired
 from edge.wire.topics import topic
 
@@ -151,7 +162,7 @@ class Enrolment:
         _check_proof(request)
         self._check_name(request.device)
         now_ms = self._clock.now_ms()
-        issued = self._certificate(request, now_ms)
+        issued = self._certificate(request)
         password = "" if issued else secrets.token_urlsafe(SECRET_BYTES)
         token = secrets.token_urlsafe(SECRET_BYTES)
         hashes = {"token_digest": _digest(token), **_password_hashes(password)}
@@ -184,6 +195,43 @@ class Enrolment:
         query = select(devices.device).where(devices.token_digest == _digest(token), devices.revoked_at_ms.is_(None))
         with self._store.read() as connection:
             return connection.execute(query).scalar()
+
+    def trust_of(self, device: str) -> Trust:
+        """Return whom a device of the fleet shall believe, and whether its certificate is to be renewed."""
+        known, row = self._security.authorities, _certificate_of(self._store, device)
+        newest = known.newest.fingerprint
+        if row is not None and row.trusts != newest:
+            own = tables.devices.c.device == device
+            with self._store.write() as connection:
+                connection.execute(tables.devices.update().where(own).values(trusts=newest))
+        pem = None if row is None else row.pem
+        return Trust(
+            ca=self._security.trust_to_come_pem,
+            broker_ca=self._security.broker_trust_pem,
+            certificate=pem and hashlib.sha256(first_certificate_der(pem)).hexdigest(),
+            renew=pem is not None and row.authority != known.signing.fingerprint,
+        )
+
+    def renew(self, device: str, request: RenewRequest) -> Renewal:
+        """Give a device of the fleet another certificate; the one before is of no use from now on.
+
+        Raises:
+            RefusedError: it did not prove that the request is its own, or no certificates are given out here.
+            InvalidError: its request for a certificate is not one.
+        """
+        if not self._certificates:
+            raise RefusedError("devices do not sign in by certificate here")
+        issued, now_ms = self._security.sign_device(request.csr, device), self._clock.now_ms()
+        devices = tables.devices.c
+        with self._store.write() as connection:
+            mine = (devices.device == device) & devices.revoked_at_ms.is_(None)
+            key = connection.execute(select(devices.public_key).where(mine)).scalar() or ""
+            _check_signature(key, [(request.proof, renew_statement(device, request.csr))], "`renew_statement`")
+            _replace_certificate(connection, device, issued, now_ms)
+            data = {"device": device, "authority": issued.authority}
+            audit.record(connection, at_ms=now_ms, who=f"device {device}", what="certificate_renewed", data=data)
+        self._accounts.accounts_changed()
+        return Renewal(certificate=issued.pem)
 
     def revoke(self, device: str, *, who: str, why: str = "") -> None:
         """Put a device out of the fleet: credentials and claim are of no use from now on, its connection is cut.
@@ -220,7 +268,7 @@ class Enrolment:
         except ValueError as error:
             raise InvalidError(str(error)) from error
 
-    def _certificate(self, request: EnrolRequest, now_ms: int) -> Issued | None:
+    def _certificate(self, request: EnrolRequest) -> Issued | None:
         if not self._certificates:
             return None
         if request.csr is None:
@@ -228,7 +276,7 @@ class Enrolment:
                 "devices sign in by certificate here, and this one asks for none",
                 hint='update its software, or set broker.credential = "password"',
             )
-        return self._security.authority.sign_device(request.csr, request.device, utc(now_ms))
+        return self._security.sign_device(request.csr, request.device)
 
     def _use_claim(self, connection: Connection, request: EnrolRequest, now_ms: int) -> None:
         claims = tables.claims
@@ -325,6 +373,7 @@ def _replace_certificate(connection: Connection, device: str, issued: Issued | N
     connection.execute(before.values(revoked_at_ms=now_ms))
     if issued is not None:
         row = {"serial": issued.serial, "device": device, "pem": issued.pem, "issued_at_ms": now_ms}
+        row["authority"] = issued.authority
         connection.execute(certificates.insert().values(row))
 
 
@@ -342,14 +391,25 @@ def _check_proof(request: EnrolRequest) -> None:
     signed = [(request.proof, enrol_statement(*said))]
     if request.csr is not None:
         signed.append((request.csr_proof or "", csr_statement(*said, request.csr)))
+    _check_signature(request.public_key, signed, "`enrol_statement` and `csr_statement`")
+
+
+def _check_signature(public_key: str, signed: list[tuple[str, bytes]], what: str) -> None:
     try:
-        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(request.public_key))
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
         for proof, statement in signed:
             key.verify(bytes.fromhex(proof), statement)
     except (InvalidSignature, ValueError) as error:
-        raise RefusedError(
-            "the proof does not fit the public key", hint="sign `enrol_statement` and `csr_statement` with its key"
-        ) from error
+        raise RefusedError("the proof does not fit the public key", hint=f"sign {what} with its key") from error
+
+
+def _certificate_of(store: CloudStore, device: str) -> Any:
+    """Return what a device was told to trust, with its certificate if it has one; None if it is out."""
+    d, c = tables.devices, tables.certificates
+    good = (c.c.device == d.c.device) & c.c.revoked_at_ms.is_(None)
+    query = select(d.c.trusts, c.c.pem, c.c.authority).select_from(d.outerjoin(c, good))
+    with store.read() as connection:
+        return connection.execute(query.where(d.c.device == device, d.c.revoked_at_ms.is_(None))).one_or_none()
 
 
 def _free_name(connection: Connection, request: EnrolRequest) -> Any:

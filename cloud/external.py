@@ -54,7 +54,7 @@ def external_files(
         texts = emqx_files(listener, cloud, fleet)
     files = {name: text.encode() for name, text in texts.items()}
     if broker.uses_certificates:
-        files["ca.pem"] = security.authority.pem.encode()
+        files["ca.pem"] = security.authorities.pem.encode()
     if broker.tls and broker.ca_file is None:
         names = [name for name in (broker.host, broker.public_host, broker.listen_host) if name]
         files["server.pem"] = security.broker_pem(names, folder / "server.pem")

@@ -3,7 +3,8 @@
 Rules:
 - Only where it is set; without the extra `otel` that is a clear error at the start.
 - A collector that is away costs nothing but its figures: they are sent by a thread of their own.
-- Spec: opentelemetry.io/docs/specs/otlp; names as in `vitals`, so that both ways show the same.
+- Spec: opentelemetry.io/docs/specs/otlp; names as in `vitals`, so that both ways show the same; units in UCUM's words.
+- All figures of one sending are read together, once.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,6 +13,9 @@ from typing import Any
 
 from cloud.errors import ConfigError
 from cloud.vitals import PREFIX, Figure, Vitals
+
+FRESH_S = 1.0
+"""Figures of one sending are asked for one by one, within much less."""
 
 
 def start(vitals: Vitals, endpoint: str, every_s: float) -> Callable[[], None]:
@@ -35,16 +39,36 @@ def start(vitals: Vitals, endpoint: str, every_s: float) -> Callable[[], None]:
     reader = PeriodicExportingMetricReader(OTLPMetricExporter(endpoint=endpoint), export_interval_millis=every_s * 1000)
     provider = MeterProvider([reader], resource=Resource.create({"service.name": "lineside-cloud"}))
     meter = provider.get_meter("lineside.cloud")
-    for figure in vitals.figures():
+    latest = _Latest(vitals)
+    for figure in latest.figures().values():
         create = meter.create_observable_counter if figure.kind == "counter" else meter.create_observable_gauge
-        create(PREFIX + figure.name, callbacks=[partial(_observe, vitals, figure.name)], description=figure.words)
+        callbacks = [partial(_observe, latest, figure.name)]
+        unit = "s" if figure.name.endswith("_seconds") else "1"
+        create(PREFIX + figure.name, callbacks=callbacks, unit=unit, description=figure.words)
     return provider.shutdown
 
 
-def _observe(vitals: Vitals, name: str, _options: Any) -> Iterable[Any]:
+class _Latest:
+    """All figures as they were within the last moment: reading them looks at the whole fleet."""
+
+    def __init__(self, vitals: Vitals) -> None:
+        self._vitals = vitals
+        self._figures: dict[str, Figure] = {}
+        self._read_s = float("-inf")
+
+    def figures(self) -> dict[str, Figure]:
+        """Return them by name."""
+        now_s = self._vitals.clock.monotonic_s()
+        if now_s - self._read_s > FRESH_S:
+            self._figures = {figure.name: figure for figure in self._vitals.figures()}
+            self._read_s = now_s
+        return self._figures
+
+
+def _observe(latest: _Latest, name: str, _options: Any) -> Iterable[Any]:
     from opentelemetry.metrics import Observation
 
-    found: Figure | None = next((one for one in vitals.figures() if one.name == name), None)
+    found = latest.figures().get(name)
     if found is not None:
         for label, value in found.values.items():
             yield Observation(value, {found.label: label} if found.label else {})

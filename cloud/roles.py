@@ -27,7 +27,7 @@ class Role(IntEnum):
     OPERATOR = 3
     """Takes devices in and puts them out, publishes bundles, moves rollouts."""
     ADMIN = 4
-    """Makes and removes accounts, and changes their roles."""
+    """Makes and removes accounts, changes their roles, and replaces the authority."""
 
     @classmethod
     def named(cls, name: str) -> "Role":
@@ -78,6 +78,8 @@ RULES: dict[str, Rule] = {
     "GET /tuf/deltas/{old}/{new}": Open.EVERYBODY,
     # devices
     "PUT /v1/inputs/{digest}": Open.DEVICE,
+    "GET /v1/trust": Open.DEVICE,
+    "POST /v1/renew": Open.DEVICE,
     # viewers
     "GET /": Role.VIEWER,
     "GET /devices/{device}": Role.VIEWER,
@@ -113,6 +115,7 @@ RULES: dict[str, Rule] = {
     "GET /v1/datasets": Role.VIEWER,
     "GET /v1/metrics": Role.VIEWER,
     "GET /v1/metrics/query": Role.VIEWER,
+    "GET /v1/authority": Role.VIEWER,
     "GET /v1/me": Role.VIEWER,
     "POST /v1/me/password": Role.VIEWER,
     "GET /v1/tokens": Role.VIEWER,
@@ -150,6 +153,8 @@ RULES: dict[str, Rule] = {
     "POST /v1/rollouts/{rollout}/resume": Role.OPERATOR,
     "POST /v1/rollouts/{rollout}/abort": Role.OPERATOR,
     # admins
+    "POST /v1/authority/rotate": Role.ADMIN,
+    "POST /v1/authority/retire": Role.ADMIN,
     "GET /people": Role.ADMIN,
     "GET /v1/people": Role.ADMIN,
     "POST /v1/people": Role.ADMIN,
@@ -164,6 +169,8 @@ FOR_DEVICES = frozenset(
         "GET /healthz",
         "GET /v1/ca",
         "POST /v1/enrol",
+        "GET /v1/trust",
+        "POST /v1/renew",
         "GET /tuf/metadata/{file}",
         "GET /tuf/targets/{file}",
         "GET /tuf/deltas/{old}/{new}",

@@ -6,10 +6,10 @@ Rules:
 - What devices verify us by (`trust_pem`) is named in every claim by its SHA-256, so that nobody in between can answer
   for us even at the first call.
 - A context lives as long as the process; renewing changes what it shows to the next caller.
+- While an authority is replaced, servers show a certificate of the one that every device knows; what brokers believe
+  are both (`cloud.authorities`).
 """
 
-import base64
-import hashlib
 import ipaddress
 import logging
 import socket
@@ -18,10 +18,13 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from cloud.authorities import Authorities
 from cloud.authority import (
     EXTERNAL_SERVER_LIFE,
     Authority,
+    Issued,
     cloud_identity,
+    fingerprint,
     first_certificate_der,
     utc,
 )
@@ -29,19 +32,20 @@ from cloud.blobs import write_durably
 from cloud.clock import Clock
 from cloud.config import CloudConfig
 from cloud.errors import ConfigError
+from cloud.store import CloudStore
 
 log = logging.getLogger(__name__)
 
 RENEW_BEFORE = timedelta(days=30)
 """A third of its life: a control plane that stands still over the holidays comes back with one that is good."""
-SERVER_FILE, CLOUD_FILE = "server.pem", "cloud.pem"
+SERVER_FILE, CLOUD_FILE, NEXT_CLOUD_FILE = "server.pem", "cloud.pem", "cloud-next.pem"
 
 
 class Security:
     """The certificates of one control plane. Belongs to its process; `renew` may be called from any thread."""
 
-    def __init__(self, config: CloudConfig, clock: Clock) -> None:
-        """Open the authority, and make what is missing.
+    def __init__(self, config: CloudConfig, clock: Clock, store: CloudStore) -> None:
+        """Open the authorities, and make what is missing.
 
         Raises:
             ConfigError: a certificate cannot be used, and which.
@@ -49,7 +53,7 @@ class Security:
         self._config = config
         self._clock = clock
         self._folder = config.data_dir / "tls"
-        self.authority = Authority.open(self._folder, utc(clock.now_ms()))
+        self.authorities = Authorities(store, clock, self._folder, config.authority_secret())
         self.names = server_names(config)
         self._shown: ssl.SSLContext | None = None
         self._seen: tuple[object, ...] = ()
@@ -66,10 +70,22 @@ class Security:
         return self._config.tls.key_file or self._folder / SERVER_FILE
 
     @property
+    def authority(self) -> Authority:
+        """The one that our servers' certificates are of, which every device knows."""
+        return self.authorities.shown
+
+    @property
     def trust_pem(self) -> str | None:
-        """What devices verify our servers by; None for what their system trusts."""
+        """What a new device verifies our servers by, one certificate; None for what its system trusts."""
         if self._config.tls.certificate_file is None:
             return self.authority.pem
+        return self.trust_to_come_pem
+
+    @property
+    def trust_to_come_pem(self) -> str | None:
+        """The same with the authority whose certificates our servers will show."""
+        if self._config.tls.certificate_file is None:
+            return self.authorities.pem
         return _read(self._config.tls.ca_file, "tls.ca_file") if self._config.tls.ca_file else None
 
     @property
@@ -77,8 +93,8 @@ class Security:
         """What devices verify the broker by."""
         own_file = self._config.broker.ca_file
         if self._config.broker.kind == "embedded":
-            return self.trust_pem
-        return self.authority.pem if own_file is None else _read(own_file, "broker.ca_file")
+            return self.trust_to_come_pem
+        return self.authorities.pem if own_file is None else _read(own_file, "broker.ca_file")
 
     def fingerprint(self) -> str | None:
         """Return the SHA-256 of `trust_pem` as a claim carries it (base64url without padding), or None."""
@@ -92,8 +108,8 @@ class Security:
             self._load(self._shown)
         return self._shown
 
-    def broker_context(self) -> ssl.SSLContext:
-        """Return the context by which the control plane connects to its broker.
+    def broker_context(self, client: Path | None = None) -> ssl.SSLContext:
+        """Return the context by which the control plane connects to its broker, with another certificate if it is said.
 
         The embedded one listens here and shows the very certificate that we gave it, which is compared, not its name.
         """
@@ -105,18 +121,27 @@ class Security:
             context.load_verify_locations(cadata=_certificate(self.certificate_file))
         else:
             context = ssl.create_default_context(cafile=config.ca_file)
-            context.load_verify_locations(cadata=self.authority.pem)
+            context.load_verify_locations(cadata=self.authorities.pem)
         if config.uses_certificates:
-            context.load_cert_chain(self.cloud_file())
+            context.load_cert_chain(client or self.cloud_file())
         return context
+
+    def sign_device(self, request_pem: str, device: str) -> Issued:
+        """Return a certificate for a device's own key, signed by the authority in use.
+
+        Raises:
+            InvalidError: the request is not one, asks for another name, or shows a key of a kind that is not taken.
+        """
+        return self.authorities.signing.sign_device(request_pem, device, utc(self._clock.now_ms()))
 
     def cloud_file(self) -> Path:
         """Return the file with key and certificate by which the control plane signs in at a broker."""
-        path = self._folder / CLOUD_FILE
-        if not self._is_good(path, {self.cloud_user()}):
-            made = self.authority.make_client(self._config.broker.username, utc(self._clock.now_ms()))
-            write_durably(path, made, mode=0o600)
-        return path
+        return self._client_file(CLOUD_FILE, self.authorities.signing)
+
+    def next_cloud_file(self) -> Path | None:
+        """Return the same of the authority that waits to be used, if one does: to see whether the broker takes it."""
+        waiting = self.authorities.waiting
+        return None if waiting is None else self._client_file(NEXT_CLOUD_FILE, waiting)
 
     def cloud_user(self) -> str:
         """Return how the embedded broker's accounts name the control plane."""
@@ -130,7 +155,7 @@ class Security:
         """
         if self._config.tls.certificate_file is None:
             path = self._folder / SERVER_FILE
-            if not self._is_good(path, set(self.names)):
+            if not self._is_good(path, set(self.names), self.authority):
                 made = self.authority.make_server(self.names, utc(self._clock.now_ms()))
                 write_durably(path, made, mode=0o600)
         seen = _state(self.certificate_file, self.key_file)
@@ -143,17 +168,25 @@ class Security:
     def broker_pem(self, names: list[str], kept: Path) -> bytes:
         """Return key and certificate for a broker that somebody else runs; those that it has while they are good."""
         wanted = [name for name in names if name not in WILDCARDS] or list(self.names)
-        if self._is_good(kept, set(wanted)):
+        if self._is_good(kept, set(wanted), self.authority):
             return kept.read_bytes()
         return self.authority.make_server(wanted, utc(self._clock.now_ms()), EXTERNAL_SERVER_LIFE)
 
     def revocation_list(self, serials: list[str]) -> str:
-        """Return the list of certificates that were put out (PEM)."""
-        return self.authority.revocation_list(serials, utc(self._clock.now_ms()))
+        """Return the lists of certificates that were put out, one of each authority that is trusted (PEM)."""
+        now = utc(self._clock.now_ms())
+        return "".join(one.authority.revocation_list(serials, now) for one in self.authorities.trusted)
 
-    def _is_good(self, path: Path, names: set[str]) -> bool:
+    def _client_file(self, name: str, authority: Authority) -> Path:
+        path = self._folder / name
+        if not self._is_good(path, {self.cloud_user()}, authority):
+            made = authority.make_client(self._config.broker.username, utc(self._clock.now_ms()))
+            write_durably(path, made, mode=0o600)
+        return path
+
+    def _is_good(self, path: Path, names: set[str], authority: Authority) -> bool:
         until = utc(self._clock.now_ms()) + RENEW_BEFORE
-        return path.exists() and self.authority.is_good(path.read_bytes(), names, until)
+        return path.exists() and authority.is_good(path.read_bytes(), names, until)
 
     def _load(self, context: ssl.SSLContext) -> None:
         try:
@@ -173,12 +206,6 @@ def server_names(config: CloudConfig) -> list[str]:
     for host in told:
         names += _own_addresses() if host in WILDCARDS else [host]
     return list(dict.fromkeys(name for name in names if _is_name(name)))
-
-
-def fingerprint(pem: str) -> str:
-    """Return the SHA-256 of the first certificate, base64url without padding."""
-    digest = hashlib.sha256(first_certificate_der(pem)).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  (what stands for every address, not one to listen on)

@@ -29,7 +29,7 @@ from cloud.alerts import rules
 from cloud.alerts.watch import AlertWatch
 from cloud.app import DeviceDoor, create_app
 from cloud.blobs import BlobStore
-from cloud.broker import Broker, EmbeddedBroker, ExternalBroker
+from cloud.broker import Broker, EmbeddedBroker, ExternalBroker, takes_next
 from cloud.bucket import Bucket
 from cloud.cards import Cards
 from cloud.clock import Clock, SystemClock
@@ -65,6 +65,8 @@ HEAD_EVERY_S = 5.0
 REFRESH_CHECK_S = 60.0
 RENEW_CHECK_S = 3600.0
 """Certificates are renewed weeks before they end; the operator's own new ones are taken within so long."""
+AUTHORITY_CHECK_S = 2.0
+"""How soon a copy follows what was decided about authorities."""
 LISTEN_BACKLOG = 2048
 HTTP_GRACE_S = 3
 """How long open requests (and the console's live streams) may hold up stopping."""
@@ -106,7 +108,7 @@ def build(config: CloudConfig, clock: Clock) -> Parts:
     config.data_dir.mkdir(parents=True, exist_ok=True)
     store = CloudStore.open(config.database_url)
     _check_copies(config, store)
-    security = Security(config, clock)
+    security = Security(config, clock, store)
     broker = _broker(config, store, security)
     link = Link(broker.login, random.Random())  # noqa: S311  (spreads reconnects)
     fleet = Fleet(store, clock, link)
@@ -193,6 +195,7 @@ async def _run(parts: Parts, listeners: "_Listeners", on_ready: Callable[[Addres
             group.create_task(parts.alerts.run(seat), name="alerts"),
             group.create_task(parts.services.retrainings.run(seat), name="retraining"),
             group.create_task(_renew(parts), name="certificates"),
+            group.create_task(keep_authorities(parts), name="authorities"),
         ]
         https = [
             group.create_task(people.serve(sockets=[listeners.people]), name="http"),
@@ -270,6 +273,26 @@ async def _renew(parts: Parts) -> None:
             log.error("the certificate was not renewed: %s", error)  # noqa: TRY400  (the message says it all)
 
 
+async def keep_authorities(parts: Parts) -> None:
+    """Follow what was decided about authorities, do what is due, take the next into use once the broker takes it."""
+    security, broker = parts.services.security, parts.broker
+    known, applied = security.authorities, security.authorities.trusted
+    by_password = not parts.services.config.broker.uses_certificates
+    while True:
+        try:
+            await asyncio.to_thread(known.keep_up, at_once=by_password)
+            if known.trusted != applied:
+                await asyncio.to_thread(security.renew)
+                broker.accounts_changed()
+                applied = known.trusted
+            elif known.waiting is not None and (by_password or await takes_next(broker, security)):
+                await asyncio.to_thread(known.take_into_use, known.waiting.fingerprint)
+                log.info("certificates are signed by the new authority from now on")
+        except (CloudError, OSError, SQLAlchemyError) as error:
+            log.error("the authorities could not be looked after: %s", error)  # noqa: TRY400  (the message says it all)
+        await asyncio.sleep(AUTHORITY_CHECK_S)
+
+
 def _reached(fleet: Fleet) -> None:
     try:
         count = fleet.republish_all()
@@ -322,13 +345,15 @@ def _check_copies(config: CloudConfig, store: CloudStore) -> None:
 
 
 def _retrainings(config: CloudConfig, store: CloudStore, clock: Clock, watched: rules.WatchConfig) -> Retrainings:
+    bucket = _bucket(config, "datasets")
+    versions = BlobStore(config.data_dir / "datasets", max_bytes=MAX_BYTES, bucket=bucket, keeps_copies=True)
     return Retrainings(
         store,
         clock,
-        Datasets(store, clock, BlobStore(config.data_dir / "datasets", max_bytes=MAX_BYTES)),
+        Datasets(store, clock, versions),
         watched.retrain,
         config.data_dir / "retraining",
-        inputs=config.data_dir / "inputs",
+        inputs=f"{config.store.blobs.rstrip('/')}/inputs" if config.store.blobs else config.data_dir / "inputs",
         url=config.server.public_url,
     )
 

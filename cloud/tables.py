@@ -47,7 +47,20 @@ certificates = Table(
     Column("pem", Text, nullable=False),
     Column("issued_at_ms", BigInteger, nullable=False),
     Column("revoked_at_ms", BigInteger),  # put out, or another took its place
+    Column("authority", String(64)),  # fingerprint of the one that signed it
     Index("certificates_by_device", "device"),
+)
+
+authorities = Table(
+    "authorities",  # of certificates; see cloud.authorities
+    metadata,
+    Column("fingerprint", String(64), primary_key=True),
+    Column("pem", Text, nullable=False),
+    Column("key", Text),  # encrypted, where several copies share it; else it is a file, and gone once it is retired
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("in_use_at_ms", BigInteger),  # the broker takes what it has signed
+    Column("retire_at_ms", BigInteger),  # another takes its place, and until then both are trusted
+    Column("retired_at_ms", BigInteger),
 )
 
 devices = Table(
@@ -64,6 +77,7 @@ devices = Table(
     Column("mosquitto_password_hash", Text),  # PBKDF2, as Mosquitto takes it
     Column("enrolled_at_ms", BigInteger, nullable=False),
     Column("revoked_at_ms", BigInteger),
+    Column("trusts", String(64)),  # fingerprint of the newest authority that it was told to trust
 )
 
 device_state = Table(

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Table, func, select
 
 from cloud import tables
 from cloud.alerts.tables import alert_deliveries, alerts
+from cloud.authorities import count_behind
 from cloud.clock import Clock
 from cloud.fleet import Fleet
 from cloud.ingest import Ingest
@@ -47,7 +48,7 @@ class Vitals:
 
     def __init__(self, store: CloudStore, clock: Clock, fleet: Fleet, ingest: Ingest, rollups: Rollups) -> None:
         self._store = store
-        self._clock = clock
+        self.clock = clock
         self._fleet = fleet
         self._ingest = ingest
         self._rollups = rollups
@@ -98,7 +99,7 @@ class Vitals:
             yield Figure(name, "counter", words, values={"": float(value)})
 
     def _of_tables(self, connection: Connection) -> Iterator[Figure]:
-        d, now_ms = tables.decisions.c, self._clock.now_ms()
+        d, now_ms = tables.decisions.c, self.clock.now_ms()
         waiting, oldest = connection.execute(
             select(func.count(), func.min(d.at_ms)).where(d.needs_review.is_(True))
         ).one()
@@ -113,6 +114,8 @@ class Vitals:
         yield Figure("alerts_firing", "gauge", "alerts that fire", "severity", by_severity)
         unsent = select(func.count()).where(alert_deliveries.c.next_ms.is_not(None))
         yield _gauge("alerts_untold", "notices that were not taken yet", connection.execute(unsent).scalar_one())
+        behind = count_behind(connection)
+        yield _gauge("authority_behind_devices", "devices that do not know the next authority yet", behind)
         for table, column, name in (
             (retrainings, retrainings.c.state, "retrainings"),
             (tables.rollouts, tables.rollouts.c.status, "rollouts"),

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from edge import uplink, uploads
+from edge import renewal, uplink, uploads
 from edge.addresses import is_plain, is_private
 from edge.bydelta import Way
 from edge.clock import Clock
@@ -102,6 +102,7 @@ async def _linked(
             )
             tasks.create_task(sending, name="uploads")
             tasks.create_task(updater.run(link.desired), name="update")
+            tasks.create_task(_renewals(config, cloud, identity, link, updater), name="renewal")
             tasks.create_task(_report_after_gaps(link, reporter), name="reports")
             tasks.create_task(_keep_book(link, book), name="link state")
 
@@ -208,6 +209,13 @@ def _identity_dir(config: Config) -> Path:
 
 async def _publish(link: Link, document: Reported) -> None:
     await link.publish("reported", document.model_dump_json().encode(), retain=True)
+
+
+async def _renewals(config: Config, cloud: CloudSection, identity: Identity, link: Link, updater: Updater) -> None:
+    def tell(words: str) -> None:
+        updater.tell_once("credentials_renewed", "info", words)
+
+    await renewal.run(link, identity, _identity_dir(config), ca=cloud.ca, tell=tell)
 
 
 async def _keep_book(link: Link, book: LinkBook) -> None:

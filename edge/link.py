@@ -55,7 +55,8 @@ class Link:
         self._boot_id = boot_id
         self._clock = clock
         self._times = times or LinkTimes()
-        self._tls = tls or (context() if broker.tls else None)
+        self.tls = tls or (context() if broker.tls else None)
+        """How the next connection meets the broker."""
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._session: Session | None = None
         self._slots = asyncio.Semaphore(MAX_IN_FLIGHT)
@@ -122,7 +123,7 @@ class Link:
             will=(topic(self._device, "presence"), self._presence(online=False)),
             on_message=self._receive,
             on_closed=self.connected.clear,
-            tls=self._tls,
+            tls=self.tls,
         )
         upkeep = asyncio.create_task(session.upkeep(), name="link-upkeep")
         try:

@@ -77,6 +77,9 @@ async def run(
             sent = await send_next(store, pool, cloud_url=cloud_url, token=token, boot_id=boot_id)
         except (LinkError, StoreError) as error:
             log.info("not uploaded: %s", error)
+            pool = connection_pool(
+                ca=ca if ca is not None and ca.exists() else None
+            )  # whom to believe may have changed
             longest = min(times.backoff_max_s, times.backoff_min_s * 2.0 ** min(failures, 30))
             failures += 1
             await asyncio.sleep(random.uniform(longest / 2, longest))  # noqa: S311 - jitter

@@ -62,7 +62,7 @@ def _files(kind: "Kind", config: settings.CloudConfig, out: Path) -> int:
 
     store = CloudStore.open(config.database_url)
     try:
-        files = external_files(kind, config, store, Security(config, SystemClock()), out)
+        files = external_files(kind, config, store, Security(config, SystemClock(), store), out)
         count = len(accounts(store))
     finally:
         store.close()

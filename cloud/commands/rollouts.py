@@ -1,5 +1,6 @@
 """`lineside-cloud rollouts`: start, watch, pause, resume and abort rollouts."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,14 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from cloud.commands.shared import DEFAULT_URL, AsJson, Server, TokenFile, Unaudited, client, exit_codes, print_json
-from cloud.errors import ConfigError
+from cloud.errors import ConfigError, NotFoundError
 from cloud.plans import parse_plan
+from cloud.rollout_state import OPEN
 
 app = typer.Typer(help="Give devices a new model version step by step, and take a bad one back.", no_args_is_help=True)
 
 BAR_WIDTH = 24
 COLOURS = {"pass": "green", "fail": "red", "need_more": "yellow"}
 LOG_LINES = 12
+WATCH_S = 1.0
+"""As often as the conductor looks."""
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="The rollout, as `rollouts status` lists it.")]
 Why = Annotated[str, typer.Option("--why", help="Reason, kept in the audit log.")]
@@ -56,14 +60,22 @@ def start(
 @app.command()
 def status(
     rollout: Annotated[str | None, typer.Argument(metavar="ID", help="One rollout; all of them if left out.")] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Tell each step until it ends; exit code 1 if it was taken back.")
+    ] = False,
     server: Server = DEFAULT_URL,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """List the rollouts, or show one: its stage, its arms, what the gates know and what they still need, and why.
 
-    Example: lineside-cloud rollouts status --json
+    With --watch and no ID it is the newest one.
+
+    Example: lineside-cloud rollouts status --watch
     """
+    if watch:
+        _watch(rollout, server, token_file)
+        return
     with client(server, token_file) as cloud:
         shown = cloud.get("/v1/rollouts" if rollout is None else f"/v1/rollouts/{rollout}")
     if as_json:
@@ -105,6 +117,28 @@ def abort(
     Example: lineside-cloud rollouts abort ID --why "wrong labels in training"
     """
     _move(rollout, "abort", why, server, token_file, as_json=as_json)
+
+
+def _watch(rollout: str | None, server: str, token_file: Path | None) -> None:
+    """Tell what is new in a rollout's log until it ends."""
+    told: set[tuple[Any, ...]] = set()
+    with client(server, token_file) as cloud:
+        if rollout is None:
+            newest = cloud.get("/v1/rollouts")["rollouts"]
+            if not newest:
+                raise NotFoundError("no rollout yet", hint="start one: lineside-cloud rollouts start NAME VERSION")
+            rollout = newest[0]["id"]
+        while True:
+            view = cloud.get(f"/v1/rollouts/{rollout}")
+            for line in view["log"]:
+                if (key := (line["at_ms"], line["step"], line["reason"])) not in told:
+                    told.add(key)
+                    typer.echo(f"{_words(line['step'])}: {line['reason']}")
+            if view["status"] not in OPEN:
+                break
+            time.sleep(WATCH_S)
+    if view["status"] != "done":
+        raise typer.Exit(1)
 
 
 def _read(plan: Path | None) -> str:

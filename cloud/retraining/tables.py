@@ -42,5 +42,7 @@ retrainings = Table(
     Column("next_ms", BigInteger),
     Column("error", Text, nullable=False, default=""),
     Column("candidate", String(64)),  # digest of the bundle that came of it
+    Column("owner", String(32)),  # folder of the copy that starts it: no other copy ever does
+    Column("seen_ms", BigInteger),  # when that copy last looked after it
     Index("retrainings_by_model", "model", "state"),
 )

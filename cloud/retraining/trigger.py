@@ -11,6 +11,8 @@
 
 Rules:
 - A cause is kept under a name that is unique in the database, so two looks, or two control planes, start one.
+- Of several copies one claims the start, in the row itself, and it alone starts the command, now or after a crash: its
+  folder knows whether that was done. If it is not heard of for an hour, the retraining failed; nobody starts it again.
 - A drift lasts from the first station of the model that drifts to the last one: it is one cause, however many move.
 - Labels are counted from the dataset version of the retraining before.
 - The product comes back by publishing a bundle of that model whose lineage names the dataset version (`dataset`).
@@ -19,6 +21,7 @@ Rules:
 import asyncio
 import logging
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +35,7 @@ from cloud import audit, tables
 from cloud.alerts.channels import post
 from cloud.alerts.rules import Retraining
 from cloud.alerts.states import retry_after_s
+from cloud.blobs import write_durably
 from cloud.clock import Clock
 from cloud.errors import CloudError, ConfigError, InvalidError, NotFoundError
 from cloud.retraining import runner
@@ -50,6 +54,10 @@ WHO = "retraining"
 WEBHOOK_TIMEOUT_S = 30.0
 MAX_ATTEMPTS = 15
 """Of a webhook that nobody answers at."""
+SEEN_EVERY_MS = 60_000
+LOST_MS = 3_600_000
+"""Longer than a machine takes to come back."""
+OWNER_FILE = "owner"
 LINEAGE_KEYS = ("dataset", "dataset_version", "dataset_digest")
 
 
@@ -64,9 +72,19 @@ class Retrainings:
         wanted: list[Retraining],
         folder: Path,
         *,
-        inputs: Path,
+        inputs: Path | str,
         url: str = "",
     ) -> None:
+        """Take it on.
+
+        Args:
+            store, clock: of the control plane.
+            datasets: where versions are made and kept.
+            wanted: what is trained again, how and when.
+            folder: of this copy's runs.
+            inputs: where commands find pictures and sounds: a folder, or a bucket's URL.
+            url: where commands reach us.
+        """
         self._store = store
         self._clock = clock
         self.datasets = datasets
@@ -82,22 +100,28 @@ class Retrainings:
         while True:
             before_s = self._clock.monotonic_s()
             try:
-                if seat.is_ours:
-                    await asyncio.to_thread(self.look)
+                await asyncio.to_thread(self.look if seat.is_ours else self.look_after)
             except (CloudError, SQLAlchemyError, OSError):
                 log.exception("retraining: a look failed; the next one tries again")
             await asyncio.sleep(max(LOOK_S, IDLE_FACTOR * (self._clock.monotonic_s() - before_s)))
 
     def look(self) -> None:
         """Keep new causes, start what waits, see what has ended."""
-        self._children = [child for child in self._children if child.poll() is None]
         for wanted in self._wanted.values():
             self._note_causes(wanted)
+        self.look_after()
         for row in self.rows(states=("starting", "running")):
-            self._see(row)
+            self._give_up_if_lost(row)
         self._see_products()
         for row in reversed(self.rows(states=("waiting",))):
             self._start_if_due(row)
+
+    def look_after(self) -> None:
+        """See what has become of the runs that this copy has started; every copy does."""
+        self._children = [child for child in self._children if child.poll() is None]
+        for row in self.rows(states=("starting", "running")):
+            if row["owner"] in (None, self._own()):
+                self._see(row)
 
     def ask(self, model: str, *, who: str, reason: str, key: str) -> dict[str, Any]:
         """Ask for a retraining by hand; the same key again asks for nothing new.
@@ -170,7 +194,12 @@ class Retrainings:
 
     def _start_if_due(self, row: dict[str, Any]) -> None:
         wanted, now_ms = self._wanted.get(row["model"]), self._clock.now_ms()
-        if wanted is None or (row["next_ms"] or 0) > now_ms or not self._take(row, wanted, now_ms):
+        if wanted is None or (row["next_ms"] or 0) > now_ms:
+            return
+        if not self.datasets.blobs.has(row["dataset"]):
+            self._end(row, "failed", "its dataset version is in another copy's folder; with copies, set store.blobs")
+            return
+        if not self._take(row, wanted, now_ms):
             return
         if wanted.command is not None:
             self._spawn(row, wanted.command)
@@ -189,6 +218,7 @@ class Retrainings:
                 return False
             mine = (c.id == row["id"], c.state == "waiting")
             taken = {"state": "starting", "started_ms": now_ms, "attempts": row["attempts"] + 1}
+            taken |= {"owner": self._own(), "seen_ms": now_ms}
             return connection.execute(retrainings.update().where(*mine).values(**taken)).rowcount == 1
 
     def _spawn(self, row: dict[str, Any], command: list[str]) -> None:
@@ -234,8 +264,26 @@ class Retrainings:
         except httpx.HTTPError as error:
             self._end(row, "failed", f"it is not known whether {wanted.url} heard it: {type(error).__name__}: {error}")
 
+    def _own(self) -> str:
+        """Return the name of this copy's folder, made once."""
+        path = self._folder / OWNER_FILE
+        if not path.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_durably(path, secrets.token_hex(16).encode())
+        return path.read_text("ascii")
+
+    def _give_up_if_lost(self, row: dict[str, Any]) -> None:
+        wanted, away_ms = self._wanted.get(row["model"]), self._clock.now_ms() - (row["seen_ms"] or 0)
+        asked = wanted is not None and wanted.command is None and row["state"] == "running"  # it runs somewhere else
+        if row["owner"] in (None, self._own()) or asked or away_ms < LOST_MS:
+            return
+        why = "the copy that started it has not been heard of for an hour"
+        self._end(row, "failed", f"{why}; see whether it runs there, then start it by hand")
+
     def _see(self, row: dict[str, Any]) -> None:
         wanted = self._wanted.get(row["model"])
+        if self._clock.now_ms() - (row["seen_ms"] or 0) >= SEEN_EVERY_MS:
+            self._set(row, owner=self._own(), seen_ms=self._clock.now_ms())
         if wanted is not None and wanted.command is None:
             if row["state"] == "starting":
                 self._end(row, "failed", "the control plane stopped while it asked; start it by hand if it was not")

@@ -22,7 +22,10 @@ def add_rollouts(plant: Plant, now_ms: int) -> None:
         "deadline": ((0, 63), (1, 121)),
         "wrong": ((4, 9), (0, 6)),
     }
-    failed = "phone_glass 1.2.0 is taken back: deferral fails"
+    failed = (
+        "phone_glass 1.2.0 is taken back: deferred in 26 of 63 (41.3 %) decisions of the candidate, 9 of 121 (7.4 %) "
+        "of the control; surely more than 1.2 points worse (at least 5.6 points)"
+    )
     add_rollout(plant, "phone_glass", "1.2.0", "rolled_back", 1, now_ms - 1_000_000, failing, failed)
     waiting: Evidence = {
         "deferral": ((7, 148), (8, 131)),
@@ -51,6 +54,7 @@ def add_rollout(
         "stage": stage,
         "stage_since_ms": at_ms + 20_000,
         "stage_elapsed_ms": 140_000,
+        "last_tick_ms": at_ms + 160_000,
         "members": _members(model, status),
         "answers": answers,
         "why": why,

@@ -11,6 +11,7 @@ from pathlib import Path
 from playwright.sync_api import Browser
 
 from tests.browser.sample_data import SampleClock, fill
+from tests.browser.sample_watch import add_switch, add_watch
 from tests.browser.served import browsing, served
 from tests.cloud.console.plant import Plant
 
@@ -27,9 +28,22 @@ PAGES = {
     "models": "/models",
     "model-one": "/models/phone_glass",
     "model-compare": "/models/phone_glass/compare?first=1.1.0&second=1.2.0",
+    "rollout-done": "/rollouts/phone_glass-1.1.0-5f3a1c",
+    "rollout-switch": "/rollouts/gearwheel-2.0.0-77aa01",
+    "telemetry": "/telemetry?hours=1",
+    "drift": "/drift",
+    "alerts": "/alerts",
+    "people": "/people",
+    "account": "/account",
+    "cards": "/cards",
     "error": "/nowhere",
 }
-LOOKS = {"light": (1320, 860, "light"), "dark": (1320, 860, "dark"), "narrow": (390, 844, "light")}
+LOOKS = {
+    "light": (1320, 860, "light"),
+    "dark": (1320, 860, "dark"),
+    "narrow": (390, 844, "light"),
+    "narrow-dark": (390, 844, "dark"),
+}
 
 
 def main() -> None:
@@ -45,6 +59,9 @@ def main() -> None:
         if not options.empty:
             fill(Path(folder), now_ms=now_ms)
         plant = Plant(Path(folder), SampleClock(now_ms))
+        if not options.empty:
+            add_switch(plant, taken_back=True)
+            add_watch(plant)
         with served(plant) as url, browsing() as browser:
             for look in LOOKS:
                 _photograph(browser, url, look, options.out, options.only)

@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from cloud import tables
+from cloud.alerts.watch import AlertWatch
 from tests.browser.conftest import Journey, watch
 from tests.browser.sample_data import SampleClock, fill
 from tests.browser.sample_rollouts import add_rollout
@@ -101,6 +102,47 @@ def test_rollout_is_paused_and_resumed_with_a_reason(journey: Journey) -> None:
     assert [(line.what, line.why) for line in log] == [
         ("rollout_paused", "the line is being cleaned"),
         ("rollout_resumed", "clean"),
+    ]
+
+
+def test_alert_is_acknowledged_and_another_silenced_and_told_again_with_reasons(journey: Journey) -> None:
+    for box in ("box-1", "box-2"):
+        journey.plant.enrol(box)
+        journey.plant.report(box)
+    journey.clock.forward(1000)
+    watch = AlertWatch(
+        journey.plant.services.store, journey.clock, journey.plant.services.fleet, journey.plant.services.watched
+    )
+    watch.look()
+    journey.open("/alerts")
+    page = journey.page
+    first, second = (
+        page.locator("tr").filter(has_text="device-stale").filter(has_text=box) for box in ("box-1", "box-2")
+    )
+    first.get_by_role("button", name="Acknowledge").click()
+    dialog = page.get_by_role("dialog", name="Acknowledge this alert")
+    expect(dialog).to_contain_text("device-stale, box-1")
+    dialog.get_by_label("Why").fill("the link is being mended")
+    dialog.get_by_role("button", name="Acknowledge").click()
+    expect(dialog).to_be_hidden()
+    expect(first).to_contain_text("the link is being mended")
+    second.get_by_role("button", name="Silence").click()
+    dialog = page.get_by_role("dialog", name="Silence this alert")
+    dialog.get_by_label("For").select_option("8 hours")
+    dialog.get_by_label("Why").fill("hall 2 is rebuilt")
+    dialog.get_by_role("button", name="Silence").click()
+    expect(second).to_contain_text("silenced")
+    silence = page.locator("li").filter(has_text="hall 2 is rebuilt")
+    expect(silence).to_contain_text("device-stale, box-2")
+    silence.get_by_role("button", name="End").click()
+    expect(silence).to_have_count(0)
+    expect(second.get_by_role("button", name="Silence")).to_be_visible()
+    with journey.plant.services.store.read() as connection:
+        log = connection.execute(tables.audit_log.select().order_by(tables.audit_log.c.id)).all()
+    assert [(line.what, line.why) for line in log] == [
+        ("alert_acknowledged", "the link is being mended"),
+        ("alerts_silenced", "hall 2 is rebuilt"),
+        ("silence_ended", ""),
     ]
 
 

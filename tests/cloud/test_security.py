@@ -16,6 +16,7 @@ from cloud.authority import Authority, first_certificate_der, utc
 from cloud.config import BrokerConfig, CloudConfig, ServerConfig, StoreConfig, TlsConfig
 from cloud.errors import ConfigError
 from cloud.security import Security, server_names
+from cloud.store import CloudStore
 from tests.clocks import HeldClock
 
 DAY_S = 86_400
@@ -24,7 +25,7 @@ NOW = HeldClock(time.time_ns() // 1_000_000)
 
 def _security(folder: Path, clock: HeldClock, **sections: object) -> Security:
     config = CloudConfig(store=StoreConfig(data_dir=folder), **sections)
-    return Security(config, clock)
+    return Security(config, clock, CloudStore.open(config.database_url))
 
 
 def _shown(security: Security) -> x509.Certificate:
@@ -116,7 +117,7 @@ def test_operators_own_certificate_is_shown_and_taken_anew_when_its_files_change
     plant = Authority.open(tmp_path / "plant", utc(NOW.now_ms()))
     file = tmp_path / "own.pem"
     file.write_bytes(plant.make_server(["127.0.0.1"], utc(NOW.now_ms())))
-    own = TlsConfig(certificate_file=file, key_file=file, ca_file=plant.ca_file)
+    own = TlsConfig(certificate_file=file, key_file=file, ca_file=tmp_path / "plant" / "ca.pem")
     security = _security(tmp_path / "data", NOW, tls=own)
     assert security.trust_pem == plant.pem
     client = ssl.create_default_context(cadata=plant.pem)

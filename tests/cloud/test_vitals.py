@@ -1,5 +1,6 @@
 """The control plane measures itself: scraped by Prometheus, sent to an OpenTelemetry collector."""
 
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cloud import otel
 from cloud.errors import ConfigError
+from cloud.vitals import Figure
 from tests.cloud.process import ServeProcess
 from tests.cloud.serving import serving
 from tests.cloud.telemetry.test_rollups import window
@@ -89,15 +91,45 @@ def test_prometheus_reads_what_was_ingested_and_how_the_fleet_is(world: World) -
     assert after["process_resident_memory_bytes", ""] > 0
 
 
-def test_collector_gets_the_same_figures(world: World) -> None:
+def test_names_follow_the_conventions_of_prometheus(world: World) -> None:
+    """https://prometheus.io/docs/practices/naming, as `promtool check metrics` holds it."""
     world.enrol("box-1")
+    world.take(up("box-1", [event(1)]))
+    with serving(world.services) as client:
+        families = list(text_string_to_metric_families(client.get("/metrics").text))
+    assert len(families) > 20
+    names = [sample.name for family in families for sample in family.samples]
+    for family in families:
+        assert family.documentation, family.name
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", family.name)
+        assert {sample.name for sample in family.samples} <= {family.name, f"{family.name}_total"}
+    counted = {f"{family.name}_total" for family in families if family.type == "counter"}
+    assert counted == {name for name in names if name.endswith("_total")}
+    small = re.compile(r"_(ms|millis\w*|us|minutes|hours|days|kb|mb|gb|bits|percent|count)(_|$)")
+    assert [name for name in names if small.search(name)] == []
+
+
+def test_collector_gets_the_same_figures_read_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.enrol("box-1")
+    vitals, figures, read = world.services.vitals, world.services.vitals.figures, 0
+
+    def counted() -> Iterator[Figure]:
+        nonlocal read
+        read += 1
+        return figures()
+
+    monkeypatch.setattr(vitals, "figures", counted)
     with collector() as (endpoint, taken):
-        stop = otel.start(world.services.vitals, endpoint, every_s=3600)
+        stop = otel.start(vitals, endpoint, every_s=3600)
         world.take(up("box-1", [event(1)]))
+        world.clock.forward(2 * otel.FRESH_S)
         stop()
+    assert read == 2, "once for the names, once for all that is sent"
     found = _values(taken)
     assert found["lineside_cloud_ingest_rows.events"] == 1
     assert found["lineside_cloud_devices.fresh"] == 1
+    scope = taken[0].resource_metrics[0].scope_metrics[0]
+    assert {metric.unit for metric in scope.metrics if metric.name.endswith("_seconds")} == {"s"}
     name = taken[0].resource_metrics[0].resource.attributes
     assert "lineside-cloud" in {one.value.string_value for one in name}
 

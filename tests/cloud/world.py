@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 
 from cloud import keys, tables
 from cloud.clock import Clock
-from cloud.config import CloudConfig, ServerConfig, StoreConfig
+from cloud.config import CloudConfig, ServerConfig, StoreConfig, TlsConfig
 from cloud.fleet import Fleet
 from cloud.ingest import Incoming
 from cloud.server import Parts, build
@@ -59,6 +59,8 @@ class World:
         self.folder = folder
         self.clock = clock or HeldClock()
         sections.setdefault("server", ServerConfig(port=0))
+        if database.startswith("postgresql") and "tls" not in sections:
+            sections["tls"] = TlsConfig(authority_secret_file=secret_file(folder))
         self.config = CloudConfig(store=StoreConfig(data_dir=folder / "data", url=database), **sections)
         if with_keys:
             made = keys.create(folder / "keys", now=now_of(self.clock))
@@ -104,6 +106,14 @@ class World:
     def fleet_with(self, publisher: RecordingPublisher) -> Fleet:
         """Return the fleet over the same store, publishing where a test can look."""
         return Fleet(self.services.store, self.clock, publisher)
+
+
+def secret_file(folder: Path) -> Path:
+    """Return a file with what all copies of the tests' control planes encrypt their authority's key by."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "authority-secret"
+    path.write_text("the same at all copies")
+    return path
 
 
 def now_of(clock: Clock) -> datetime:

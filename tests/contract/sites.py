@@ -4,25 +4,31 @@ import asyncio
 import socket
 import ssl
 import subprocess
+import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import paho.mqtt.client as mqtt
+import uvicorn
 from paho.mqtt.enums import CallbackAPIVersion
 
+from cloud.app import DeviceDoor, create_app
 from cloud.broker import Broker, EmbeddedBroker
 from cloud.config import BrokerConfig
-from cloud.server import Parts
+from cloud.server import Parts, _listen
+from edge.clock import SystemClock
+from edge.enrol import enrol
+from edge.identity import Identity
 from edge.wire.http import EnrolAnswer
 from edge.wire.messages import Ack, Desired, Presence
 from edge.wire.topics import topic
 from tests.brokers import find_binary, free_port
 from tests.clocks import HeldClock
 from tests.cloud.world import World, device_context
-from tests.waiting import until
+from tests.waiting import until, wait_until
 
 WAIT_S = 40.0
 Credential = Literal["certificate", "password"]
@@ -80,6 +86,12 @@ class Site:
         self.broker = broker
         self.parts = parts
         self.mosquitto = mosquitto
+
+    @property
+    def broker_files(self) -> Path:
+        """Where an external broker's files are kept."""
+        assert self.mosquitto is not None
+        return self.mosquitto.files
 
     async def enrol(self, name: str) -> EnrolAnswer:
         """Take a device in, and return when the broker knows it."""
@@ -197,6 +209,30 @@ async def site(
         if mosquitto is not None:
             mosquitto.stop()
         world.close()
+
+
+@contextmanager
+def served(world: World, host: str = "127.0.0.1") -> Iterator[str]:
+    """Have a control plane reached by devices, by HTTPS; gives its address."""
+    context = world.services.security.server_context()
+    app = DeviceDoor(create_app(world.services))
+    config = uvicorn.Config(app, lifespan="off", log_config=None, ssl_context_factory=lambda *_: context)
+    server, listener = uvicorn.Server(config), _listen(host, 0, "test")
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="https", daemon=True)
+    thread.start()
+    try:
+        wait_until(lambda: server.started, 10, "the control plane")
+        yield f"https://{host}:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=10)
+        listener.close()
+
+
+def ask(url: str, claim: str, folder: Path, device: str, **options: Any) -> Identity:
+    """Enrol as the daemon does."""
+    rest: dict[str, Any] = {"profile": "generic", "site": "hall-1", "models": ["brightness"], "clock": SystemClock()}
+    return enrol(url, device, claim, identity_dir=folder, **rest, **options)
 
 
 def prove(client: mqtt.Client, answer: EnrolAnswer) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,26 +10,21 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from cryptography import x509
 
-from cloud.app import DeviceDoor, create_app
 from cloud.config import BrokerConfig, TlsConfig
 from cloud.enrolment import accounts
 from cloud.roles import FOR_DEVICES, RULES
-from cloud.server import _listen
-from edge.clock import SystemClock
-from edge.enrol import enrol
 from edge.errors import ConfigError, LinkError
 from edge.fetch import fetch_bundle
-from edge.identity import Identity, broker_context, ca_file
+from edge.identity import broker_context, ca_file
 from edge.wire.base import BundleRef
 from edge.wire.http import BrokerAddress, EnrolAnswer
 from tests.bundles import bundle_bytes
 from tests.clocks import HeldClock
 from tests.cloud.publishing import publish
 from tests.cloud.world import World
-from tests.waiting import wait_until
+from tests.contract.sites import ask, served
 from tests.webserver import WebServer
 
 
@@ -39,19 +33,10 @@ def control_plane(folder: Path, *, days_ago: float = 0, host: str = "127.0.0.1",
     """A control plane that devices reach by HTTPS."""
     clock = HeldClock(time.time_ns() // 1_000_000 - round(days_ago * 86_400_000))
     world = World(folder, clock=clock, **options)
-    context = world.services.security.server_context()
-    app = DeviceDoor(create_app(world.services))
-    config = uvicorn.Config(app, lifespan="off", log_config=None, ssl_context_factory=lambda *_: context)
-    server, listener = uvicorn.Server(config), _listen(host, 0, "test")
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="https", daemon=True)
-    thread.start()
     try:
-        wait_until(lambda: server.started, 10, "the control plane")
-        yield Plant(world, f"https://{host}:{listener.getsockname()[1]}")
+        with served(world, host) as url:
+            yield Plant(world, url)
     finally:
-        server.should_exit = True
-        thread.join(timeout=10)
-        listener.close()
         world.close()
 
 
@@ -72,12 +57,6 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     """One control plane for all tests that leave it as it is."""
     with control_plane(tmp_path_factory.mktemp("plant"), with_keys=True) as made:
         yield made
-
-
-def ask(url: str, claim: str, folder: Path, device: str, **options: Any) -> Identity:
-    """Enrol as the daemon does."""
-    rest: dict[str, Any] = {"profile": "generic", "site": "hall-1", "models": ["brightness"], "clock": SystemClock()}
-    return enrol(url, device, claim, identity_dir=folder, **rest, **options)
 
 
 def test_address_and_claim_are_all_that_a_device_needs_to_believe_and_be_believed(plant: Plant, tmp_path: Path) -> None:
@@ -107,7 +86,9 @@ def test_claim_is_shown_to_nobody_but_the_control_plane_that_it_is_for(plant: Pl
 def test_other_control_plane_with_the_right_authority_in_hand_is_not_believed(plant: Plant, tmp_path: Path) -> None:
     real = plant.world.services.security
     with control_plane(tmp_path / "thief") as thief:
-        thief.world.services.security.authority = real.authority  # everybody may have the CA; its servers have the key
+        thief.world.services.security.authorities = (
+            real.authorities
+        )  # everybody may have the CA; its servers have the key
         with pytest.raises(LinkError, match="certificate is not believed"):
             ask(thief.url, plant.claim(), tmp_path / "box", "stolen")
 

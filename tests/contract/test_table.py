@@ -76,7 +76,7 @@ def test_calls_of_the_http_table_are_routes(tmp_path: Path) -> None:
     services = build(config, SystemClock()).services
     routes = create_app(services).routes
     calls = [re.match(r"(\w+) ([^`\s]+)", row[1]) for row in _tables(http.__doc__)[0]]
-    assert len(calls) == 6
+    assert len(calls) == 8
     for call in calls:
         assert call is not None
         path = re.sub(r"\{(\w+)\}", r"\1", call[2])

@@ -1,21 +1,16 @@
-// Acknowledges an alert from its page: asks why, tells the control plane, and lets the page refresh itself.
+// Fills the page's two dialogs, to acknowledge an alert or to silence its kind, with the one that was chosen.
 
-document.addEventListener("click", async (event) => {
-  const button = event.target.closest("button[data-ack]");
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-ask]");
   if (!button) return;
-  const why = window.prompt("Why? It is kept in the audit log.");
-  if (!why || !why.trim()) return;
-  button.disabled = true;
-  const answer = await fetch(`/v1/alerts/${button.dataset.ack}/ack`, {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ why }),
-  });
-  if (answer.ok) {
-    window.location.reload();
+  const { ask, alert, rule, subject } = button.dataset;
+  const dialog = document.getElementById(`dialog-${ask}`);
+  dialog.querySelector("[data-about]").textContent = `${rule}, ${subject}`;
+  if (ask === "ack") {
+    dialog.querySelector("form").dataset.post = `/v1/alerts/${alert}/ack`;
   } else {
-    button.disabled = false;
-    const said = await answer.json().catch(() => ({}));
-    window.alert(said.error || "The control plane did not take it.");
+    dialog.querySelector("input[name=rule]").value = rule;
+    dialog.querySelector("input[name=subject]").value = subject;
   }
+  dialog.showModal();
 });

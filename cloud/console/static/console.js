@@ -115,7 +115,7 @@ async function postForms(event) {
   button.disabled = true;
   error.hidden = true;
   try {
-    await send("POST", form.dataset.post, Object.fromEntries(new FormData(form)), localStorage.getItem("lineside-reviewer") || "operator");
+    await send(form.dataset.method || "POST", form.dataset.post, Object.fromEntries(new FormData(form)), localStorage.getItem("lineside-reviewer") || "operator");
     form.reset();
     form.closest("dialog")?.close();
     await look();

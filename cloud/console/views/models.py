@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from cloud.console.views.fleet import slots_of, stations_of
+from cloud.console.words import plural
 from cloud.tables import bundles, device_state, devices, rollouts
 from edge.wire.base import version_key
 
@@ -104,7 +105,7 @@ def flat(document: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]
         if isinstance(value, dict):
             found += flat(value, f"{prefix}{name}.")
         elif isinstance(value, list) and (len(value) > 12 or any(isinstance(v, dict | list) for v in value)):
-            found.append((prefix + name, f"{len(value)} entries"))
+            found.append((prefix + name, plural(len(value), "entry", "entries")))
         elif isinstance(value, list):
             found.append((prefix + name, ", ".join(str(v) for v in value)))
         else:

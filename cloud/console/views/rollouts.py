@@ -12,6 +12,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, select
 
 from cloud.console import charts
+from cloud.console.views.switching import Moved, switched, went_back
 from cloud.console.words import duration, percent, plural
 from cloud.gates import GateAnswer, GateSpec
 from cloud.plans import Plan, Stage
@@ -31,6 +32,13 @@ ROLES = (
     ("failed", "Went back", "returned to their last good version by themselves"),
     ("already", "Had it before", "ran it before the rollout began and take no part"),
 )
+AFTERWARDS = {
+    "candidate": "had the new version, and are back on what they had before",
+    "control": "decided with the old version at the same time, for comparison",
+    "waiting": "kept the old version, and were not compared",
+    "refused": "would not take the bundle, and kept what they had",
+}
+"""Of a rollout that was taken back or aborted."""
 GATE_NAMES = {
     "deferral": "Deferred",
     "errors": "Errors",
@@ -143,6 +151,10 @@ class RolloutPage:
     also_waits: list[str]
     """What it waits for beside its gates."""
     is_open: bool
+    switched: Moved | None
+    """How far apart devices switched, of a plan that switches all at once."""
+    went_back: Moved | None
+    """How soon they were back."""
 
 
 def open_rollouts(connection: Connection) -> list[RolloutLine]:
@@ -176,6 +188,8 @@ def rollout_page(connection: Connection, rollout: str) -> RolloutPage | None:
         bounds=_bounds(plan, stage) if stage and state.open else [],
         also_waits=_beside_gates(state),
         is_open=state.open,
+        switched=switched(connection, state) if any(one.kind == "switch" for one in plan.stages) else None,
+        went_back=None if state.open else went_back(connection, state),
     )
 
 
@@ -277,6 +291,7 @@ def gate_name(key: str) -> str:
 def _gate(spec: GateSpec, answer: GateAnswer | None) -> Gate:
     over = f" than {spec.limit_ms:g} ms" if spec.limit_ms else ""
     worse = "of the inputs decided otherwise" if spec.paired else "points worse"
+    worse = "point worse" if spec.margin == 0.01 and not spec.paired else worse
     asks = f"less than {spec.margin * 100:g} {'% ' if spec.paired else ''}{worse}{over and '; slower' + over}"
     if answer is None:
         return Gate(gate_name(spec.key), asks, "not_judged", None, None, None)
@@ -294,6 +309,7 @@ def _gate(spec: GateSpec, answer: GateAnswer | None) -> Gate:
 
 def _arms(state: RolloutState) -> list[Arm]:
     found = []
+    ended = AFTERWARDS if state.status in ("rolled_back", "aborted") else {}
     for role, name, words in ROLES:
         names = [device for device, member in state.members.items() if member.role == role]
         members = [
@@ -301,7 +317,7 @@ def _arms(state: RolloutState) -> list[Arm]:
             for device, m in ((device, state.members[device]) for device in sorted(names)[:MAX_MEMBERS])
         ]
         if members:
-            found.append(Arm(role, name, words, members, len(names)))
+            found.append(Arm(role, name, ended.get(role, words), members, len(names)))
     return found
 
 

@@ -46,6 +46,7 @@ def test_a_rollout_can_be_started_with_a_plan_and_read_by_machines(line: Line) -
 
 def test_a_rollout_is_told_in_words(line: Line) -> None:
     assert "No rollout yet" in ok(line, "status")
+    assert run(line, "status", "--watch").exit_code == 4
     rollout = ok(line, "start", MODEL, "1.2.0", "--plan", str(PLAN)).strip()
     line.qualities[BAD.digest] = Quality(wrong=0.7)
     for _ in range(4):
@@ -55,6 +56,8 @@ def test_a_rollout_is_told_in_words(line: Line) -> None:
         assert word in said
     line.until(lambda: line.book.rollout(rollout).state.status == "rolled_back", 40)
     assert "rolled back" in ok(line, "status")
+    watched = run(line, "status", "--watch")
+    assert (watched.exit_code, watched.stdout.splitlines()[-1].startswith("rolled back: ")) == (1, True)
     assert "surely more than" in ok(line, "status", rollout)
 
 

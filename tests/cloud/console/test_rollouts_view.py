@@ -1,11 +1,19 @@
 """Rollouts with their evidence."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+from sqlalchemy import select
+
+from cloud import tables
 from cloud.console.views import rollouts
 from cloud.console.views.rollouts import RolloutPage
+from cloud.console.views.switching import Moved, went_back
+from cloud.rollout_state import RolloutState
+from tests.browser.sample_data import SampleClock
 from tests.browser.sample_rollouts import CUT_SHORT, add_rollout
-from tests.cloud.console.plant import Plant
+from tests.browser.sample_watch import add_switch
+from tests.cloud.console.plant import Plant, ref
 
 FAILING = {"deferral": ((26, 63), (9, 121)), "errors": ((0, 63), (0, 121))}
 WAITING = {
@@ -78,3 +86,37 @@ def test_open_rollouts_stand_before_ended_ones(plant: Plant) -> None:
 @pytest.mark.parametrize(("key", "name"), [("latency_over_50_ms", "Too slow"), ("brand_new", "brand new")])
 def test_gate_has_a_name_for_people_even_where_it_is_new(key: str, name: str) -> None:
     assert rollouts.gate_name(key) == name
+
+
+def test_switch_of_all_at_once_shows_how_far_apart_devices_were_and_how_soon_they_were_back(tmp_path: Path) -> None:
+    plant = Plant(tmp_path, SampleClock(1_800_000_000_000))
+    rollout = add_switch(plant, taken_back=True)
+    plant.enrol("stranger")
+    moved = {"bundle": ref("gearwheel", "2.0.0").model_dump(), "before": None}
+    plant.up("stranger", [plant.event("stranger", "bundle_swapped", data=moved)])  # no member of it
+    page = _page(plant, rollout)
+    assert page.switched == Moved(6, 1_800_000_000_000 - 59_600, 0.365, 2.1, None)
+    assert page.went_back is not None
+    assert (page.went_back.devices, page.went_back.spread_s, page.went_back.after_s) == (6, 2.5, 3.4)
+    assert {arm.words for arm in page.arms} == {"had the new version, and are back on what they had before"}
+    plant.close()
+
+
+def test_device_that_says_late_that_its_trial_ended_counts_as_back_and_one_that_said_nothing_does_not(
+    tmp_path: Path,
+) -> None:
+    plant = Plant(tmp_path, SampleClock(1_800_000_000_000))
+    rollout = add_switch(plant, taken_back=False)
+    with plant.services.store.write() as connection:
+        line = {"rollout": rollout, "at_ms": 1_800_000_000_000, "step": "aborted", "reason": "by ada", "data": {}}
+        connection.execute(tables.rollout_log.insert().values(**line))
+        state = RolloutState.model_validate(connection.execute(select(tables.rollouts.c.state)).scalar_one())
+        assert went_back(connection, state) is None
+    plant.clock.at(1_800_000_004_000)  # type: ignore[attr-defined]
+    returned = {"bundle": ref("gearwheel", "1.0.0").model_dump()}
+    plant.up("gear-2", [plant.event("gear-2", "bundle_returned", "warning", data=returned)])
+    with plant.services.store.read() as connection:
+        found = went_back(connection, state)
+    assert found is not None
+    assert (found.devices, found.after_s) == (1, 4.0)
+    plant.close()

@@ -43,16 +43,13 @@ def count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "count"
 
 
-def made(world: World, **settings: Any) -> Retrainings:
-    """Return the trigger as another start of the control plane would have it."""
+def made(world: World, folder: str = "retraining", **settings: Any) -> Retrainings:
+    """Return the trigger as another start of the control plane would have it, or another copy with its own folder."""
     settings = {"command": [sys.executable, "-c", COUNTS], "rest_s": 0, **settings}
     settings = settings if "url" not in settings else {k: v for k, v in settings.items() if k != "command"}
     wanted = Retraining(model="brightness", **settings)
-    folder = world.config.data_dir / "retraining"
-    datasets = world.services.retrainings.datasets
-    return Retrainings(
-        world.services.store, world.clock, datasets, [wanted], folder, inputs=world.config.data_dir / "inputs"
-    )
+    datasets, data = world.services.retrainings.datasets, world.config.data_dir
+    return Retrainings(world.services.store, world.clock, datasets, [wanted], data / folder, inputs=data / "inputs")
 
 
 def until_ended(trigger: Retrainings, number: int = 1) -> dict[str, Any]:
@@ -283,3 +280,59 @@ def test_command_line_asks_and_lists(world: World) -> None:
         (row,) = json.loads(run.invoke(app, ["retrainings", "--json", *server]).output)
         assert (row["state"], row["kind"]) == ("waiting", "hand")
         assert run.invoke(app, ["retrain", "other", "--reason", "x", *server]).exit_code == 4
+
+
+def test_copy_that_takes_the_seat_over_never_starts_what_another_has_claimed(world: World, count: Path) -> None:
+    answer(world, range(1, 4))
+    first, second = made(world), made(world, folder="elsewhere")
+    first.ask("brightness", who="anna", reason="new lamp", key="k")
+    with pytest.MonkeyPatch.context() as dies:
+        dies.setattr(first, "_spawn", lambda *_: (_ for _ in ()).throw(OSError("killed here")))
+        with pytest.raises(OSError, match="killed here"):
+            first.look()
+    for _ in range(3):
+        second.look()
+    assert (second.rows()[0]["state"], count.exists()) == ("starting", False)
+    again = made(world)  # it comes back, without the seat
+    again.look_after()
+
+    def ended() -> bool:
+        again.look_after()
+        return bool(again.rows()[0]["state"] == "finished")
+
+    wait_until(ended, 30, "the command")
+    assert count.read_text() == "x"
+
+
+def test_run_of_a_copy_that_stays_away_has_failed_after_an_hour_and_is_not_started_again(
+    world: World, count: Path
+) -> None:
+    answer(world, range(1, 4))
+    first, second = made(world, command=["sleep", "60"]), made(world, folder="elsewhere")
+    first.ask("brightness", who="anna", reason="new lamp", key="k")
+    first.look()
+    world.clock.forward(3599)
+    second.look()
+    assert second.rows()[0]["state"] == "running"
+    first.look_after()
+    world.clock.forward(3599)
+    second.look()
+    assert second.rows()[0]["state"] == "running", "the other one has looked after it meanwhile"
+    world.clock.forward(1)
+    second.look()
+    row = second.rows()[0]
+    assert (row["state"], "not been heard of for an hour" in row["error"]) == ("failed", True)
+    for child in first._children:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    assert not count.exists()
+
+
+def test_copy_that_lacks_the_dataset_version_says_so_instead_of_starting(world: World, count: Path) -> None:
+    answer(world, range(1, 4))
+    trigger = made(world)
+    row = trigger.ask("brightness", who="anna", reason="new lamp", key="k")
+    trigger.datasets.blobs.path(row["dataset"]).unlink()
+    trigger.look()
+    assert "another copy's folder" in trigger.rows()[0]["error"]
+    assert not count.exists()

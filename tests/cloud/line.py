@@ -21,6 +21,7 @@ from edge.wire.base import BundleRef
 from edge.wire.messages import Health, Refusal, Reported, SlotReport, StationReport, Up
 from edge.wire.rows import DecisionRow, InputRef, OutcomeRow
 from edge.wire.topics import topic
+from tests.cloud.blank import blank_sqlite
 from tests.clocks import HeldClock
 
 MODEL = "phone_glass"
@@ -77,6 +78,7 @@ class Line:
     def __init__(self, folder: Path, devices: list[Device], seed: int = 1) -> None:
         self.clock = HeldClock()
         self.config = CloudConfig(server=ServerConfig(port=0), store=StoreConfig(data_dir=folder))
+        blank_sqlite(folder / "cloud.sqlite")
         self.open()
         self.rng = random.Random(seed)
         self.devices = devices

@@ -25,6 +25,7 @@ from cloud.services import Services
 from edge.wire.http import EnrolAnswer, EnrolRequest, csr_statement, enrol_statement
 from edge.wire.messages import Health, Presence, Reported
 from edge.wire.topics import topic
+from tests.cloud.blank import blank_sqlite
 from tests.clocks import HeldClock
 
 INTERVAL_S = 5.0
@@ -64,6 +65,8 @@ class World:
             made = keys.create(folder / "keys", now=now_of(self.clock))
             self.config.data_dir.mkdir(parents=True, exist_ok=True)
             made.rename(self.config.keys_dir)
+        if not database:
+            blank_sqlite(self.config.data_dir / "cloud.sqlite")
         self.parts: Parts = build(self.config, self.clock)
         self.services: Services = self.parts.services
         if with_keys:

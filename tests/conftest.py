@@ -19,7 +19,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """Set aside what stays to the end (modules, thousands of tests): each full collection would go through all of it."""
+    """Set aside what stays (modules, thousands of tests): each full collection would go through all of it."""
     gc.collect()
     gc.freeze()
 

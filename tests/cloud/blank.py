@@ -1,6 +1,6 @@
 """A database of the control plane with its tables and nothing in them: made once, then copied.
 
-Making the tables takes thirty times as long as a copy, and a thousand tests want them; `test_store` looks at the making.
+Making the tables takes thirty times as long as a copy, and a thousand tests want them; `test_store` tests the making.
 """
 
 import tempfile

@@ -21,8 +21,8 @@ from edge.wire.base import BundleRef
 from edge.wire.messages import Health, Refusal, Reported, SlotReport, StationReport, Up
 from edge.wire.rows import DecisionRow, InputRef, OutcomeRow
 from edge.wire.topics import topic
-from tests.cloud.blank import blank_sqlite
 from tests.clocks import HeldClock
+from tests.cloud.blank import blank_sqlite
 
 MODEL = "phone_glass"
 PROBATION_S = 2

@@ -11,6 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from typer.testing import CliRunner
+
+from cloud.__main__ import app
 from cloud.client import CloudClient
 
 COMMAND = [sys.executable, "-m", "cloud"]
@@ -98,6 +101,15 @@ class ServeProcess:
         self._process = None
 
 
-def run(*arguments: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
-    """Run one command of `lineside-cloud` to its end."""
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=timeout_s, check=False)
+def run(*arguments: str, words: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run one command of `lineside-cloud` to its end, with `words` on stdin.
+
+    `serve` gets a process, as in service. What only asks and answers runs here: its code is the same, and loading
+    it takes far longer than the command; `tests/docs` and `tests/packaging` start such commands as programs.
+    """
+    if arguments[0] == "serve":
+        return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=START_S, check=False)
+    done = CliRunner().invoke(app, arguments, input=words, prog_name="lineside-cloud")
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return subprocess.CompletedProcess([*arguments], done.exit_code, done.stdout, done.stderr)

@@ -25,8 +25,8 @@ from cloud.services import Services
 from edge.wire.http import EnrolAnswer, EnrolRequest, csr_statement, enrol_statement
 from edge.wire.messages import Health, Presence, Reported
 from edge.wire.topics import topic
-from tests.cloud.blank import blank_sqlite
 from tests.clocks import HeldClock
+from tests.cloud.blank import blank_sqlite
 
 INTERVAL_S = 5.0
 DIGEST = "ab" * 32

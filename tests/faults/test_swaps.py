@@ -51,7 +51,7 @@ def test_many_swaps_leave_the_memory_as_it_was(commander: Commander, rng: random
             sizes.append(_resident_bytes(device))
         assert len(device.children()) == (isolation == "process"), "a child was left behind"
     print(f"{SWAPS} swaps in {time.monotonic() - began_s:.0f} s")
-    print(f"MiB: {[round(size / 2**20, 1) for size in [*sizes[:3], *sizes[9:: SWAPS // 10], *sizes[-3:]]]}")
+    print(f"MiB: {[round(size / 2**20, 1) for size in [*sizes[:3], *sizes[9 :: SWAPS // 10], *sizes[-3:]]]}")
     assert max(sizes[-3:]) <= LEAK * max(sizes[:3])
     versions = [decision["bundle"]["version"] for decision in device.decisions() if "bundle" in decision]
     assert sum(a != b for a, b in pairwise(versions)) <= SWAPS, "a swap happened twice"

@@ -14,7 +14,8 @@ from edge.clock import SystemClock
 from edge.store import Store
 from edge.wire.rows import EventRow
 from tests.bundles import bundle_bytes
-from tests.edge.commands.test_infer import edge, picture
+from tests.edge.command import edge
+from tests.edge.commands.test_infer import picture
 from tests.waiting import wait_until
 from tests.webserver import WebServer
 

@@ -95,7 +95,7 @@ def _words(config: Config, done: Forgotten) -> str:
     )
 
 
-def _wiped(store: Store, wait_s: float, out: TextIO) -> bool:
+def _wiped(store: Store, wait_s: float, out: TextIO | None) -> bool:
     until_s = time.monotonic() + wait_s
     while not store.wipe():
         if time.monotonic() >= until_s:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from cloud.__main__ import app
 from cloud.client import CloudClient
+from tests import nursery
 
 COMMAND = [sys.executable, "-m", "cloud"]
 START_S = 90.0
@@ -27,8 +28,8 @@ class ServeProcess:
         self.data_dir = data_dir
         self.addresses: dict[str, Any] = {}
         ports = ["--port", "0", "--device-port", "0"]
-        self._arguments = [*COMMAND, "serve", "--data-dir", str(data_dir), *ports, "--json", *arguments]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._arguments = ["serve", "--data-dir", str(data_dir), *ports, "--json", *arguments]
+        self._process: nursery.Born | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -59,7 +60,7 @@ class ServeProcess:
         """Start it and wait until it says that it is up."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with self._log_path.open("ab") as log:
-            self._process = subprocess.Popen(self._arguments, stdout=subprocess.PIPE, stderr=log)
+            self._process = nursery.start("cloud", *self._arguments, stdout=subprocess.PIPE, stderr=log)
         self.addresses = json.loads(self._first_line())
 
     def kill(self) -> None:
@@ -108,7 +109,7 @@ def run(*arguments: str, words: str | None = None) -> subprocess.CompletedProces
     it takes far longer than the command; `tests/docs` and `tests/packaging` start such commands as programs.
     """
     if arguments[0] == "serve":
-        return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=START_S, check=False)
+        return nursery.run("cloud", *arguments, timeout_s=START_S)
     done = CliRunner().invoke(app, arguments, input=words, prog_name="lineside-cloud")
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception

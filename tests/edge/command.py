@@ -1,13 +1,13 @@
 """Runs one command of `lineside-edge` to its end."""
 
 import subprocess
-import sys
 from contextlib import chdir
 from pathlib import Path
 
 from typer.testing import CliRunner
 
 from edge.__main__ import app
+from tests import nursery
 
 TIMEOUT_S = 120.0
 
@@ -19,8 +19,7 @@ def edge(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
     it takes far longer than the command; `tests/docs` and `tests/packaging` start such commands as programs.
     """
     if arguments[0] == "run":
-        command = [sys.executable, "-m", "edge", *arguments]
-        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        return nursery.run("edge", *arguments, cwd=cwd, timeout_s=TIMEOUT_S)
     with chdir(cwd):
         done = CliRunner().invoke(app, arguments, prog_name="lineside-edge")
     if done.exception is not None and not isinstance(done.exception, SystemExit):

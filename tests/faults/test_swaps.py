@@ -34,7 +34,7 @@ def test_many_swaps_leave_the_memory_as_it_was(commander: Commander, rng: random
 
     Inline, no process that ends gives memory back for the network; else the child that is left counts as well.
     """
-    device = commander.device(probation={"windows": 1}, station={"isolation": isolation})
+    device = commander.device(fresh=True, probation={"windows": 1}, station={"isolation": isolation})
     bundles = [commander.publish(bundle_bytes(version)) for version in ("1.1.0", "1.2.0")]
     sizes: list[int] = []
     swapped = 0

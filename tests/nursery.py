@@ -11,6 +11,7 @@ Rules:
 """
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -168,6 +169,7 @@ class _Mother:
         self._orders = orders
         self._children: dict[int, socket.socket] = {}
         modules = [importlib.import_module(name) for name in PROGRAMS[program]]
+        gc.freeze()  # nobody's collector goes through what all of them share
         self._program, self._main = modules[0].__file__, modules[0].main
 
     def run(self) -> None:

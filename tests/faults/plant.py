@@ -26,6 +26,7 @@ from tests import nursery
 from tests.brokers import free_port
 from tests.bundles import bundle_bytes
 from tests.cloud.process import ServeProcess
+from tests.edge.command import edge
 from tests.waiting import wait_until
 
 MODEL = "brightness"
@@ -274,8 +275,7 @@ class Device:
 
     def status(self) -> subprocess.CompletedProcess[str]:
         """Return what `lineside-edge status --json` says."""
-        command = [sys.executable, "-m", "edge", "status", "--config", str(self.config), "--json"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return edge("status", "--config", str(self.config), "--json", cwd=self.folder)
 
     def serving(self) -> str | None:
         """Return the version that it says to decide with, from its own last report."""

@@ -30,7 +30,7 @@ check: $(READY)  ## lint, types, import direction, docs
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/docs
+	$(BIN)/python -m pytest -q tests/docs -m "not slow"  # the sessions of the pages run in `make test`
 
 format: $(READY)  ## put the code into shape
 	$(BIN)/ruff check --fix .

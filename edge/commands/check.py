@@ -9,7 +9,6 @@ import os
 import shutil
 import socket
 import ssl
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -52,7 +51,7 @@ class Found(NamedTuple):
     hint: str = ""
 
 
-def run(config_path: Path, *, out: TextIO = sys.stdout) -> int:
+def run(config_path: Path, *, out: TextIO | None = None) -> int:
     """Print a line a check; return the exit code."""
     bad = 0
     for found in checks(config_path):

@@ -8,7 +8,6 @@ Rules:
   2 wrong arguments.
 """
 
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +35,7 @@ def run(
     station: str | None,
     why: str,
     wait_s: float = WIPE_WAIT_S,
-    out: TextIO = sys.stdout,
+    out: TextIO | None = None,
 ) -> int:
     """Erase; return the exit code.
 
@@ -47,7 +46,7 @@ def run(
         station: with `before`, only of this one.
         why: for the proof.
         wait_s: longest wait for those who read from the log.
-        out: where to print.
+        out: where to print; standard output unless said.
     """
     if (before is None) == (not decisions) or (station is not None and before is None):
         raise ConfigError(
@@ -96,7 +95,7 @@ def _words(config: Config, done: Forgotten) -> str:
     )
 
 
-def _wiped(store: Store, wait_s: float, out: TextIO) -> bool:
+def _wiped(store: Store, wait_s: float, out: TextIO | None) -> bool:
     until_s = time.monotonic() + wait_s
     while not store.wipe():
         if time.monotonic() >= until_s:

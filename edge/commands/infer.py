@@ -43,7 +43,7 @@ class Judged:
     text: str | None = None
 
 
-def run(bundle_path: Path, paths: list[str], *, runtime: str, as_json: bool, out: TextIO = sys.stdout) -> int:
+def run(bundle_path: Path, paths: list[str], *, runtime: str, as_json: bool, out: TextIO | None = None) -> int:
     """Judge files, folders and patterns; print a line for each and a summary; return the exit code."""
     bundle = load(bundle_path)
     settings = EngineSettings(runtime=_runtime(runtime), isolation="inline", deadline_s=60.0)

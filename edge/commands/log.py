@@ -1,6 +1,5 @@
 """`lineside-edge log`: the last rows of the device's own record, for people or as JSON lines."""
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -12,7 +11,7 @@ from edge.store import Store
 from edge.wire.rows import DecisionRow
 
 
-def run(config_path: Path, *, last: int, as_json: bool, out: TextIO = sys.stdout) -> int:
+def run(config_path: Path, *, last: int, as_json: bool, out: TextIO | None = None) -> int:
     """Print the last decisions, oldest first; return the exit code."""
     path = store_path(load_config(config_path))
     with Store.open_read_only(path, clock=SystemClock()) as store:

@@ -7,7 +7,6 @@ Rules:
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,7 +28,7 @@ from edge.work import Work
 SAME, DIFFERENT, IMPOSSIBLE = 0, 1, 4
 
 
-def run(config_path: Path, seq: int, *, as_json: bool, out: TextIO = sys.stdout) -> int:
+def run(config_path: Path, seq: int, *, as_json: bool, out: TextIO | None = None) -> int:
     """Replay one decision and print what came of it; return the exit code."""
     config = load_config(config_path)
     try:

@@ -8,6 +8,7 @@ Rules:
 """
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -55,6 +56,8 @@ async def _run(config: Config, path: Path, *, drain: bool, view: "LiveView | Non
         loop.add_signal_handler(number, end)
     log_events(config.log.format, sys.stderr, config.device.name)
     daemon = Daemon(config, SystemClock(), os.environ)
+    gc.freeze()  # what is loaded stays to the end; see `edge.__main__.run`
+    gc.enable()
     loop.add_signal_handler(signal.SIGHUP, daemon.reload, path)
     print(f"{config.device.name}: running, record in {config.device.data}", file=sys.stderr, flush=True)
     if view is not None:

@@ -6,7 +6,6 @@ Rules:
 """
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
@@ -25,7 +24,7 @@ from edge.wire.messages import Health, Reported
 STALE_AFTER_INTERVALS = 3
 
 
-def run(config_path: Path, *, as_json: bool, out: TextIO = sys.stdout) -> int:
+def run(config_path: Path, *, as_json: bool, out: TextIO | None = None) -> int:
     """Print the device's state; return the exit code."""
     config = load_config(config_path)
     clock = SystemClock()

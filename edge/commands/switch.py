@@ -7,7 +7,6 @@ Rules:
 """
 
 import getpass
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +30,7 @@ NOT_YET = 1
 """Exit code when no daemon has taken the switch up."""
 
 
-def run_mode(config_path: Path, station: str, wanted: str | None, *, give_back: bool, out: TextIO = sys.stdout) -> int:
+def run_mode(config_path: Path, station: str, wanted: str | None, *, give_back: bool, out: TextIO | None = None) -> int:
     """Switch a station's mode, or say it; return the exit code."""
     config = _config(config_path, station)
     if wanted is not None and (give_back or wanted not in get_args(Mode)):
@@ -55,7 +54,7 @@ def run_mode(config_path: Path, station: str, wanted: str | None, *, give_back: 
     return 0 if taken else NOT_YET
 
 
-def run_acknowledge(config_path: Path, station: str, *, out: TextIO = sys.stdout) -> int:
+def run_acknowledge(config_path: Path, station: str, *, out: TextIO | None = None) -> int:
     """Acknowledge a stopped line; return the exit code."""
     config = _config(config_path, station)
     with _store(config) as store:

@@ -12,7 +12,7 @@ from rich.console import Console
 from edge.commands.watch import run as watch
 from tests.browser.conftest import PATIENCE_MS
 from tests.browser.conftest import watch as complaints_of
-from tests.edge.commands.test_infer import edge
+from tests.edge.command import edge
 from tests.edge.local.device import Running, running
 from tests.faults.plant import Cloud
 from tests.waiting import wait_until

@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.servers import NotInstalledError, Postgres
 from cloud.store import CloudStore
+from tests.cloud.blank import blank_sqlite
 
 ENGINES = ("sqlite", "postgresql")
 ON_BOTH = (
@@ -56,7 +57,7 @@ def empty_postgresql() -> str:
 
 def url_for(engine: str, folder: Path) -> str:
     """Return the URL of an empty database."""
-    return empty_postgresql() if engine == "postgresql" else f"sqlite:///{folder / 'c.sqlite'}"
+    return empty_postgresql() if engine == "postgresql" else f"sqlite:///{blank_sqlite(folder / 'c.sqlite')}"
 
 
 def close() -> None:

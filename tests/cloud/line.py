@@ -22,6 +22,7 @@ from edge.wire.messages import Health, Refusal, Reported, SlotReport, StationRep
 from edge.wire.rows import DecisionRow, InputRef, OutcomeRow
 from edge.wire.topics import topic
 from tests.clocks import HeldClock
+from tests.cloud.blank import blank_sqlite
 
 MODEL = "phone_glass"
 PROBATION_S = 2
@@ -77,6 +78,7 @@ class Line:
     def __init__(self, folder: Path, devices: list[Device], seed: int = 1) -> None:
         self.clock = HeldClock()
         self.config = CloudConfig(server=ServerConfig(port=0), store=StoreConfig(data_dir=folder))
+        blank_sqlite(folder / "cloud.sqlite")
         self.open()
         self.rng = random.Random(seed)
         self.devices = devices

@@ -11,7 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from typer.testing import CliRunner
+
+from cloud.__main__ import app
 from cloud.client import CloudClient
+from tests import nursery
 
 COMMAND = [sys.executable, "-m", "cloud"]
 START_S = 90.0
@@ -24,8 +28,8 @@ class ServeProcess:
         self.data_dir = data_dir
         self.addresses: dict[str, Any] = {}
         ports = ["--port", "0", "--device-port", "0"]
-        self._arguments = [*COMMAND, "serve", "--data-dir", str(data_dir), *ports, "--json", *arguments]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._arguments = ["serve", "--data-dir", str(data_dir), *ports, "--json", *arguments]
+        self._process: nursery.Born | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -56,7 +60,7 @@ class ServeProcess:
         """Start it and wait until it says that it is up."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with self._log_path.open("ab") as log:
-            self._process = subprocess.Popen(self._arguments, stdout=subprocess.PIPE, stderr=log)
+            self._process = nursery.start("cloud", *self._arguments, stdout=subprocess.PIPE, stderr=log)
         self.addresses = json.loads(self._first_line())
 
     def kill(self) -> None:
@@ -98,6 +102,15 @@ class ServeProcess:
         self._process = None
 
 
-def run(*arguments: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
-    """Run one command of `lineside-cloud` to its end."""
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=timeout_s, check=False)
+def run(*arguments: str, words: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run one command of `lineside-cloud` to its end, with `words` on stdin.
+
+    `serve` gets a process, as in service. What only asks and answers runs here: its code is the same, and loading
+    it takes far longer than the command; `tests/docs` and `tests/packaging` start such commands as programs.
+    """
+    if arguments[0] == "serve":
+        return nursery.run("cloud", *arguments, timeout_s=START_S)
+    done = CliRunner().invoke(app, arguments, input=words, prog_name="lineside-cloud")
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return subprocess.CompletedProcess([*arguments], done.exit_code, done.stdout, done.stderr)

@@ -26,6 +26,7 @@ from edge.wire.http import EnrolAnswer, EnrolRequest, csr_statement, enrol_state
 from edge.wire.messages import Health, Presence, Reported
 from edge.wire.topics import topic
 from tests.clocks import HeldClock
+from tests.cloud.blank import blank_sqlite
 
 INTERVAL_S = 5.0
 DIGEST = "ab" * 32
@@ -66,6 +67,8 @@ class World:
             made = keys.create(folder / "keys", now=now_of(self.clock))
             self.config.data_dir.mkdir(parents=True, exist_ok=True)
             made.rename(self.config.keys_dir)
+        if not database:
+            blank_sqlite(self.config.data_dir / "cloud.sqlite")
         self.parts: Parts = build(self.config, self.clock)
         self.services: Services = self.parts.services
         if with_keys:

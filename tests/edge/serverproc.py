@@ -3,13 +3,13 @@
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
+from tests import nursery
 from tests.bundles import bundle_bytes
 from tests.waiting import wait_until
 
@@ -45,7 +45,7 @@ class Server:
             self.port = int(chosen.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
         self._model, self._station = model, station
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: nursery.Born | None = None
         self.configure(**settings)
 
     def configure(self, **settings: Any) -> None:
@@ -55,8 +55,7 @@ class Server:
         (self.folder / "box.toml").write_text(text + own)
 
     def start(self) -> Self:
-        command = [sys.executable, "-m", "edge", "run", "-c", "box.toml"]
-        self._process = subprocess.Popen(command, cwd=self.folder, stderr=subprocess.DEVNULL)
+        self._process = nursery.start("edge", "run", "-c", "box.toml", cwd=self.folder, stderr=subprocess.DEVNULL)
         wait_until(self._healthy, 30, "the server")
         return self
 

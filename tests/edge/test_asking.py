@@ -17,7 +17,8 @@ from edge.predictor import MAX_PAUSE_S, pause_s, read_answer
 from edge.store import Store
 from edge.values import StationSettings, Window
 from edge.wire.rows import DecisionRow, EventRow
-from tests.edge.commands.test_infer import edge, picture
+from tests.edge.command import edge
+from tests.edge.commands.test_infer import picture
 from tests.edge.serverproc import Server
 from tests.edge.test_pipeline import BETWEEN, BRIGHT
 from tests.rows import decision

@@ -15,7 +15,7 @@ from edge.clock import SystemClock
 from edge.consent import tell_changes
 from edge.store import Store
 from edge.wire.rows import EventRow
-from tests.edge.commands.test_infer import edge
+from tests.edge.command import edge
 from tests.edge.commands.test_live import BUNDLE
 from tests.edge.sources.test_audio_file import RATE_HZ, put
 from tests.waiting import wait_until

@@ -22,6 +22,7 @@ from edge.store import Store
 from edge.wire.rows import DecisionRow, TelemetryRow
 from tests.brokers import free_port
 from tests.bundles import archive
+from tests.edge.command import edge
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -149,8 +150,7 @@ def _with_other_weights(path: Path) -> bytes:
 
 
 def _edge(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "edge", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=START_S)
+    return edge(*arguments, cwd=Path.cwd())
 
 
 def _golden_sound() -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from edge.store import Store
 from edge.wire.rows import DecisionRow
 from tests.bundles import bundle_bytes
 from tests.clocks import HeldClock
-from tests.edge.commands.test_infer import edge
+from tests.edge.command import edge
 from tests.edge.sources.mjpeg import MjpegCamera
 from tests.edge.sources.test_audio_file import put, silence, tone
 from tests.faults.plant import Cloud

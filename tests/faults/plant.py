@@ -22,9 +22,11 @@ from typing import Any, Self
 import psutil
 
 from cloud import keys
+from tests import nursery
 from tests.brokers import free_port
 from tests.bundles import bundle_bytes
 from tests.cloud.process import ServeProcess
+from tests.edge.command import edge
 from tests.waiting import wait_until
 
 MODEL = "brightness"
@@ -130,7 +132,9 @@ class Device:
     profile: str = "generic"
     os: dict[str, Any] = field(default_factory=dict)
     """How its operating system is updated; not at all unless said."""
-    _process: subprocess.Popen[bytes] | None = None
+    fresh: bool = False
+    """Whether its process loads everything itself, for tests that look at its memory."""
+    _process: subprocess.Popen[bytes] | nursery.Born | None = None
 
     def __post_init__(self) -> None:
         self.inbox.mkdir(parents=True, exist_ok=True)
@@ -179,9 +183,12 @@ class Device:
     def start(self, *arguments: str) -> None:
         """Start the daemon; returns at once."""
         self.config.write_text(self._settings())
-        command = [sys.executable, "-m", "edge", "run", "--config", str(self.config), *arguments]
+        words = ["run", "--config", str(self.config), *arguments]
         with (self.folder / "daemon.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            if self.fresh:
+                self._process = subprocess.Popen([sys.executable, "-m", "edge", *words], stdout=log, stderr=log)
+            else:
+                self._process = nursery.start("edge", *words, stdout=log, stderr=log)
 
     def kill(self) -> None:
         """Kill it where it stands."""
@@ -268,8 +275,7 @@ class Device:
 
     def status(self) -> subprocess.CompletedProcess[str]:
         """Return what `lineside-edge status --json` says."""
-        command = [sys.executable, "-m", "edge", "status", "--config", str(self.config), "--json"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return edge("status", "--config", str(self.config), "--json", cwd=self.folder)
 
     def serving(self) -> str | None:
         """Return the version that it says to decide with, from its own last report."""

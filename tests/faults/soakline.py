@@ -159,6 +159,7 @@ class Line:
             claim=self.cloud.claim("box-1"),
             root=self.cloud.root,
             durability="power",
+            fresh=True,
             data=self.disk / "data" if self.disk else None,
             station={"model": MODEL, "deadline_ms": DEADLINE_MS},
             more_stations={"belt": belt},

@@ -12,10 +12,11 @@ from tests.bundles import bundle_bytes
 from tests.faults.camera import Camera, large_picture, put
 from tests.faults.plant import Cloud, Device, gone
 from tests.faults.sameness import assert_same_in_cloud, stored_in_cloud
+from tests.long import rounds
 from tests.waiting import wait_until
 
-KILLS = 20
-PICTURES_PER_S = 40.0
+KILLS = rounds(8, 20)
+PICTURES_PER_S = 20.0
 PROGRESS_S = 150.0
 """Longest wait for anything: what takes a second on a quiet machine may starve on a busy one."""
 LONGEST_LIFE_S = 0.3
@@ -43,6 +44,7 @@ max_s = 600
 def test_control_plane_killed_while_devices_send_has_everything_once(
     tmp_path: Path, cloud: Cloud, rng: random.Random
 ) -> None:
+    """Eight kills, twenty in the long form: both spread over all stages of a rollout, which live through them."""
     devices = [_device(tmp_path, name, cloud) for name in ("box-1", "box-2")]
     cloud.publish(bundle_bytes("1.1.0"), tmp_path / "new.lsb")
     cameras = [Camera(device.inbox, PICTURES_PER_S, rng) for device in devices]

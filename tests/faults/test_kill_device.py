@@ -11,6 +11,7 @@ import pytest
 from tests.faults.camera import Camera
 from tests.faults.plant import START_S, Cloud, Device, gone
 from tests.faults.sameness import assert_same_in_cloud
+from tests.long import rounds
 from tests.waiting import wait_until
 
 PICTURES_PER_S = 50.0
@@ -21,10 +22,11 @@ DRAIN_S = 120.0
 
 @pytest.mark.slow
 @pytest.mark.timeout(420)
-@pytest.mark.parametrize(("durability", "kills"), [("process", 50), ("power", 12)])
+@pytest.mark.parametrize(("durability", "kills"), [("process", rounds(15, 50)), ("power", rounds(5, 12))])
 def test_device_killed_under_traffic_loses_and_repeats_nothing(
     tmp_path: Path, cloud: Cloud, rng: random.Random, durability: str, kills: int
 ) -> None:
+    """Fifteen and five kills, fifty and twelve in the long form; one in five falls into the start."""
     device = Device(
         tmp_path / "box-1", cloud_url=cloud.url, claim=cloud.claim("box-1"), root=cloud.root, durability=durability
     )

@@ -60,8 +60,8 @@ def _signed_in(cloud: Cloud, file: Path) -> set[str]:
         assert browser.post("/login", data={"name": "ada", "password": "a wrong password"}).status_code != 303
         assert browser.post("/login", data={"name": "ada", "password": PASSWORD}).status_code == 303
         cookie = next(iter(browser.cookies.values()))
-    login = [*COMMAND, "login", "ada", "--token-file", str(file), "--server", url]
-    subprocess.run(login, input=f"{PASSWORD}\n", text=True, check=True, capture_output=True, timeout=60)
+    login = run("login", "ada", "--token-file", str(file), "--server", url, words=f"{PASSWORD}\n")
+    assert login.returncode == 0, login.stderr
     assert run("devices", "--server", url, "--token-file", str(file)).returncode == 0
     return {PASSWORD, "a wrong password", invite, cookie, file.read_text().strip()}
 

@@ -1,4 +1,4 @@
-"""The short form of the soak: forty seconds of two stations under a handful of drawn faults."""
+"""The short form of the soak: half a minute of two stations under a handful of drawn faults."""
 
 import random
 from pathlib import Path
@@ -7,8 +7,9 @@ import pytest
 
 from tests.faults.soak import drawn, soak
 from tests.faults.soakfaults import FAULTS
+from tests.long import LONG
 
-SHORT_MINUTES, SHORT_FAULTS = 2 / 3, 6
+SHORT_MINUTES, SHORT_FAULTS = (2 / 3, 6) if LONG else (0.4, 4)
 
 
 @pytest.mark.slow

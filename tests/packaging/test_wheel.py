@@ -33,14 +33,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def device_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a clean environment with the wheel and what it depends on, at the locked versions."""
     folder = tmp_path_factory.mktemp("device-env")
-    venv.create(folder / "env", with_pip=True)
+    venv.create(folder / "env")
     python = folder / "env" / "bin" / "python"
     pins = [
         line.split(" \\")[0] for line in (ROOT / "requirements.lock").read_text().splitlines() if line[:1].isalpha()
     ]
     constraints = folder / "constraints.txt"
     constraints.write_text("\n".join(pins))
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(wheel)]
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    install = [*pip, "install", "--quiet", "--disable-pip-version-check", "--no-compile", str(wheel)]
     done = subprocess.run([*install, "--constraint", str(constraints)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return python

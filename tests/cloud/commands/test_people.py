@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cloud.__main__ import app
 from tests.cloud.folk import PASSWORD
-from tests.cloud.process import COMMAND, ServeProcess, run
+from tests.cloud.process import ServeProcess, run
 
 
 @pytest.fixture
@@ -29,8 +29,7 @@ def _join(link: str) -> httpx.Response:
 
 
 def _login(name: str, password: str, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, "login", name, *options]
-    return subprocess.run(command, input=f"{password}\n", capture_output=True, text=True, timeout=120, check=False)
+    return run("login", name, *options, words=f"{password}\n")
 
 
 def test_first_account_by_link_then_a_token_for_commands_until_the_account_is_removed(

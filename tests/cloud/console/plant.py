@@ -24,6 +24,7 @@ from edge.wire.base import BundleRef
 from edge.wire.messages import Health, Presence, Reported, Up
 from edge.wire.rows import DecisionRow, EventRow, Histogram, InputRef, OutcomeRow, TelemetryRow
 from edge.wire.topics import topic
+from tests.cloud.blank import blank_sqlite
 
 INTERVAL_S = 5.0
 HEALTH = Health(uptime_s=5400, memory_bytes=92_000_000, disk_free_bytes=21 * 10**9, outbox_rows=0, outbox_bytes=0)
@@ -55,6 +56,7 @@ class Plant:
     def __init__(self, folder: Path, clock: Clock, *, token_file: Path | None = None) -> None:
         server = ServerConfig(port=0, operator_token_file=token_file)
         config = CloudConfig(store=StoreConfig(data_dir=folder), server=server)
+        blank_sqlite(folder / "cloud.sqlite")
         parts = build(config, clock)
         self.clock = clock
         self.services = parts.services

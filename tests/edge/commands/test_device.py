@@ -11,7 +11,8 @@ from edge.clock import SystemClock
 from edge.retention import StoreLimits
 from edge.store import Store
 from tests.bundles import bundle_bytes
-from tests.edge.commands.test_infer import edge, picture
+from tests.edge.command import edge
+from tests.edge.commands.test_infer import picture
 
 CONFIG = """
 [device]

@@ -10,7 +10,8 @@ from edge.store import Store
 from edge.wire.rows import EventRow
 from tests.bundles import bundle_bytes
 from tests.clocks import HeldClock
-from tests.edge.commands.test_infer import edge, picture
+from tests.edge.command import edge
+from tests.edge.commands.test_infer import picture
 from tests.rows import decision
 
 CONFIG = """

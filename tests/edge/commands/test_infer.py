@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,7 @@ import numpy as np
 import pytest
 
 from tests.bundles import bundle_bytes
-
-
-def edge(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "edge", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+from tests.edge.command import edge
 
 
 def picture(path: Path, brightness: int) -> Path:

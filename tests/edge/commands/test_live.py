@@ -15,7 +15,8 @@ import pytest
 
 from edge.results import MAX_SAID, of_answer, of_decision
 from edge.wire.rows import EventRow
-from tests.edge.commands.test_infer import edge, picture
+from tests.edge.command import edge
+from tests.edge.commands.test_infer import picture
 from tests.edge.serverproc import Server
 from tests.edge.sources.test_audio_file import RATE_HZ, put, silence
 from tests.rows import decision

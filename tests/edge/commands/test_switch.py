@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ import pytest
 from edge.clock import SystemClock
 from edge.store import Store
 from edge.wire.rows import EventRow
+from tests import nursery
 from tests.bundles import bundle_bytes
-from tests.edge.commands.test_infer import edge, picture
+from tests.edge.command import edge
+from tests.edge.commands.test_infer import picture
 from tests.waiting import wait_until
 from tests.webserver import WebServer
 
@@ -41,15 +42,14 @@ class Device:
     def __init__(self, folder: Path, config: str = CONFIG) -> None:
         self.folder = folder
         self.parts = self.starts = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: nursery.Born | None = None
         (folder / "glass.lsb").write_bytes(bundle_bytes())
         (folder / "inbox").mkdir()
         (folder / "box.toml").write_text(config)
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "edge", "run", "-c", "box.toml"]
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
+            self._process = nursery.start("edge", "run", "-c", "box.toml", cwd=self.folder, stdout=log, stderr=log)
         self.starts += 1
         wait_until(lambda: (self.folder / "log").read_bytes().count(b": running") == self.starts, 30, "the daemon")
 

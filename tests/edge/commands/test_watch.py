@@ -19,8 +19,9 @@ from edge.station import store_path
 from edge.store import Store
 from tests.bundles import bundle_bytes
 from tests.clocks import HeldClock
+from tests.edge.command import edge
 from tests.edge.commands.test_check import CLOUD, CONFIG
-from tests.edge.commands.test_infer import edge, picture
+from tests.edge.commands.test_infer import picture
 from tests.edge.commands.test_live import CONTROL
 
 

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import urllib3
 
 from edge.sound import encode_wav
+from tests import nursery
 from tests.brokers import free_port
 from tests.bundles import bundle_bytes
 from tests.edge.commands.test_infer import picture
@@ -124,8 +124,7 @@ def running(folder: Path, token: str | None = None, station: str = "", cloud: Cl
 
 @contextmanager
 def _started(folder: Path, port: int, token: str | None, inputs: int) -> Iterator[Running]:
-    command = [sys.executable, "-m", "edge", "run", "--config", "box.toml"]
-    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL)
+    process = nursery.start("edge", "run", "--config", "box.toml", cwd=folder, stderr=subprocess.DEVNULL)
     device = Running(folder, f"http://127.0.0.1:{port}", token)
     try:
         wait_until(lambda: _decided(device) == inputs, 60, "the inputs to be decided")

@@ -5,8 +5,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +15,7 @@ from typing import Any
 import pytest
 import urllib3
 
+from tests import nursery
 from tests.brokers import free_port
 from tests.bundles import bundle_bytes
 from tests.edge.commands.test_infer import picture
@@ -55,7 +54,7 @@ class Box:
     """A running daemon."""
 
     folder: Path
-    process: "subprocess.Popen[bytes]"
+    process: nursery.Born
     port: int
 
     def get(self, path: str) -> urllib3.BaseHTTPResponse:
@@ -94,9 +93,9 @@ def running(folder: Path, stations: str, environment: dict[str, str] | None = No
     port = free_port()
     (folder / "brightness.lsb").write_bytes(bundle_bytes())
     (folder / "box.toml").write_text(HEAD.format(port=port) + stations)
-    command = [sys.executable, "-m", "edge", "run", "-c", "box.toml"]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, stderr=log, env={**os.environ, **(environment or {})})
+        seen = {**os.environ, **(environment or {})}
+        process = nursery.start("edge", "run", "-c", "box.toml", cwd=folder, stderr=log, env=seen)
     try:
         yield Box(folder, process, port)
     finally:

@@ -4,7 +4,6 @@ import json
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -17,9 +16,10 @@ import numpy as np
 from edge.errors import StoreError
 from edge.store import Store
 from edge.wire.rows import DecisionRow
+from tests import nursery
 from tests.bundles import bundle_bytes
 from tests.clocks import HeldClock
-from tests.edge.commands.test_infer import edge
+from tests.edge.command import edge
 from tests.edge.sources.mjpeg import MjpegCamera, write_video
 from tests.edge.sources.mjpeg import picture as camera_picture
 from tests.edge.test_imaging import encoded
@@ -104,8 +104,7 @@ def test_each_way_in_which_a_camera_fails_is_a_deferral_with_its_reason_and_pass
     with MjpegCamera() as camera:
         source = f'{{ kind = "camera", url = "{camera.url}", max_gap_s = 0.5, frozen_after_s = 0.5 }}'
         folder = device(tmp_path / "camera", source)
-        command = [sys.executable, "-m", "edge", "run", "-c", "box.toml"]
-        process = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL)
+        process = nursery.start("edge", "run", "-c", "box.toml", cwd=folder, stderr=subprocess.DEVNULL)
         try:
             wait_until(lambda: judged_after(folder, 0), 60, "the first judged frame")
             for word, show in FAILURES.items():
@@ -125,8 +124,7 @@ def test_prediction_server_answers_all_that_it_took_when_it_is_told_to_end(tmp_p
     with socket.create_server(("127.0.0.1", 0)) as chosen:
         port = chosen.getsockname()[1]
     server = device(tmp_path / "server", f'{{ kind = "http", port = {port} }}')
-    command = [sys.executable, "-m", "edge", "run", "-c", "box.toml"]
-    process = subprocess.Popen(command, cwd=server, stderr=subprocess.DEVNULL)
+    process = nursery.start("edge", "run", "-c", "box.toml", cwd=server, stderr=subprocess.DEVNULL)
     raw, answers = encoded("PNG", np.full((32, 32, 3), 250, np.uint8)), list[httpx.Response]()
     try:
         wait_until(lambda: _healthy(port), 20, "the server")

@@ -3,8 +3,6 @@
 import json
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ import pytest
 
 from edge.store import Store
 from edge.wire.rows import EventRow
+from tests import nursery
 from tests.brokers import free_port
 from tests.bundles import bundle_bytes
 from tests.clocks import HeldClock
@@ -58,12 +57,11 @@ def plc() -> Iterator[Plc]:
 
 
 @contextmanager
-def daemon(folder: Path, plc: Plc, source: str, drain_s: float) -> Iterator["subprocess.Popen[bytes]"]:
+def daemon(folder: Path, plc: Plc, source: str, drain_s: float) -> Iterator[nursery.Born]:
     (folder / "glass.lsb").write_bytes(bundle_bytes())
     (folder / "box.toml").write_text(CONFIG.format(drain_s=drain_s, source=source, plc=plc.port))
-    command = [sys.executable, "-m", "edge", "run", "-c", "box.toml"]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, stderr=log)
+        process = nursery.start("edge", "run", "-c", "box.toml", cwd=folder, stderr=log)
     try:
         yield process
     finally:

@@ -9,7 +9,7 @@ Rules:
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,14 @@ def rows(connection: Connection, *, last: int = 50, who: str | None = None, what
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
+def about(row: Mapping[str, Any]) -> str:
+    """Return what a change was done to, and what was before and after, in words."""
+    about = ", ".join(f"{key} {value}" for key, value in row["data"].items())
+    if row["before"] is None and row["after"] is None:
+        return about
+    return f"{about}: {_short(row['before'])} → {_short(row['after'])}".lstrip(": ")
+
+
 def verify(connection: Connection, expected: tuple[Head, ...] = ()) -> Verdict:
     """Go through the whole log and say everything that is wrong with it.
 
@@ -191,3 +199,9 @@ def _plain(value: Any) -> Any:
 def _all(connection: Connection) -> Iterator[Any]:
     log = tables.audit_log
     yield from connection.execution_options(yield_per=1000).execute(select(log).order_by(log.c.id)).mappings()
+
+
+def _short(value: Any) -> str:
+    if not isinstance(value, dict):
+        return "–" if value is None else str(value)
+    return str(value["version"]) if value.get("version") else ", ".join(f"{key} {item}" for key, item in value.items())

@@ -109,6 +109,7 @@ def test_audit_log_is_shown_to_operators_with_the_reason_and_who(browsers: dict[
     assert browsers["admin"].post("/v1/claims", json=claim, headers={"origin": origin}).status_code == 201
     page = browsers["operator"].get("/audit?what=claim_created").text
     assert "claim created" in page and "device box-9" in page and "the-admin" in page
+    assert "expires_at 20" in page, "moments are told as such"
     assert "person added" not in page
     assert browsers["viewer"].get("/audit").status_code == 403
     assert 'href="/audit"' not in browsers["viewer"].get("/").text

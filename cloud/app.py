@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from cloud import problems
 from cloud.access import AccessMiddleware, check_rules
 from cloud.callers import Callers
-from cloud.console import accounts, making, pages, watching
+from cloud.console import accounts, making, pages, trail, watching
 from cloud.roles import is_for_devices
 from cloud.routes import (
     alerts,
@@ -67,6 +67,7 @@ def create_app(services: Services) -> FastAPI:
     for module in (metrics, prometheus, drift, alerts, retraining, watching):
         app.include_router(module.router)
     app.include_router(authority.router)
+    app.include_router(trail.router)
     pages.mount(app)
     check_rules(app.routes)
     return app

@@ -9,8 +9,9 @@ Rules:
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ CONDUCTOR = "conductor"
 """The name under which rollouts act by themselves."""
 BEGINNING = "0" * 64
 """What the first row holds as the digest of the one before."""
+FIRST_MOMENT_MS = 10**12
+"""What is larger and ends in `_ms` is a moment, not a length."""
 HEAD_FILE = "audit-head.txt"
 FIELDS = ("id", "at_ms", "who", "what", "why", "data", "before", "after", "previous")
 _LOCK_NUMBER = 0x11E51DE
@@ -106,6 +109,14 @@ def rows(connection: Connection, *, last: int = 50, who: str | None = None, what
     query = query if who is None else query.where(log.c.who == who)
     query = query if what is None else query.where(log.c.what == what)
     return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def about(row: Mapping[str, Any]) -> str:
+    """Return what a change was done to, and what was before and after, in words."""
+    about = ", ".join(_told(key, value) for key, value in row["data"].items())
+    if row["before"] is None and row["after"] is None:
+        return about
+    return f"{about}: {_short(row['before'])} → {_short(row['after'])}".lstrip(": ")
 
 
 def verify(connection: Connection, expected: tuple[Head, ...] = ()) -> Verdict:
@@ -191,3 +202,18 @@ def _plain(value: Any) -> Any:
 def _all(connection: Connection) -> Iterator[Any]:
     log = tables.audit_log
     yield from connection.execution_options(yield_per=1000).execute(select(log).order_by(log.c.id)).mappings()
+
+
+def _told(key: str, value: Any) -> str:
+    moment = key.endswith("_ms") and isinstance(value, int) and value > FIRST_MOMENT_MS
+    return f"{key.removesuffix('_ms')} {_utc(value)}" if moment else f"{key} {value}"
+
+
+def _utc(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%MZ")
+
+
+def _short(value: Any) -> str:
+    if not isinstance(value, dict):
+        return "–" if value is None else str(value)
+    return str(value["version"]) if value.get("version") else ", ".join(f"{key} {item}" for key, item in value.items())

@@ -135,6 +135,7 @@ RULES: dict[str, Rule] = {
     "DELETE /v1/alerts/silences/{silence}": Role.OPERATOR,
     "POST /v1/retrainings": Role.OPERATOR,
     "POST /v1/datasets": Role.OPERATOR,
+    "GET /audit": Role.OPERATOR,
     "GET /cards": Role.OPERATOR,
     "GET /v1/cards": Role.OPERATOR,
     "POST /v1/cards": Role.OPERATOR,

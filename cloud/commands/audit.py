@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -39,7 +39,7 @@ def show(
         return
     for row in rows:
         why = f"  ({row['why']})" if row["why"] else ""
-        typer.echo(f"{row['id']}  {_when(row['at_ms'])}  {row['who']}  {row['what']}  {_about(row)}{why}")
+        typer.echo(f"{row['id']}  {_when(row['at_ms'])}  {row['who']}  {row['what']}  {audit.about(row)}{why}")
     if not rows:
         typer.echo("Nothing has been changed yet.", err=True)
 
@@ -91,19 +91,6 @@ def _head(written: str) -> audit.Head:
         return audit.Head.parse(written)
     except ValueError as error:
         raise ConfigError(f"--expect: {error}", hint="as `audit verify` prints it, NUMBER:DIGEST") from error
-
-
-def _about(row: dict[str, Any]) -> str:
-    about = ", ".join(f"{key} {value}" for key, value in row["data"].items())
-    if row["before"] is None and row["after"] is None:
-        return about
-    return f"{about}: {_short(row['before'])} → {_short(row['after'])}".lstrip(": ")
-
-
-def _short(value: Any) -> str:
-    if not isinstance(value, dict):
-        return "–" if value is None else str(value)
-    return value.get("version") or ", ".join(f"{key} {item}" for key, item in value.items())
 
 
 def _when(at_ms: int) -> str:

@@ -33,6 +33,7 @@ PAGES = {
     "telemetry": "/telemetry?hours=1",
     "drift": "/drift",
     "alerts": "/alerts",
+    "audit": "/audit",
     "people": "/people",
     "account": "/account",
     "cards": "/cards",

@@ -101,3 +101,15 @@ def test_review_is_signed_with_the_name_that_is_signed_in(browsers: dict[str, ht
     page = browsers["reviewer"].get("/review").text
     assert 'type="hidden" id="reviewer" name="reviewer" value="the-reviewer"' in page
     assert "You are" not in page
+
+
+def test_audit_log_is_shown_to_operators_with_the_reason_and_who(browsers: dict[str, httpx.Client]) -> None:
+    claim = {"device": "box-9", "ttl_s": 60}
+    origin = str(browsers["admin"].base_url).rstrip("/")
+    assert browsers["admin"].post("/v1/claims", json=claim, headers={"origin": origin}).status_code == 201
+    page = browsers["operator"].get("/audit?what=claim_created").text
+    assert "claim created" in page and "device box-9" in page and "the-admin" in page
+    assert "expires_at 20" in page, "moments are told as such"
+    assert "person added" not in page
+    assert browsers["viewer"].get("/audit").status_code == 403
+    assert 'href="/audit"' not in browsers["viewer"].get("/").text

@@ -26,7 +26,7 @@ PAGES = (
     "/rollouts/phone_glass-1.1.0-5f3a1c",
     "/rollouts/spoken_digits-1.1.0-5f3a1c", "/review", "/models", "/models/phone_glass", "/models/spoken_digits",
     "/models/phone_glass/compare?first=1.0.0&second=1.2.0", "/devices/box-1/decisions/box-1-1/1",
-    "/telemetry", "/drift", "/alerts",
+    "/telemetry", "/drift", "/alerts", "/audit",
 )  # fmt: skip
 BUDGET_MS = 100.0
 UNCHANGED_MS = 20.0
@@ -151,6 +151,7 @@ def test_text_that_was_understood_is_shown_where_its_decision_is(plant: Plant, c
         ("/rollouts", "lineside-cloud rollouts start"),
         ("/models", "lineside-cloud models publish"),
         ("/review", "Nothing waits for you"),
+        ("/audit", "Nothing has been changed yet"),
     ],
 )
 def test_empty_page_says_what_to_do_next(client: httpx.Client, path: str, words: str) -> None:

@@ -31,7 +31,7 @@ def _keep(world: World, line: Line) -> TelemetryKeeper:
 
 
 def test_keeper_finds_drift_and_the_pages_show_it(world: World, line: Line, client: httpx.Client) -> None:
-    assert "Nothing has drifted" in client.get("/drift").text
+    assert "Nothing is compared yet" in client.get("/drift").text
     for hour in range(6):
         line.hour(120 if hour < 3 else 157, defers=0.05 if hour < 3 else 0.5)
     _keep(world, line)

@@ -2,7 +2,9 @@
 
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -30,6 +32,7 @@ LONGEST = (
     "cloud/test_serve.py",
 )
 """Files of half a minute and more, those that take longest first."""
+CARDS = {"firmware_configs", "test_cards.py"}
 MEMORY = Path("/dev/shm")
 ROOM_BYTES = 4 * 2**30
 """A run of the suite never holds a quarter of it at a time."""
@@ -52,6 +55,16 @@ def pytest_collection_finish() -> None:
     """Set aside what stays (modules, thousands of tests): each full collection would go through all of it."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """Where a card is written into a file, that lies on a disk: what lies under /dev is taken for a card itself."""
+    if not CARDS & {request.path.name, request.path.parent.name}:
+        yield tmp_path
+        return
+    with TemporaryDirectory(prefix="lineside-") as folder:
+        yield Path(folder)
 
 
 def _room_bytes() -> int:

@@ -1,7 +1,7 @@
 """Waits for something to become true, with a deadline instead of a guess.
 
 Rules:
-- Who waits takes no more than a quarter of a core from what is waited for, however dear the look is.
+- Who waits takes no more than half a core from what is waited for, unless one look takes very long.
 """
 
 import asyncio
@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 
 POLL_S = 0.01
-REST = 3.0
-"""After a look that took long comes a rest of so many times its length."""
+REST_S = 0.1
+"""After a look that took long comes a rest as long as it, at most so long."""
 
 
 def wait_until(predicate: Callable[[], object], timeout_s: float, what: str) -> None:
@@ -23,7 +23,7 @@ def wait_until(predicate: Callable[[], object], timeout_s: float, what: str) -> 
         now = time.monotonic()
         if now > deadline:
             raise AssertionError(f"waited {timeout_s:g} s for {what}")
-        time.sleep(max(POLL_S, REST * (now - began)))
+        time.sleep(max(POLL_S, min(REST_S, now - began)))
 
 
 async def until(predicate: Callable[[], object], timeout_s: float, what: str) -> None:

@@ -9,6 +9,7 @@ import httpx
 from cloud.roles import Role
 from cloud.services import Services
 from cloud.sessions import Holder
+from tests.plainhttp import NOBODY
 
 PASSWORD = "correct horse battery"
 
@@ -35,7 +36,7 @@ def another(client: httpx.Client, **options: Any) -> Iterator[httpx.Client]:
     """Give a second client of the same control plane, with cookies of its own; it says where it comes from."""
     origin = str(client.base_url).rstrip("/")
     headers = {"Origin": origin, **options.pop("headers", {})}
-    with httpx.Client(base_url=origin, timeout=20, trust_env=False, headers=headers, **options) as made:
+    with httpx.Client(base_url=origin, timeout=20, trust_env=False, verify=NOBODY, headers=headers, **options) as made:
         yield made
 
 

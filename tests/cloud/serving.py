@@ -11,6 +11,7 @@ import uvicorn
 
 from cloud.app import create_app
 from cloud.services import Services
+from tests.plainhttp import NOBODY
 from tests.waiting import wait_until
 
 
@@ -26,7 +27,7 @@ def serving(services: Services, **options: Any) -> Iterator[httpx.Client]:
     try:
         wait_until(lambda: server.started, 10, "the application")
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with httpx.Client(base_url=url, timeout=20, trust_env=False, **options) as client:
+        with httpx.Client(base_url=url, timeout=20, trust_env=False, verify=NOBODY, **options) as client:
             yield client
     finally:
         server.should_exit = True

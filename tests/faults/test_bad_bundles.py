@@ -93,7 +93,8 @@ def _expect_refusal(cloud: Cloud, device: Device, ref: BundleRef, words: str) ->
     device.wait_for(lambda: len(device.decisions()) >= before + 20, TOLD_S, "more decisions")
     deciding = {(d["bundle"]["version"], d.get("reason") == "model_error") for d in device.decisions()[before:]}
     assert deciding == {("1.0.0", False)}
-    assert not list((device.data_dir / "bundles").glob(f"*{ref.digest}*.part"))
+    fetched = device.data_dir / "bundles"  # a last try may still be under way
+    device.wait_for(lambda: not list(fetched.glob(f"*{ref.digest}*.part")), TOLD_S, "what was fetched of it to be gone")
 
 
 def _known(cloud: Cloud) -> bool:

@@ -229,7 +229,7 @@ def test_network_that_leaks_is_taken_back_without_any_network(
         took_s = time.monotonic() - breached_s
         print(f"MiB: {[size // 2**20 for size in sizes]}; back after {took_s:.2f} s")
         assert took_s < BACK_S
-        assert sorted(sizes) == sizes and sizes[-1] > LEAK_LIMIT_BYTES
+        assert sorted(sizes) == sizes and len(sizes) > 2, "it grew from part to part"
         (failed,) = device.events("bundle_failed")
         assert "bytes of memory, more than" in failed["detail"] and "back to brightness 1.0.0" in failed["detail"]
         device.wait_for(lambda: gone(child), BACK_S, "its memory to be given back")
@@ -268,10 +268,14 @@ def _grown(device: Device, rng: random.Random) -> tuple[int, list[int], float]:
         decided = len(device.decisions())
         _show(device, picture(brightness, rng))
         device.wait_for(lambda decided=decided: len(device.decisions()) > decided, BACK_S, "it to be judged")
-        if gone(child.pid):
-            break
-        sizes.append(child.memory_full_info().pss)
-        if sizes[-1] > LEAK_LIMIT_BYTES:
+        try:
+            size = child.memory_full_info().pss
+        except psutil.Error:
+            size = 0
+        if size == 0:  # the daemon has looked first, and ended it
+            return child.pid, sizes, time.monotonic()
+        sizes.append(size)
+        if size > LEAK_LIMIT_BYTES:
             return child.pid, sizes, time.monotonic()
     raise AssertionError(f"it did not grow beyond its limit: {sizes}")
 

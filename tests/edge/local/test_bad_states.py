@@ -156,14 +156,30 @@ def test_each_station_in_trouble_is_named_with_its_reason_and_the_others_are_not
             assert box.scraped()["black"] == 1.0
 
 
-@pytest.fixture
-def pipe(tmp_path: Path) -> Iterator[int]:
+@contextmanager
+def plant_by_pipe(folder: Path) -> Iterator[int]:
     """A plant that takes actions by a pipe, as long as somebody reads it."""
-    os.mkfifo(tmp_path / "main.jsonl")
-    reader = os.open(tmp_path / "main.jsonl", os.O_RDONLY | os.O_NONBLOCK)
+    os.mkfifo(folder / "main.jsonl")
+    reader = os.open(folder / "main.jsonl", os.O_RDONLY | os.O_NONBLOCK)
     fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     yield reader
     os.close(reader)
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Iterator[int]:
+    with plant_by_pipe(tmp_path) as reader:
+        yield reader
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hanging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """A daemon that hangs on its plant: begun before the first test, because it takes ten seconds until it is known."""
+    folder = tmp_path_factory.mktemp("hanging")
+    for number in range(PICTURES):
+        picture(folder / "main" / f"{number}.png", 5)
+    with plant_by_pipe(folder), running(folder, station("main", actuator=LOG)) as box:
+        yield box
 
 
 @pytest.fixture
@@ -214,15 +230,13 @@ def test_watchdog_hears_nothing_while_a_pipeline_hangs_for_real_and_is_fed_again
         heard_until(systemd, lambda said: said == "STOPPING=1")
 
 
-def test_daemon_whose_pipeline_hangs_ends_when_it_is_told_twice(tmp_path: Path, pipe: int) -> None:
-    for number in range(PICTURES):
-        picture(tmp_path / "main" / f"{number}.png", 5)
-    with running(tmp_path, station("main", actuator=LOG)) as box:
-        wait_until(lambda: box.health()[1].get("stuck") == ["main"], 60, "it to hang")
-        box.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: box.health()[0] == 0, 20, "the first signal to be heard")
-        box.process.send_signal(signal.SIGTERM)
-        began_s = time.monotonic()
-        assert box.process.wait(30) == 0
-        assert time.monotonic() - began_s < 15, "far less than drain_s and what ending may take"
-    assert "a station did not end in time" in (tmp_path / "log").read_text()
+def test_daemon_whose_pipeline_hangs_ends_when_it_is_told_twice(hanging: Box) -> None:
+    box = hanging
+    wait_until(lambda: box.health()[1].get("stuck") == ["main"], 60, "it to hang")
+    box.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: box.health()[0] == 0, 20, "the first signal to be heard")
+    box.process.send_signal(signal.SIGTERM)
+    began_s = time.monotonic()
+    assert box.process.wait(30) == 0
+    assert time.monotonic() - began_s < 15, "far less than drain_s and what ending may take"
+    assert "a station did not end in time" in (box.folder / "log").read_text()

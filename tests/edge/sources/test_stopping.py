@@ -22,6 +22,7 @@ from tests.bundles import bundle_bytes
 from tests.clocks import HeldClock
 from tests.edge.sources.mjpeg import MjpegCamera
 from tests.edge.test_imaging import encoded
+from tests.plainhttp import NOBODY
 from tests.plants import Plc
 from tests.waiting import wait_until
 
@@ -89,7 +90,7 @@ class Senders:
     def __init__(self, port: int) -> None:
         self._url = f"http://127.0.0.1:{port}/v1/decide"
         self.answers: list[httpx.Response] = []
-        self._client = httpx.Client(timeout=60)
+        self._client = httpx.Client(timeout=60, verify=NOBODY)
         self._threads = [threading.Thread(target=self._send, daemon=True) for _ in range(SENT)]
         for thread in self._threads:
             thread.start()
@@ -105,7 +106,7 @@ class Senders:
 
 def waiting(port: int) -> int:
     try:
-        health: dict[str, Any] = json.loads(httpx.get(f"http://127.0.0.1:{port}/healthz").text)
+        health: dict[str, Any] = json.loads(httpx.get(f"http://127.0.0.1:{port}/healthz", verify=NOBODY).text)
         return int(health["waiting"])
     except httpx.TransportError:
         return -1
@@ -180,7 +181,7 @@ def test_parts_that_the_trigger_has_named_are_decided_before_it_ends(tmp_path: P
 
 
 def _stopping(port: int) -> bool:
-    return bool(httpx.get(f"http://127.0.0.1:{port}/healthz").json()["stopping"])
+    return bool(httpx.get(f"http://127.0.0.1:{port}/healthz", verify=NOBODY).json()["stopping"])
 
 
 def _says(port: int, text: bytes) -> bool:

@@ -20,9 +20,9 @@ from edge.clock import SystemClock
 from edge.sound import encode_wav
 from edge.store import Store
 from edge.wire.rows import DecisionRow, TelemetryRow
+from tests import nursery
 from tests.brokers import free_port
 from tests.bundles import archive
-from tests.edge.command import edge
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -150,7 +150,7 @@ def _with_other_weights(path: Path) -> bytes:
 
 
 def _edge(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return edge(*arguments, cwd=Path.cwd())
+    return nursery.run("edge", *arguments, timeout_s=START_S)  # with the threads of the daemon: more add up otherwise
 
 
 def _golden_sound() -> NDArray[np.float32]:

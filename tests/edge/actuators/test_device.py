@@ -44,7 +44,7 @@ def test_device_decides_without_its_plc_and_acts_when_it_comes(device: Device, p
     assert [row.state for row in device.rows("outcome")] == ["failed"] * 2
     assert "cannot open the modbus actuator" in device.rows("outcome")[0].detail
     assert alarms(device) == ["actuator_failure_raised"]
-    assert "cannot open the modbus actuator" in device.type("status").stdout
+    wait_until(lambda: "cannot open the modbus actuator" in device.type("status").stdout, 30, "its report to say so")
     plc.start()
     wait_until(lambda: len(plc.beats) >= 3, 60, "heartbeats")
     device.show(5)

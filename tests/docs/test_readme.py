@@ -63,7 +63,7 @@ def test_session_of_the_readme_works_as_written(name: str) -> None:
         start_new_session=True,
     )
     try:
-        shown, _ = shell.communicate(f"{script}\nkill %1 %2 2>/dev/null || true\nwait\n", timeout=LONGEST_S)
+        shown, _ = shell.communicate(f"{script}\nkill $(jobs -p) 2>/dev/null || true\nwait\n", timeout=LONGEST_S)
     finally:
         if shell.poll() is None:
             os.killpg(shell.pid, signal.SIGKILL)

@@ -137,7 +137,7 @@ def test_receipt_of_another_device_of_the_same_name_is_a_mistake_of_the_list(des
 
 @needs_tools
 def test_claims_come_from_the_control_plane_each_for_its_device_alone(desk: Desk, tmp_path: Path) -> None:
-    with ServeProcess(tmp_path / "cloud") as cloud:
+    with ServeProcess(tmp_path / "cloud", "--broker-port", "0") as cloud:
         server = str(cloud.addresses["url"])
         text = f"name,site,to,claim\nbox-1,hall-a,1.img,\nbox-2,hall-a,2.img,{CLAIM}\n"
         done = desk.run(text, "--cloud", "https://192.0.2.10:8442", "--server", server)

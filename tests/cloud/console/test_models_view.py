@@ -50,5 +50,8 @@ def test_policy_without_a_guarantee_promises_nothing() -> None:
 def test_nested_figures_are_shown_by_their_path_and_long_lists_by_their_length() -> None:
     document = {"test": {"auroc": 0.98, "per_class": {"crack": 0.9}}, "seeds": [1, 2], "curve": list(range(99))}
     assert flat(document) == [
-        ("test.auroc", 0.98), ("test.per_class.crack", 0.9), ("seeds", "1, 2"), ("curve", "99 entries"),
-    ]  # fmt: skip
+        ("test.auroc", 0.98),
+        ("test.per_class.crack", 0.9),
+        ("seeds", "1, 2"),
+        ("curve", "99\N{NO-BREAK SPACE}entries"),
+    ]

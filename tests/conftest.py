@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
+"""No bound on the time of an example: on a machine that does other things, too, it fails what is right."""
 
 ROOT = Path(__file__).parent
 LONGEST = (

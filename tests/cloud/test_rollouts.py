@@ -423,7 +423,7 @@ WINDOW = '[stages.window]\nstart = "22:14"\nend = "22:20"\n'
 SHADOW = '[[stages]]\nkind = "shadow"\nmin_s = 1\nmax_s = 20\n'
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     count=st.integers(1, 9),
     seed=st.integers(0, 2**16),

@@ -39,7 +39,7 @@ def test_model_cannot_be_changed(sample: WireModel) -> None:
         setattr(sample, field, getattr(sample, field))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(name=st.text("abcdefgh_", min_size=1, max_size=12).map(lambda text: f"new_{text}"), value=JSON_VALUES)
 @pytest.mark.parametrize("sample", SAMPLES, ids=NAMES)
 def test_fields_of_a_later_release_are_kept_at_every_level(sample: WireModel, name: str, value: Any) -> None:

@@ -106,14 +106,14 @@ def test_digest_is_compared_before_anything_is_parsed() -> None:
 
 
 @given(st.integers(0, len(WHOLE) - 1))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_bundle_cut_short_anywhere_is_refused_even_without_a_digest(cut: int) -> None:
     with pytest.raises(UpdateError):
         parse(WHOLE[:cut])
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_altered_bytes_are_refused_or_change_nothing_that_counts(data: st.DataObject) -> None:
     altered = bytearray(WHOLE)
     for _ in range(data.draw(st.integers(1, 3))):

@@ -71,7 +71,7 @@ def test_blur_lowers_sharpness_every_time() -> None:
 
 
 @given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 255))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_size_is_measured_with_finite_numbers(rows: int, columns: int, value: int) -> None:
     metrics = picture_metrics(np.full((rows, columns, 3), value, np.uint8))
     assert set(metrics) == {"brightness", "contrast", "sharpness", "saturation"}

@@ -242,7 +242,7 @@ def test_file_with_several_pictures_is_refused(kind: str) -> None:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_damaged_bytes_give_a_picture_or_words_and_nothing_else(data: st.DataObject) -> None:
     raw = bytearray(_ENCODED[data.draw(st.sampled_from(sorted(FORMATS)))])
     for _ in range(data.draw(st.integers(1, 8))):

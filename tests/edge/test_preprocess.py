@@ -39,7 +39,7 @@ def tone(hertz: float, seconds: float, rate_hz: int = RATE_HZ, amplitude: float 
 
 
 @given(sizes, sizes, st.sampled_from(["rgb", "gray"]), st.sampled_from(["stretch", "letterbox"]))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_picture_of_any_size_becomes_the_declared_shape(rows: int, columns: int, color: Any, fit: Any) -> None:
     spec = ImageInput(width=40, height=30, color=color, resize=fit)
     got = image_tensor(noise(rows, columns), spec)
@@ -47,7 +47,7 @@ def test_picture_of_any_size_becomes_the_declared_shape(rows: int, columns: int,
 
 
 @given(sizes, sizes, st.integers(0, 255))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_flat_picture_keeps_its_value_exactly(rows: int, columns: int, value: int) -> None:
     flat = np.full((rows, columns, 3), value, np.uint8)
     assert (image_tensor(flat, ImageInput(width=24, height=17)) == value).all()
@@ -103,7 +103,7 @@ def test_same_input_gives_the_same_bits() -> None:
 
 
 @given(st.integers(1, 30_000), st.sampled_from([8000, 16_000, 11_025, 44_100, 48_000]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_sound_of_any_length_and_rate_becomes_the_declared_shape(count: int, rate_hz: int) -> None:
     sound = np.random.default_rng(SEED).uniform(-1, 1, count).astype(np.float32)
     got = audio_tensor(sound, rate_hz, SPEECH)
@@ -144,7 +144,7 @@ def test_same_sound_at_another_rate_gives_nearly_the_same_features() -> None:
 
 
 @given(st.integers(2, 5000), st.sampled_from([(8000, 16_000), (16_000, 8000), (44_100, 8000), (8000, 8000)]))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_resampling_changes_the_length_by_the_ratio(count: int, rates: tuple[int, int]) -> None:
     from_hz, to_hz = rates
     got = resample(np.ones(count, np.float32), from_hz, to_hz)

@@ -164,7 +164,7 @@ def test_more_samples_than_memory_is_meant_for_are_refused() -> None:
 
 
 @given(st.binary(max_size=200), st.integers(0, 100))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_damaged_bytes_give_sound_or_words_and_nothing_else(noise: bytes, at: int) -> None:
     raw = bytearray(pcm(_sine(60)))
     raw[at : at + len(noise)] = noise

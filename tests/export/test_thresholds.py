@@ -72,7 +72,7 @@ def test_simulated_lines_with_skill_are_mostly_decided() -> None:
     assert policy.guarantee.n == 2000
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 2000), st.floats(0, 4), st.floats(0, 1))
 def test_any_sample_size_gives_ordered_thresholds_with_the_bound_on_record(
     seed: int, count: int, skill: float, defect_share: float
@@ -91,7 +91,7 @@ def test_any_sample_size_gives_ordered_thresholds_with_the_bound_on_record(
             assert upper_bound(int(wrong), int(decided), 0.025) <= ALPHA + 1e-6
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1))
 def test_more_of_the_same_data_never_proves_less(seed: int) -> None:
     rng = np.random.default_rng(seed)

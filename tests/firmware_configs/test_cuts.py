@@ -52,7 +52,7 @@ def _log(folder: Path, writes: list[tuple[int, int, int, int]]) -> Path:
     return path
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(writes=WRITES, seed=st.integers(0, 9))
 def test_any_cut_keeps_what_was_flushed_and_takes_nothing_from_nowhere(
     tmp_path_factory: pytest.TempPathFactory, writes: list[tuple[int, int, int, int]], seed: int

@@ -91,13 +91,13 @@ def test_engine_of_another_format_is_refused_before_the_engine_sees_it() -> None
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_bytes_are_taken_or_refused_in_words(data: bytes) -> None:
     _taken_or_refused(data)
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_change_to_a_model_is_taken_or_refused_in_words(data: st.DataObject) -> None:
     model = bytearray(example("onnx").model)
     for _ in range(data.draw(st.integers(1, 4))):
@@ -106,7 +106,7 @@ def test_any_change_to_a_model_is_taken_or_refused_in_words(data: st.DataObject)
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_model_cut_short_inside_its_graph_is_refused(cut: int) -> None:
     whole = example("onnx").model
     until_graph = onnx.load_from_string(whole)

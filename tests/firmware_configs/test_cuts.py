@@ -9,8 +9,10 @@ import random
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
@@ -113,9 +115,13 @@ def test_log_that_was_cut_short_is_read_up_to_its_last_whole_entry(tmp_path: Pat
 
 
 @pytest.fixture(scope="module")
-def recording(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Recording:
-    """A card, and the recorded ext4 as its data partition."""
-    folder = tmp_path_factory.mktemp("recorded")
+def recording(image_folder: Path) -> Iterator[Recording]:
+    """A card, and the recorded ext4 as its data partition; on a disk, see `tests/conftest.py`."""
+    with TemporaryDirectory(prefix="lineside-") as folder:
+        yield _recorded(image_folder, Path(folder))
+
+
+def _recorded(image_folder: Path, folder: Path) -> Recording:
     with tarfile.open(RECORDED) as archive:
         archive.extractall(folder / "ext4", filter="data")
     disk, card = folder / "base.img", Card(image_folder, folder)

@@ -21,6 +21,8 @@ let heardAtMs = 0; // by the control plane's clock, for people
 let heardAt = 0; // by the page's own clock, which never jumps
 let asking = false;
 let restUntilMs = 0;
+let underWay = null; // the look that waits for its answer
+let changing = 0; // calls that may end the session which a look asks with: no look beside them
 
 export function toast(words, kind = "") {
   const box = document.getElementById("toast");
@@ -32,23 +34,30 @@ export function toast(words, kind = "") {
 }
 
 export async function send(method, url, body, who = "operator") {
-  const answer = await fetch(url, {
-    method,
-    headers: { "Content-Type": "application/json", "Lineside-Who": who.replace(/[^\w.@+ -]/g, "_").slice(0, 64) || "operator" },
-    body: body === undefined ? undefined : JSON.stringify(body),
-    signal: AbortSignal.timeout(PATIENCE_MS),
-  });
-  const document = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(wordsOf(document) || `the control plane answered ${answer.status}`);
-  return document;
+  letGo();
+  changing += 1;
+  try {
+    const answer = await fetch(url, {
+      method,
+      headers: { "Content-Type": "application/json", "Lineside-Who": who.replace(/[^\w.@+ -]/g, "_").slice(0, 64) || "operator" },
+      body: body === undefined ? undefined : JSON.stringify(body),
+      signal: AbortSignal.timeout(PATIENCE_MS),
+    });
+    const document = await answer.json().catch(() => ({}));
+    if (!answer.ok) throw new Error(wordsOf(document) || `the control plane answered ${answer.status}`);
+    return document;
+  } finally {
+    changing -= 1;
+  }
 }
 
 export async function look() {
-  if (!mode || asking || document.hidden) return;
+  if (!mode || asking || changing || document.hidden) return;
   asking = true;
+  underWay = new AbortController();
   const started = performance.now();
   try {
-    const answer = await fetch(location.href, { headers: tag ? { "If-None-Match": tag } : {}, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
+    const answer = await fetch(location.href, { headers: tag ? { "If-None-Match": tag } : {}, cache: "no-store", signal: AbortSignal.any([underWay.signal, AbortSignal.timeout(PATIENCE_MS)]) });
     if (answer.redirected || answer.status === 401 || answer.status === 403) location.reload(); // signed out, or may less now
     else if (answer.status === 304 || answer.ok) await take(answer, started);
     const tookMs = performance.now() - started;
@@ -57,6 +66,15 @@ export async function look() {
     asking = false;
     tellConnection();
   }
+}
+
+function letGo() {
+  underWay?.abort();
+}
+
+function leave() {
+  letGo();
+  restUntilMs = performance.now() + 2 * EVERY_MS; // not for ever: a file that is saved begins as a page that is left
 }
 
 async function take(answer, started) {
@@ -148,6 +166,7 @@ document.addEventListener("visibilitychange", () => {
   look();
 });
 window.addEventListener("hashchange", openTarget);
+window.addEventListener("beforeunload", leave);
 setServerTime(Number(document.querySelector("meta[name=now-ms]")?.content));
 noteHeard();
 openTarget();

@@ -388,7 +388,7 @@ def test_command_line_and_page_show_acknowledge_and_silence(world: World) -> Non
         assert "was last heard" in run.invoke(app, ["alerts", "list", *server]).output
         (one,) = json.loads(run.invoke(app, ["alerts", "list", "--json", *server]).output)["alerts"]
         page = client.get("/alerts").text
-        assert f'data-ack="{one["id"]}"' in page
+        assert f'data-ask="ack" data-alert="{one["id"]}"' in page
         done = run.invoke(app, ["alerts", "ack", str(one["id"]), "--why", "on my way", *server])
         assert done.exit_code == 0, done.output
         silenced = run.invoke(app, ["alerts", "silence", "--for", "8h", "--why", "night", *server])

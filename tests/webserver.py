@@ -142,8 +142,8 @@ def _send(
         return
     cut = server.behaviour.cut_after_bytes
     sent = data if cut is None else data[:cut]
+    server.body_bytes += len(sent)  # before it goes: who has it may ask at once
     handler.wfile.write(sent)
-    server.body_bytes += len(sent)
     handler.close_connection = cut is not None
 
 
@@ -153,5 +153,5 @@ def _send_endless(server: WebServer, handler: BaseHTTPRequestHandler) -> None:
     handler.end_headers()
     handler.close_connection = True
     while not server.stopping.is_set():
-        handler.wfile.write(b"x" * 65536)
         server.body_bytes += 65536
+        handler.wfile.write(b"x" * 65536)

@@ -80,7 +80,7 @@ class Bench:
         return row
 
     def judged(self) -> int:
-        return sum(event.data["judged"] for event in self.events("shadow_counted"))
+        return sum(event.data.get("judged", 0) for event in self.events("shadow_counted"))
 
     def events(self, name: str) -> list[EventRow]:
         rows = self.store.rows(kind="event", limit=10_000)
@@ -104,7 +104,7 @@ def test_both_results_stand_in_the_record_and_counts_go_up(bench: Bench) -> None
     assert (result.decision_seq, result.version, result.verdict) == (first.seq, "1.1.0", "pass")
     assert result.scores["good"] > 0.95 and result.latency_ms > 0
     counted = bench.events("shadow_counted")
-    assert [sum(event.data[name] for event in counted) for name in ("offered", "agreed")] == [1, 1]
+    assert [sum(event.data.get(name, 0) for event in counted) for name in ("offered", "agreed")] == [1, 1]
     assert bench.events("shadow_disagreed") == []
 
 

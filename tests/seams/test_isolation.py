@@ -107,15 +107,19 @@ def test_start_that_takes_too_long_leaves_no_child() -> None:
     assert not _children()
 
 
+REFUSED = 6
+
+
 def test_refused_model_leaves_no_child_and_no_descriptor() -> None:
     case = example("onnx")
     before = 0
-    for number in range(4):
+    for number in range(1 + REFUSED):
         with pytest.raises(ModelError):
             IsolatedSession("onnx", case.model[:100], case.spec, deadline_s=1, start_timeout_s=20)
         if number == 0:  # the first one also starts what the standard library keeps for shared memory
             before = _descriptors()
-    assert not _children() and _descriptors() <= before
+    # One left by each would be all of them; threads of tests before this one open one now and then.
+    assert not _children() and _descriptors() < before + REFUSED
 
 
 def test_interpreter_that_cannot_start_is_a_model_error_without_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:

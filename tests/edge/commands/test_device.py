@@ -13,6 +13,7 @@ from edge.store import Store
 from tests.bundles import bundle_bytes
 from tests.edge.command import edge
 from tests.edge.commands.test_infer import picture
+from tests.waiting import wait_until
 
 CONFIG = """
 [device]
@@ -117,7 +118,7 @@ def test_replay_of_an_input_that_is_not_kept_says_why(tmp_path: Path, station: s
         limits = StoreLimits(keep_days={"main": 1e-6})
         path = tmp_path / "data" / "lineside.sqlite"
         with Store.open(path, clock=SystemClock(), durability="process", limits=limits) as store:
-            assert store.prune().expired_inputs == 1
+            wait_until(lambda: store.prune().expired_inputs == 1, 20, "its time to be over")
     (row,) = [json.loads(line) for line in edge("log", "-c", "box.toml", "--json", cwd=tmp_path).stdout.splitlines()]
     assert words in edge("replay", str(row["seq"]), "-c", "box.toml", cwd=tmp_path).stdout
 
